@@ -1,0 +1,1 @@
+"""What crosses a service boundary: the envelope, the map of topics, and every payload, by producer."""

@@ -1,0 +1,188 @@
+"""The envelope: CloudEvents 1.0 in Kafka's binary mode.
+
+Source: cloudevents/spec, bindings/kafka-protocol-binding.md and extensions (correlation, sequence, recordedtime,
+distributed tracing). Attributes are headers named `ce_<attribute>`; the value holds the payload's JSON as it is. The
+official SDK is not used (it costs five times as much and misreads some messages); it is the oracle of the codec's tests.
+
+Own extension attributes: `shard` (with `source` and `sequence` the identity of a derived event), `stream` (which stream
+the event belongs to) and `watermark` (nothing of that stream earlier than this follows on this partition). `subject`,
+`keyid` and `signature` are reserved.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Final, Generic, Protocol, TypeVar
+
+TYPE_PREFIX: Final = "io.evenkeel."
+WATERMARK_TYPE: Final = TYPE_PREFIX + "watermark"
+CONTENT_TYPE: Final = b"application/json"
+HEARTBEAT_HEADER: Final = "evenkeel-heartbeat"
+"""A raw record with this header (RFC 3339) and no value says: nothing earlier will come on this partition."""
+
+Headers = Sequence[tuple[str, bytes]]
+P_co = TypeVar("P_co", covariant=True)
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
+
+
+class EnvelopeError(ValueError):
+    """A record of one of our own topics that does not carry a valid envelope or payload."""
+
+
+class Record(Protocol):
+    """One Kafka record as read: bytes only."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+
+
+@lru_cache(maxsize=65536)
+def parse_us(text: str) -> int:
+    """Microseconds since the epoch of an RFC 3339 time; a time without a zone is refused with ValueError.
+
+    >>> parse_us("1970-01-01T00:00:01Z")
+    1000000
+    """
+    if not _RFC3339.fullmatch(text):
+        raise ValueError(f"{text!r} is not an RFC 3339 time with a zone, such as 2013-01-01T05:15:00Z")
+    delta = datetime.fromisoformat(text) - _EPOCH
+    return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
+
+
+@lru_cache(maxsize=65536)
+def format_us(time_us: int) -> str:
+    """The RFC 3339 form, in UTC, of microseconds since the epoch.
+
+    >>> format_us(1000000)
+    '1970-01-01T00:00:01Z'
+    """
+    return (_EPOCH + timedelta(microseconds=time_us)).isoformat().removesuffix("+00:00") + "Z"
+
+
+@dataclass(slots=True, eq=False)
+class Event(Generic[P_co]):
+    """A decoded record: a payload with what its envelope says. `time_us` is event time."""
+
+    data: P_co
+    id: str
+    time_us: int
+    topic: str
+    partition: int
+    offset: int
+    attributes: dict[str, bytes]
+
+    def attribute(self, name: str) -> str | None:
+        value = self.attributes.get("ce_" + name)
+        return None if value is None else value.decode()
+
+    @property
+    def stream(self) -> str:
+        return self.attribute("stream") or ""
+
+    @property
+    def watermark_us(self) -> int | None:
+        text = self.attribute("watermark")
+        return None if text is None else parse_us(text)
+
+    @property
+    def order_us(self) -> int:
+        """When the event takes its turn in an event-time merge: a late one takes it at its stream's watermark."""
+        watermark_us = self.watermark_us
+        return self.time_us if watermark_us is None or watermark_us <= self.time_us else watermark_us
+
+    @property
+    def correlation_id(self) -> str:
+        return self.attribute("correlationid") or self.id
+
+    @property
+    def causation_id(self) -> str | None:
+        return self.attribute("causationid")
+
+    @property
+    def traceparent(self) -> str | None:
+        value = self.attributes.get("traceparent")
+        return None if value is None else value.decode()
+
+
+def encode(
+    *,
+    id: str,
+    source: bytes,
+    type: bytes,
+    time_us: int,
+    recorded: bytes,
+    sequence: int,
+    shard: bytes,
+    correlation_id: str,
+    causation_id: str | None = None,
+    stream: str | None = None,
+    watermark_us: int | None = None,
+    traceparent: str | None = None,
+    origin_traceparent: str | None = None,
+) -> list[tuple[str, bytes]]:
+    """The headers of one event. What is the same for a whole batch comes in as bytes."""
+    headers = [
+        ("content-type", CONTENT_TYPE),
+        ("ce_specversion", b"1.0"),
+        ("ce_id", id.encode()),
+        ("ce_source", source),
+        ("ce_type", type),
+        ("ce_time", format_us(time_us).encode()),
+        ("ce_recordedtime", recorded),
+        ("ce_sequence", b"%020d" % sequence),
+        ("ce_shard", shard),
+        ("ce_correlationid", correlation_id.encode()),
+    ]
+    if causation_id is not None:
+        headers.append(("ce_causationid", causation_id.encode()))
+    if stream is not None:
+        headers.append(("ce_stream", stream.encode()))
+    if watermark_us is not None:
+        headers.append(("ce_watermark", format_us(watermark_us).encode()))
+    if traceparent is not None:
+        headers.append(("traceparent", traceparent.encode()))
+        headers.append(("ce_traceparent", (origin_traceparent or traceparent).encode()))
+    return headers
+
+
+def attributes_of(headers: Headers) -> dict[str, bytes]:
+    """The headers as a mapping; checks what every event must carry (EnvelopeError)."""
+    attributes = dict(headers)
+    for name in ("ce_id", "ce_source", "ce_specversion", "ce_type", "ce_time"):
+        if name not in attributes:
+            raise EnvelopeError(f"header {name} is missing: records of this topic are CloudEvents 1.0 in binary mode")
+    if attributes["ce_specversion"] != b"1.0":
+        raise EnvelopeError(f"ce_specversion is {attributes['ce_specversion']!r}, expected 1.0")
+    return attributes
+
+
+def origin_of(attributes: dict[str, bytes]) -> tuple[bytes, bytes, int] | None:
+    """(producer store, shard, sequence) of a derived event, by which a repeat of it is known; None for one from outside."""
+    sequence = attributes.get("ce_sequence")
+    if sequence is None:
+        return None
+    try:
+        return attributes["ce_source"], attributes.get("ce_shard", b""), int(sequence)
+    except ValueError:
+        raise EnvelopeError(f"ce_sequence is {sequence!r}, expected digits") from None
+
+
+def type_of(topic: str) -> bytes:
+    """The CloudEvents type of a topic's events: one type per topic, with the topic's major in both names."""
+    return (TYPE_PREFIX + topic).encode()
+
+
+def text_headers(headers: Iterable[tuple[str, bytes]]) -> dict[str, str]:
+    """Headers for people and JSON; bytes that are not UTF-8 are shown escaped."""
+    return {name: value.decode("utf-8", "backslashreplace") for name, value in headers}

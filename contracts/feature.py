@@ -1,0 +1,50 @@
+"""What feature publishes."""
+
+from __future__ import annotations
+
+from contracts.payload import Count, Finite, Identifier, Payload, Time
+
+
+class VectorComputed(Payload):
+    """A model's features for one event, in the order of the model's feature schema, evaluated before the event was folded."""
+
+    model: Identifier
+    stream: Identifier
+    event_id: Identifier
+    view_version: str
+    """Digest of the feature definitions; a package names the one it was trained on."""
+    declaration: Count
+    """Offset in `registry.model-declared` of the model's declaration."""
+    values: list[Finite | None]
+    """null: missing."""
+    late: bool = False
+
+
+class ViewUpdated(Payload):
+    """The whole state of one tile of one window of one entity; it replaces what its ring slot held. A recomputable cache."""
+
+    view: Identifier
+    view_version: str
+    slot: str
+    """Aggregation, entity and ring slot."""
+    tile: list[Finite | int | str | None]
+    """[start_us, n, mean, M2, min, max, last_time_us, last_event_id, last_value]"""
+
+
+class DatasetCommitted(Payload):
+    """A version of a model's training table: every labelled event whose label arrived before `label_cut`."""
+
+    model: Identifier
+    uri: str
+    version: Count
+    view_version: str
+    declaration: Count
+    rows: Count
+    """Rows in this version, all commits together."""
+    added: Count
+    first_event_time: Time
+    last_event_time: Time
+    label_cut: Time
+    """Labels that arrived before this event time are in; later ones are not."""
+    offsets: dict[str, dict[str, Count]]
+    """Per topic and partition, the offset up to which (exclusive) records had been folded."""

@@ -1,0 +1,80 @@
+"""What ingest publishes."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from contracts.payload import Base64, Count, Identifier, Payload, Sha256, Value
+
+
+class RawRecord(Payload):
+    """Where the producer's own record lies, and the digest of its value."""
+
+    topic: str
+    partition: int
+    offset: Count
+    sha256: Sha256
+
+
+class EventAccepted(Payload):
+    """A producer's event that passed its stream's contract. Event time is the envelope's `time`."""
+
+    stream: Identifier
+    event_id: Identifier
+    fields: dict[str, Value]
+    declaration: Count
+    """Offset in `registry.stream-declared` of the declaration that the event was checked under."""
+    late: bool = False
+    """It came after its stream's watermark had passed its event time, but within the allowed lateness."""
+    raw: RawRecord
+
+
+class LabelAccepted(Payload):
+    """A label that passed its stream's contract. The envelope's `time` is when it arrived, not what it describes."""
+
+    stream: Identifier
+    event_id: Identifier
+    """The event that the label belongs to."""
+    label_id: Identifier
+    fields: dict[str, Value]
+    declaration: Count
+    late: bool = False
+    raw: RawRecord
+
+
+Rule = Literal[
+    "size",
+    "encoding",
+    "json",
+    "shape",
+    "identity",
+    "missing",
+    "type",
+    "range",
+    "category",
+    "finite",
+    "event_time",
+    "too_late",
+    "too_far_ahead",
+    "id_conflict",
+    "duplicate",
+]
+
+
+class EventRejected(Payload):
+    """A record that broke its stream's contract, kept byte for byte so that it can be re-driven with the same id.
+
+    `duplicate` is not an error of the producer: the same id with the same content came again within the horizon.
+    """
+
+    stream: Identifier
+    kind: Literal["event", "label"]
+    rule: Rule
+    field: str | None = None
+    reason: str
+    fix: str
+    event_id: str | None = None
+    raw: RawRecord
+    original_key: Base64 | None = None
+    original_value: Base64 | None = None
+    original_headers: list[tuple[str, Base64]] = []

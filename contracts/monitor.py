@@ -1,0 +1,66 @@
+"""What monitor publishes."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from contracts.payload import Count, Finite, Identifier, Payload, Time
+
+
+class FeatureDrift(Payload):
+    feature: str
+    psi: Finite
+    p_value: Finite
+
+
+class WindowMeasured(Payload):
+    """A closed window of one model: performance over labels that arrived in it, and its inputs against the profile."""
+
+    model: Identifier
+    window_start: Time
+    window_end: Time
+    epoch: Count | None = None
+    version: Count | None = None
+    labelled: Count
+    predictions: Count
+    rejected: Count = 0
+    metrics: dict[str, Finite | None]
+    drift: list[FeatureDrift]
+
+
+class DriftDetected(Payload):
+    model: Identifier
+    detector: Literal["psi", "adwin"]
+    epoch: Count
+    version: Count
+    window_start: Time
+    window_end: Time
+    effect_size: Finite
+    significance: Finite
+    """p-value (psi) or the detector's delta (adwin)."""
+    n: Count
+    features: list[FeatureDrift]
+    detail: str
+
+
+class PerformanceDegraded(Payload):
+    model: Identifier
+    epoch: Count
+    version: Count
+    metric: str
+    baseline: Finite
+    current: Finite
+    effect_size: Finite
+    significance: Finite
+    n: Count
+    window_start: Time
+    window_end: Time
+    in_bake_period: bool = False
+    detail: str
+
+
+class AlertChanged(Payload):
+    model: Identifier
+    alert: str
+    state: Literal["raised", "cleared"]
+    detail: str

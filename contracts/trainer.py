@@ -1,0 +1,98 @@
+"""What trainer publishes."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from contracts.payload import Count, Digest, Finite, Identifier, Payload, Time
+
+Trigger = Literal["first_data", "drift", "decay", "schedule", "command"]
+
+
+class DatasetVersion(Payload):
+    """Claim check of a training table: what a run may read, and nothing after it."""
+
+    uri: str
+    version: Count
+    rows: Count
+    label_cut: Time
+    offsets: dict[str, dict[str, Count]] = {}
+
+
+class RetrainDecided(Payload):
+    """The answer to a trigger, also when it is no."""
+
+    model: Identifier
+    retrain: bool
+    trigger: Trigger
+    reason: Literal["accepted", "cooldown", "budget", "insufficient_data", "busy", "no_dataset", "superseded", "paused"]
+    detail: str
+    cause_id: str
+    """The event that asked."""
+    as_of: Time
+    """The last dataset cut at or before this event time is what the run reads."""
+    dataset: DatasetVersion | None = None
+    run_id: str | None = None
+
+
+class RunStarted(Payload):
+    model: Identifier
+    run_id: str
+    attempt: Count
+    dataset: DatasetVersion
+    champion: Digest | None = None
+
+
+class Scores(Payload):
+    """Metrics of one model on the evaluation rows."""
+
+    digest: Digest | None = None
+    metrics: dict[str, Finite | None]
+
+
+class Comparison(Payload):
+    """Candidate minus champion on the same unseen rows, oriented so that positive is better."""
+
+    metric: str
+    n: Count
+    candidate: Finite
+    champion: Finite
+    difference: Finite
+    lower: Finite
+    """One-sided lower confidence bound of the difference."""
+    confidence: Finite
+
+
+class RunCompleted(Payload):
+    """A trained, packaged candidate, with evidence on rows that neither model was trained on."""
+
+    model: Identifier
+    run_id: str
+    trigger: Trigger
+    package: Digest
+    package_uri: str
+    package_bytes: Count
+    view_version: str
+    declaration: Count
+    estimator: str
+    parameters: dict[str, float | int | str | bool | None]
+    threshold: Finite | None = None
+    dataset: DatasetVersion
+    training_rows: Count
+    evaluation_rows: Count
+    candidate: Scores
+    champion: Scores | None = None
+    comparison: Comparison | None = None
+    golden_rows: Count
+    golden_matched: bool
+    code_commit: str
+    seed: int
+    duration_seconds: Finite
+
+
+class RunFailed(Payload):
+    model: Identifier
+    run_id: str
+    attempt: Count
+    reason: Literal["too_few_rows", "one_class", "parity", "timeout", "crashed", "stale_view", "error"]
+    detail: str

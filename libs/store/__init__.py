@@ -1,0 +1,1 @@
+"""Stores: where effects, outgoing events and consumed positions commit together."""

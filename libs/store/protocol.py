@@ -1,0 +1,92 @@
+"""What the runtime asks of a store. It knows no SQL engine; `sql.py` and `lmdb.py` implement this.
+
+A store belongs to one service. `store_id` is random and made with the store: with a shard and a sequence it identifies
+every event that the service derives, so a store that is lost or restored must get a new one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+TopicPartition = tuple[str, int]
+MarkKey = tuple[bytes, bytes, str, int]
+"""(producer store, shard, input topic, input partition)."""
+
+
+@dataclass(frozen=True, slots=True)
+class PendingRecord:
+    """A record that waits in an event-time merge, as it was read."""
+
+    topic: str
+    partition: int
+    offset: int
+    blob: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeState:
+    """What the runtime keeps in a store, read at start and after a failed transaction."""
+
+    positions: dict[TopicPartition, int]
+    marks: dict[MarkKey, int]
+    sequences: dict[str, int]
+    watermarks: dict[tuple[str, int, str], int]
+    """(topic, partition, stream) → microseconds."""
+    pending: list[PendingRecord]
+    outbox: list[tuple[int, bytes]]
+    """Lowest first."""
+
+
+class Transaction(Protocol):
+    """One local transaction. `connection` is the engine's own handle, for the service's queries."""
+
+    @property
+    def connection(self) -> Any: ...
+
+    def move_positions(self, moves: Mapping[TopicPartition, tuple[int | None, int]]) -> None:
+        """Compare-and-set each position from `lo` (None: not there yet) to `hi`; raises Fenced if one has moved."""
+
+    def put_marks(self, marks: Mapping[MarkKey, int]) -> None: ...
+
+    def put_sequences(self, sequences: Mapping[str, int]) -> None: ...
+
+    def put_watermarks(self, watermarks: Mapping[tuple[str, int, str], int]) -> None: ...
+
+    def add_pending(self, records: Iterable[PendingRecord]) -> None: ...
+
+    def remove_pending(self, records: Iterable[tuple[str, int, int]]) -> None: ...
+
+    def add_outbox(self, blob: bytes) -> int:
+        """Returns the row's number; rows are published in this order."""
+
+    def remove_outbox(self, rows: Iterable[int]) -> None: ...
+
+    def check_lease(self, owner: str, epoch: int) -> None:
+        """Raises Fenced if the lease is somebody else's now."""
+
+
+class Store(Protocol):
+    """A service's durable state. All calls come from the one writer thread."""
+
+    @property
+    def store_id(self) -> str: ...
+
+    def open(self) -> None:
+        """Create or migrate what is missing."""
+
+    def read_state(self) -> RuntimeState: ...
+
+    def take_lease(self, owner: str, now_us: int, ttl_us: int) -> int | None:
+        """The new epoch, or None while somebody else holds an unexpired lease."""
+
+    def renew_lease(self, owner: str, epoch: int, now_us: int, ttl_us: int) -> None: ...
+
+    def release_lease(self, owner: str, epoch: int) -> None: ...
+
+    def begin(self) -> AbstractContextManager[Transaction]:
+        """A transaction that commits on leaving and rolls back on any exception; infrastructure faults become Retry."""
+
+    def close(self) -> None: ...

@@ -1,0 +1,306 @@
+"""A service's store in SQL: SQLite (WAL) by default, PostgreSQL by URL with one schema per service.
+
+Synchronous SQLAlchemy Core on one connection, used by the one writer thread. The runtime's tables and each service's own
+come from alembic migrations, so that an old data folder opens with a new release.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import sqlalchemy as sa
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
+from sqlalchemy.exc import DBAPIError, OperationalError
+
+from libs.errors import Fenced, Retry
+from libs.store.protocol import MarkKey, PendingRecord, RuntimeState, TopicPartition, Transaction
+
+metadata: Final = sa.MetaData()
+
+_meta = sa.Table("runtime_meta", metadata, sa.Column("key", sa.Text, primary_key=True), sa.Column("value", sa.Text, nullable=False))
+_positions = sa.Table(
+    "runtime_positions",
+    metadata,
+    sa.Column("topic", sa.Text, primary_key=True),
+    sa.Column("partition", sa.Integer, primary_key=True),
+    sa.Column("next", sa.BigInteger, nullable=False),
+)
+_marks = sa.Table(
+    "runtime_marks",
+    metadata,
+    sa.Column("producer", sa.LargeBinary, primary_key=True),
+    sa.Column("shard", sa.LargeBinary, primary_key=True),
+    sa.Column("topic", sa.Text, primary_key=True),
+    sa.Column("partition", sa.Integer, primary_key=True),
+    sa.Column("sequence", sa.BigInteger, nullable=False),
+)
+_sequences = sa.Table(
+    "runtime_sequences",
+    metadata,
+    sa.Column("shard", sa.Text, primary_key=True),
+    sa.Column("last", sa.BigInteger, nullable=False),
+)
+_watermarks = sa.Table(
+    "runtime_watermarks",
+    metadata,
+    sa.Column("topic", sa.Text, primary_key=True),
+    sa.Column("partition", sa.Integer, primary_key=True),
+    sa.Column("stream", sa.Text, primary_key=True),
+    sa.Column("watermark_us", sa.BigInteger, nullable=False),
+)
+_pending = sa.Table(
+    "runtime_pending",
+    metadata,
+    sa.Column("topic", sa.Text, primary_key=True),
+    sa.Column("partition", sa.Integer, primary_key=True),
+    sa.Column("offset", sa.BigInteger, primary_key=True),
+    sa.Column("blob", sa.LargeBinary, nullable=False),
+)
+_outbox = sa.Table(
+    "runtime_outbox",
+    metadata,
+    sa.Column("row", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True),
+    sa.Column("blob", sa.LargeBinary, nullable=False),
+    sqlite_autoincrement=True,
+)
+_lease = sa.Table(
+    "runtime_lease",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("owner", sa.Text, nullable=False),
+    sa.Column("epoch", sa.BigInteger, nullable=False),
+    sa.Column("expires_us", sa.BigInteger, nullable=False),
+)
+
+_LEASE: Final = "service"
+
+Migration = Callable[[Operations], None]
+"""One step of a schema's history. Steps are only ever appended."""
+
+
+def _create_runtime_tables(op: Operations) -> None:
+    for table in metadata.sorted_tables:
+        op.create_table(table.name, *(column.copy() for column in table.columns), **_table_options(table))
+
+
+def _table_options(table: sa.Table) -> dict[str, Any]:
+    return dict(table.dialect_kwargs)
+
+
+RUNTIME_MIGRATIONS: Final[tuple[Migration, ...]] = (_create_runtime_tables,)
+
+
+def upsert(connection: sa.Connection, table: sa.Table, keys: tuple[str, ...], rows: list[dict[str, Any]]) -> None:
+    """Insert the rows, or replace the ones with the same key; both engines have the same syntax for it."""
+    if not rows:
+        return
+    if connection.dialect.name == "postgresql":
+        from sqlalchemy.dialects.postgresql import insert
+    else:
+        from sqlalchemy.dialects.sqlite import insert  # type: ignore[assignment]
+    statement = insert(table)
+    values = {c.name: statement.excluded[c.name] for c in table.columns if c.name not in keys}
+    action = statement.on_conflict_do_update(index_elements=list(keys), set_=values) if values else statement.on_conflict_do_nothing()
+    connection.execute(action, rows)
+
+
+class SqlTransaction:
+    """See libs.store.protocol.Transaction."""
+
+    def __init__(self, connection: sa.Connection) -> None:
+        self.connection = connection
+
+    def move_positions(self, moves: Mapping[TopicPartition, tuple[int | None, int]]) -> None:
+        for (topic, partition), (lo, hi) in moves.items():
+            if lo is None:
+                found = self.connection.execute(
+                    sa.select(_positions.c.next).where(_positions.c.topic == topic, _positions.c.partition == partition)
+                ).first()
+                if found is not None:
+                    raise Fenced(f"position of {topic}/{partition} is {found[0]}, expected none: another instance consumes it")
+                self.connection.execute(_positions.insert(), {"topic": topic, "partition": partition, "next": hi})
+                continue
+            moved = self.connection.execute(
+                _positions.update()
+                .where(_positions.c.topic == topic, _positions.c.partition == partition, _positions.c.next == lo)
+                .values(next=hi)
+            )
+            if moved.rowcount != 1:
+                raise Fenced(f"position of {topic}/{partition} is no longer {lo}: another instance consumes it")
+
+    def put_marks(self, marks: Mapping[MarkKey, int]) -> None:
+        rows = [
+            {"producer": producer, "shard": shard, "topic": topic, "partition": partition, "sequence": sequence}
+            for (producer, shard, topic, partition), sequence in marks.items()
+        ]
+        upsert(self.connection, _marks, ("producer", "shard", "topic", "partition"), rows)
+
+    def put_sequences(self, sequences: Mapping[str, int]) -> None:
+        upsert(self.connection, _sequences, ("shard",), [{"shard": s, "last": n} for s, n in sequences.items()])
+
+    def put_watermarks(self, watermarks: Mapping[tuple[str, int, str], int]) -> None:
+        rows = [
+            {"topic": topic, "partition": partition, "stream": stream, "watermark_us": value}
+            for (topic, partition, stream), value in watermarks.items()
+        ]
+        upsert(self.connection, _watermarks, ("topic", "partition", "stream"), rows)
+
+    def add_pending(self, records: Iterable[PendingRecord]) -> None:
+        rows = [{"topic": r.topic, "partition": r.partition, "offset": r.offset, "blob": r.blob} for r in records]
+        if rows:
+            self.connection.execute(_pending.insert(), rows)
+
+    def remove_pending(self, records: Iterable[tuple[str, int, int]]) -> None:
+        rows = [{"t": topic, "p": partition, "o": offset} for topic, partition, offset in records]
+        if rows:
+            c = _pending.c
+            match = sa.and_(c.topic == sa.bindparam("t"), c.partition == sa.bindparam("p"), c.offset == sa.bindparam("o"))
+            self.connection.execute(_pending.delete().where(match), rows)
+
+    def add_outbox(self, blob: bytes) -> int:
+        key = self.connection.execute(_outbox.insert().values(blob=blob)).inserted_primary_key
+        assert key is not None
+        return int(key[0])
+
+    def remove_outbox(self, rows: Iterable[int]) -> None:
+        numbers = [{"r": row} for row in rows]
+        if numbers:
+            self.connection.execute(_outbox.delete().where(_outbox.c.row == sa.bindparam("r")), numbers)
+
+    def check_lease(self, owner: str, epoch: int) -> None:
+        row = self.connection.execute(sa.select(_lease.c.owner, _lease.c.epoch).where(_lease.c.name == _LEASE)).first()
+        if row is None or row.owner != owner or row.epoch != epoch:
+            raise Fenced(f"the lease is {row.owner if row else 'nobody'}'s now: this instance stands back")
+
+
+class SqlStore:
+    """See libs.store.protocol.Store."""
+
+    def __init__(self, url: str, service: str, tables: sa.MetaData, migrations: tuple[Migration, ...]) -> None:
+        self._service, self._tables, self._migrations = service, tables, migrations
+        self._engine = _engine(url, service)
+        self._connection: sa.Connection | None = None
+        self._store_id = ""
+
+    @property
+    def store_id(self) -> str:
+        return self._store_id
+
+    @property
+    def connection(self) -> sa.Connection:
+        if self._connection is None or self._connection.closed:
+            with _infrastructure():
+                self._connection = self._engine.connect()
+        return self._connection
+
+    def open(self) -> None:
+        with _infrastructure():
+            self._migrate()
+        with self.begin() as tx:
+            row = tx.connection.execute(sa.select(_meta.c.value).where(_meta.c.key == "store_id")).first()
+            self._store_id = row[0] if row else uuid.uuid4().hex
+            if row is None:
+                tx.connection.execute(_meta.insert(), {"key": "store_id", "value": self._store_id})
+
+    def _migrate(self) -> None:
+        connection = self.connection
+        if connection.dialect.name == "postgresql":
+            connection.execute(sa.schema.CreateSchema(self._service, if_not_exists=True))
+            connection.commit()
+        for name, steps in (("runtime", RUNTIME_MIGRATIONS), (self._service, self._migrations)):
+            with connection.begin():
+                context = MigrationContext.configure(connection, opts={"version_table": f"version_{name}"})
+                context._ensure_version_table()
+                version = sa.Table(f"version_{name}", sa.MetaData(), sa.Column("version_num", sa.String(32), primary_key=True))
+                row = connection.execute(sa.select(version.c.version_num)).first()
+                done = int(row[0]) if row else 0
+                for number, step in enumerate(steps[done:], done + 1):
+                    step(Operations(context))
+                    connection.execute(version.delete())
+                    connection.execute(version.insert(), {"version_num": f"{number:04}"})
+
+    def read_state(self) -> RuntimeState:
+        with self.begin() as tx:
+            c = tx.connection
+            return RuntimeState(
+                positions={(r.topic, r.partition): r.next for r in c.execute(sa.select(_positions))},
+                marks={(r.producer, r.shard, r.topic, r.partition): r.sequence for r in c.execute(sa.select(_marks))},
+                sequences={r.shard: r.last for r in c.execute(sa.select(_sequences))},
+                watermarks={(r.topic, r.partition, r.stream): r.watermark_us for r in c.execute(sa.select(_watermarks))},
+                pending=[PendingRecord(r.topic, r.partition, r.offset, r.blob) for r in c.execute(sa.select(_pending))],
+                outbox=[(r.row, r.blob) for r in c.execute(sa.select(_outbox).order_by(_outbox.c.row))],
+            )
+
+    def take_lease(self, owner: str, now_us: int, ttl_us: int) -> int | None:
+        with self.begin() as tx:
+            row = tx.connection.execute(sa.select(_lease).where(_lease.c.name == _LEASE).with_for_update()).first()
+            if row is not None and row.owner != owner and row.expires_us > now_us:
+                return None
+            epoch = 1 if row is None else row.epoch + 1
+            values = {"name": _LEASE, "owner": owner, "epoch": epoch, "expires_us": now_us + ttl_us}
+            upsert(tx.connection, _lease, ("name",), [values])
+            return epoch
+
+    def renew_lease(self, owner: str, epoch: int, now_us: int, ttl_us: int) -> None:
+        with self.begin() as tx:
+            tx.check_lease(owner, epoch)
+            tx.connection.execute(_lease.update().where(_lease.c.name == _LEASE).values(expires_us=now_us + ttl_us))
+
+    def release_lease(self, owner: str, epoch: int) -> None:
+        with self.begin() as tx:
+            tx.connection.execute(_lease.update().where(_lease.c.owner == owner, _lease.c.epoch == epoch).values(expires_us=0))
+
+    @contextmanager
+    def begin(self) -> Iterator[SqlTransaction]:
+        with _infrastructure(), self.connection.begin():
+            yield SqlTransaction(self.connection)
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+        self._engine.dispose()
+
+
+@contextmanager
+def _infrastructure() -> Iterator[None]:
+    """A database that is locked, full or away is waited for; a statement that is wrong is a bug and is not."""
+    try:
+        yield
+    except (OperationalError, sa.exc.InterfaceError) as error:
+        raise Retry(f"database: {error.orig}") from error
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise Retry(f"database: {error.orig}") from error
+        raise
+
+
+def _engine(url: str, service: str) -> sa.Engine:
+    parsed = sa.make_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        if parsed.database:
+            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+        engine = sa.create_engine(parsed, connect_args={"check_same_thread": False, "timeout": 5.0, "isolation_level": None})
+
+        @sa.event.listens_for(engine, "connect")
+        def _configure(connection: Any, _: Any) -> None:
+            for pragma in ("journal_mode=WAL", "synchronous=FULL", "wal_autocheckpoint=2000", "temp_store=MEMORY"):
+                connection.execute("PRAGMA " + pragma)
+
+        @sa.event.listens_for(engine, "begin")
+        def _begin(connection: sa.Connection) -> None:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+        return engine
+    return sa.create_engine(
+        parsed.set(drivername="postgresql+psycopg"),
+        pool_pre_ping=True,
+        connect_args={"options": f"-csearch_path={service} -cidle_in_transaction_session_timeout=60000"},
+    )
+
+
+_: type[Transaction] = SqlTransaction

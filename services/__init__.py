@@ -1,0 +1,1 @@
+"""The seven services. Each imports only itself, `libs` and `contracts`."""
