@@ -1,0 +1,58 @@
+"""What the runtime asks of a broker. Small, so that the client behind it can be exchanged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+from contracts.envelope import Headers, Record
+from contracts.topics import Topic
+
+TopicPartition = tuple[str, int]
+
+
+class OutgoingRecord(NamedTuple):
+    """A record whose partition is already fixed: a repeat must go where the first one went."""
+
+    topic: str
+    partition: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+
+
+class Bus(Protocol):
+    """All calls come from the event loop. Faults of the broker are Retry, whatever the client calls them."""
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None:
+        """Ends within seconds, also when the broker does not answer."""
+
+    async def partition_counts(self, topics: Iterable[str]) -> dict[str, int]:
+        """Topics that exist, with their partition counts."""
+
+    async def create_topics(self, topics: Iterable[Topic]) -> None:
+        """Create the ones that are missing, with the map's settings."""
+
+    async def create_raw_topic(self, name: str, partitions: int) -> None:
+        """A producers' topic: uncompressed, so that a small batch cannot inflate in the consumer."""
+
+    def assign(self, positions: Mapping[TopicPartition, int]) -> None:
+        """Read exactly these, each from its position."""
+
+    def pause(self, partitions: Iterable[TopicPartition]) -> None: ...
+
+    def resume(self, partitions: Iterable[TopicPartition]) -> None: ...
+
+    async def getmany(self, timeout_ms: int, max_records: int) -> dict[TopicPartition, Sequence[Record]]: ...
+
+    async def beginning_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]: ...
+
+    async def end_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]: ...
+
+    async def publish(self, records: Sequence[OutgoingRecord]) -> None:
+        """Returns when every record is acknowledged by all in-sync replicas, in order per partition; else raises Retry."""
+
+    async def commit(self, positions: Mapping[TopicPartition, int]) -> None:
+        """For lag tools only; a failure is not an error."""
