@@ -1,0 +1,1 @@
+"""Deployment files; `deploy.kafka` is package data of the embedded broker."""

@@ -1,0 +1,1 @@
+"""The bus: what services need of Kafka, behind a small protocol."""
