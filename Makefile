@@ -1,0 +1,63 @@
+PYTHON ?= python3
+DEMO_DAYS ?=
+DEMO_ARGS ?=
+TEST_ARGS ?=
+UP_ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lint types contracts up down reset bench requirements
+
+help: ## Show this help
+	@echo "Evenkeel: make TARGET (needs Python 3.11 or newer and nothing else; PYTHON=$(PYTHON))"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(READY) ## A year of real flights through the whole loop (DEMO_DAYS=60 for less, DEMO_ARGS=--keep ...)
+	@$(BIN)/evenkeel demo $(if $(DEMO_DAYS),--days $(DEMO_DAYS)) $(DEMO_ARGS)
+
+test: $(READY) ## Run the tests (TEST_ARGS='tests/unit -k name' for some)
+	@$(BIN)/python -m pytest $(TEST_ARGS)
+
+check: lint types contracts test ## What CI runs: lint, types, contracts, tests
+
+lint: $(READY) ## Lint and formatting
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: $(READY) ## Static types
+	@$(BIN)/mypy
+
+contracts: $(READY) ## Write the schemas and AsyncAPI documents from contracts/*.py; refuses a breaking edit
+	@$(BIN)/python -m contracts.export
+
+up: $(READY) ## Start the broker and the seven services; Ctrl-C stops them (UP_ARGS=--detach ...)
+	@$(BIN)/evenkeel up $(UP_ARGS)
+
+down: $(READY) ## Stop them; everything in the data folder stays
+	@$(BIN)/evenkeel down
+
+reset: $(READY) ## Delete the data folder: topics, databases, models, keys. The downloads stay
+	@$(BIN)/evenkeel reset
+
+ifneq ($(wildcard tests/bench),)
+bench: $(READY) ## Run the benchmarks
+	@$(BIN)/python -m pytest tests/bench $(TEST_ARGS)
+endif
+
+requirements: $(READY) ## Pin the dependencies of pyproject.toml again, with hashes
+	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --generate-hashes --python-version 3.11 \
+		--no-header --no-annotate -o requirements.txt
+
+$(READY): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, this is %s: make PYTHON=python3.12 ..." % sys.version.split()[0])'
+	@echo "Setting up $(VENV), once"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@awk '/^uv==/ {found=1} found {print} found && !/\\$$/ {exit}' requirements.txt > $(VENV)/installer.txt
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --require-hashes -r $(VENV)/installer.txt
+	@$(BIN)/uv pip install --python $(BIN)/python --require-hashes -r requirements.txt \
+		|| $(BIN)/python -m pip install --disable-pip-version-check --require-hashes -r requirements.txt
+	@$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps --no-build-isolation -e .
+	@touch $@
