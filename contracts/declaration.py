@@ -178,6 +178,29 @@ class CategoryFeature(Spec):
     buckets: int | None = Field(default=None, ge=2, le=65_536)
 
 
+def _entity_keys(value: object) -> object:
+    """A list names fields that both records have."""
+    if not isinstance(value, (list, tuple)):
+        return value
+    if not all(isinstance(name, str) for name in value):
+        raise PydanticCustomError("entity_keys", "a list of field names is expected")
+    return {name: name for name in value}
+
+
+EntityKeys: TypeAlias = Annotated[
+    dict[Identifier, Identifier],
+    BeforeValidator(_entity_keys),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "array", "items": {"type": "string", "pattern": IDENTIFIER_PATTERN}},
+                {"type": "object", "additionalProperties": {"type": "string", "pattern": IDENTIFIER_PATTERN}},
+            ]
+        }
+    ),
+]
+
+
 class WindowFeature(Spec):
     """Aggregates over the recent past of a stream (`of: flights.delay`) or its labels (`of: flights.label.delay`).
 
@@ -188,7 +211,7 @@ class WindowFeature(Spec):
     """
 
     of: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,511}$")]
-    by: tuple[Identifier, ...] | dict[Identifier, Identifier] = ()
+    by: EntityKeys = {}
     compute: tuple[Aggregation, ...] = Field(min_length=1)
     over_us: tuple[DurationUs, ...] = Field(alias="over", min_length=1)
     name: Identifier | None = None
@@ -196,9 +219,7 @@ class WindowFeature(Spec):
     @property
     def keys(self) -> tuple[tuple[str, str], ...]:
         """Pairs (field of the source record, field of the event)."""
-        if isinstance(self.by, dict):
-            return tuple(self.by.items())
-        return tuple((name, name) for name in self.by)
+        return tuple(self.by.items())
 
 
 _FEATURE_KEYS: Final = {"fields": "fields", "time": "time", "categories": "categories", "of": "of"}

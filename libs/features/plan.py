@@ -268,7 +268,7 @@ class _Compiler:
         self.columns.append(column)
 
     def _event_field(self, path: Path, name: str, types: Sequence[str], what: str) -> FieldSpec | None:
-        return self._field(path, self.event, f"field of stream {self.stream!r}", name, types, what)
+        return self._field(path, self.event, f"field in stream {self.stream!r} named", name, types, what)
 
     def _field(
         self, path: Path, spec: StreamSpec | LabelSpec, where: str, name: str, types: Sequence[str], what: str
@@ -308,7 +308,7 @@ class _Compiler:
         if source is None:
             self.problems.append(unknown((*path, "of"), "stream behind", feature.of, tuple(self.streams)))
             return
-        where = f"field of stream {source.stream!r}"
+        where = f"field in stream {source.stream!r} named"
         if source.field is None:
             if not set(feature.compute) <= {"count", "time_since_last"}:
                 fix = f"add a field (`of: {feature.of}.FIELD`), or compute only count and time_since_last"
