@@ -160,6 +160,10 @@ class KafkaBus:
         found = await _call("offsets", self._reader.end_offsets([KafkaTopicPartition(*tp) for tp in partitions]))
         return {(tp.topic, tp.partition): offset for tp, offset in found.items()}
 
+    def ends(self) -> dict[TopicPartition, int]:
+        found = ((tp, self._reader.highwater(tp)) for tp in self._reader.assignment())
+        return {(tp.topic, tp.partition): end for tp, end in found if end is not None}
+
     async def publish(self, records: Sequence[OutgoingRecord]) -> None:
         by_partition: defaultdict[TopicPartition, list[OutgoingRecord]] = defaultdict(list)
         for record in records:
@@ -180,6 +184,55 @@ class KafkaBus:
             return
         offsets = {KafkaTopicPartition(*tp): OffsetAndMetadata(offset, "") for tp, offset in positions.items()}
         await _quietly(self._reader.commit(offsets))
+
+
+    def group_reader(self, topic: str) -> KafkaGroupReader:
+        if self._group_id is None:
+            raise ValueError("a group reader needs a group id")
+        return KafkaGroupReader(self._broker, self._client_id, f"{self._group_id}-shared", topic, self._fetch)
+
+
+class KafkaGroupReader:
+    """See libs.bus.protocol.GroupReader."""
+
+    def __init__(self, broker: str, client_id: str, group_id: str, topic: str, fetch: FetchSettings) -> None:
+        settings = CONSUMER_SETTINGS | {
+            "fetch_max_wait_ms": fetch.max_wait_ms,
+            "fetch_min_bytes": fetch.min_bytes,
+            "auto_offset_reset": "earliest",
+            "session_timeout_ms": 10_000,
+            "max_poll_interval_ms": 300_000,
+        }
+        self._make = lambda: AIOKafkaConsumer(topic, bootstrap_servers=broker, client_id=client_id, group_id=group_id, **settings)
+        self._consumer: AIOKafkaConsumer | None = None
+
+    async def start(self) -> None:
+        consumer = self._make()
+        try:
+            await _call("connect", consumer.start())
+        except Retry:
+            await _quietly(consumer.stop())
+            raise
+        self._consumer = consumer
+
+    async def stop(self) -> None:
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            await _quietly(consumer.stop())
+
+    async def getmany(self, timeout_ms: int, max_records: int) -> dict[TopicPartition, Sequence[Record]]:
+        assert self._consumer is not None
+        batch = await _call("fetch", self._consumer.getmany(timeout_ms=timeout_ms, max_records=max_records))
+        return cast("dict[TopicPartition, Sequence[Record]]", {(tp.topic, tp.partition): records for tp, records in batch.items()})
+
+    async def commit(self, positions: Mapping[TopicPartition, int]) -> None:
+        assert self._consumer is not None
+        offsets = {KafkaTopicPartition(*tp): OffsetAndMetadata(offset, "") for tp, offset in positions.items()}
+        await _quietly(self._consumer.commit(offsets))
+
+    async def rewind(self) -> None:
+        assert self._consumer is not None
+        await _call("rewind", self._consumer.seek_to_committed())
 
 
 async def _send_in_order(producer: AIOKafkaProducer, tp: TopicPartition, records: list[OutgoingRecord]) -> None:

@@ -51,8 +51,30 @@ class Bus(Protocol):
 
     async def end_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]: ...
 
+    def ends(self) -> dict[TopicPartition, int]:
+        """The end of each assigned partition, as the last fetch told it."""
+
     async def publish(self, records: Sequence[OutgoingRecord]) -> None:
         """Returns when every record is acknowledged by all in-sync replicas, in order per partition; else raises Retry."""
 
     async def commit(self, positions: Mapping[TopicPartition, int]) -> None:
         """For lag tools only; a failure is not an error."""
+
+    def group_reader(self, topic: str) -> GroupReader:
+        """A reader that shares the topic's partitions with the other replicas of this service."""
+
+
+class GroupReader(Protocol):
+    """Reads a topic whose partitions replicas share; positions are the group's, in Kafka."""
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+    async def getmany(self, timeout_ms: int, max_records: int) -> dict[TopicPartition, Sequence[Record]]: ...
+
+    async def commit(self, positions: Mapping[TopicPartition, int]) -> None:
+        """A position that was taken away meanwhile is not committed; its records come again elsewhere."""
+
+    async def rewind(self) -> None:
+        """Go back to what is committed."""

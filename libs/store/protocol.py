@@ -64,8 +64,8 @@ class Transaction(Protocol):
 
     def remove_outbox(self, rows: Iterable[int]) -> None: ...
 
-    def check_lease(self, owner: str, epoch: int) -> None:
-        """Raises Fenced if the lease is somebody else's now."""
+    def hold_lease(self, owner: str, epoch: int, expires_us: int) -> None:
+        """Extend the lease; raises Fenced if it is somebody else's now."""
 
 
 class Store(Protocol):
@@ -82,11 +82,12 @@ class Store(Protocol):
     def take_lease(self, owner: str, now_us: int, ttl_us: int) -> int | None:
         """The new epoch, or None while somebody else holds an unexpired lease."""
 
-    def renew_lease(self, owner: str, epoch: int, now_us: int, ttl_us: int) -> None: ...
-
     def release_lease(self, owner: str, epoch: int) -> None: ...
 
     def begin(self) -> AbstractContextManager[Transaction]:
         """A transaction that commits on leaving and rolls back on any exception; infrastructure faults become Retry."""
+
+    def reading(self) -> AbstractContextManager[Any]:
+        """The engine's handle on a snapshot, for queries from another thread than the writer's."""
 
     def close(self) -> None: ...

@@ -172,10 +172,14 @@ class SqlTransaction:
         if numbers:
             self.connection.execute(_outbox.delete().where(_outbox.c.row == sa.bindparam("r")), numbers)
 
-    def check_lease(self, owner: str, epoch: int) -> None:
-        row = self.connection.execute(sa.select(_lease.c.owner, _lease.c.epoch).where(_lease.c.name == _LEASE)).first()
-        if row is None or row.owner != owner or row.epoch != epoch:
-            raise Fenced(f"the lease is {row.owner if row else 'nobody'}'s now: this instance stands back")
+    def hold_lease(self, owner: str, epoch: int, expires_us: int) -> None:
+        held = self.connection.execute(
+            _lease.update()
+            .where(_lease.c.name == _LEASE, _lease.c.owner == owner, _lease.c.epoch == epoch)
+            .values(expires_us=expires_us)
+        )
+        if held.rowcount != 1:
+            raise Fenced("the lease is another instance's now: this one stands back")
 
 
 class SqlStore:
@@ -246,11 +250,6 @@ class SqlStore:
             upsert(tx.connection, _lease, ("name",), [values])
             return epoch
 
-    def renew_lease(self, owner: str, epoch: int, now_us: int, ttl_us: int) -> None:
-        with self.begin() as tx:
-            tx.check_lease(owner, epoch)
-            tx.connection.execute(_lease.update().where(_lease.c.name == _LEASE).values(expires_us=now_us + ttl_us))
-
     def release_lease(self, owner: str, epoch: int) -> None:
         with self.begin() as tx:
             tx.connection.execute(_lease.update().where(_lease.c.owner == owner, _lease.c.epoch == epoch).values(expires_us=0))
@@ -259,6 +258,11 @@ class SqlStore:
     def begin(self) -> Iterator[SqlTransaction]:
         with _infrastructure(), self.connection.begin():
             yield SqlTransaction(self.connection)
+
+    @contextmanager
+    def reading(self) -> Iterator[sa.Connection]:
+        with _infrastructure(), self._engine.connect().execution_options(evenkeel_reading=True) as connection, connection.begin():
+            yield connection
 
     def close(self) -> None:
         if self._connection is not None:
@@ -293,7 +297,8 @@ def _engine(url: str, service: str) -> sa.Engine:
 
         @sa.event.listens_for(engine, "begin")
         def _begin(connection: sa.Connection) -> None:
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            reading = connection.get_execution_options().get("evenkeel_reading", False)
+            connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
 
         return engine
     return sa.create_engine(

@@ -1,0 +1,212 @@
+"""The HTTP side of a service: health, metrics, and routes that each declare who may call them.
+
+Deny by default: one router-level dependency looks at the role that the route declares; start-up fails if one declares none.
+Errors are problem+json (RFC 9457) with the field and the fix, never a stack, a query or a path.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import structlog
+from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from fastapi.routing import APIRoute
+from prometheus_client.exposition import choose_encoder
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from libs.errors import NotYet, Refused, Retry, SettingsError, Stop
+from libs.runtime.runtime import Runtime
+from libs.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+Role = Literal["producer", "client", "scientist", "auditor", "approver", "operator"]
+ROLES: Final[tuple[Role, ...]] = ("producer", "client", "scientist", "auditor", "approver", "operator")
+_ROLE_KEY: Final = "x-evenkeel-role"
+MAX_BODY_BYTES: Final = 1_048_576
+_LIMIT_SECONDS: Final = 1.0
+
+
+class Tokens:
+    """Who may do what: a JSON file of {sha256 of the token: [roles]}, read again when it changes."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._roles: dict[str, frozenset[str]] = {}
+        self._known: dict[bytes, frozenset[str]] = {}
+        self._stamp: tuple[int, int] | None = None
+        self._looked = 0.0
+
+    def _refresh(self) -> None:
+        now = time.monotonic()
+        if now - self._looked < _LIMIT_SECONDS:
+            return
+        self._looked = now
+        try:
+            stat = self._path.stat()
+            stamp = (stat.st_mtime_ns, stat.st_size)
+            if stamp != self._stamp:
+                loaded = json.loads(self._path.read_text())
+                self._roles = {digest: frozenset(roles) for digest, roles in loaded.items()}
+                self._known, self._stamp = {}, stamp
+        except FileNotFoundError:
+            self._roles, self._known, self._stamp = {}, {}, None
+        except (ValueError, AttributeError, OSError) as error:
+            log.error("tokens file is not usable; the last good one stays in force", error=str(error))
+
+    def roles_of(self, authorization: bytes) -> frozenset[str]:
+        """The roles of an `Authorization` header's bearer token; none for an unknown one."""
+        self._refresh()
+        roles = self._known.get(authorization)
+        if roles is None:
+            scheme, _, token = authorization.partition(b" ")
+            digest = hashlib.sha256(token.strip()).hexdigest()
+            roles = self._roles.get(digest, frozenset()) if scheme.lower() == b"bearer" else frozenset()
+            if roles:
+                self._known[authorization] = roles
+        return roles
+
+
+def role(name: Role | Literal["public"]) -> dict[str, Any]:
+    """What a route passes on to say who may call it: `@router.get("/x", **role("auditor"))`."""
+    return {"openapi_extra": {_ROLE_KEY: name}}
+
+
+def _authorize(request: Request) -> None:
+    wanted = request.scope["route"].openapi_extra[_ROLE_KEY]
+    if wanted == "public":
+        return
+    header = request.headers.get("authorization", "").encode()
+    roles = request.app.state.tokens.roles_of(header)
+    if not roles:
+        raise Refused(
+            401, "Unauthorized", "This call needs a known bearer token.", field="Authorization", fix="Send `Authorization: Bearer <token>`."
+        )
+    if wanted not in roles:
+        raise Refused(403, "Forbidden", f"This call needs the role {wanted}.", field="Authorization", fix="Use a token that has it.")
+
+
+def router(prefix: str = "") -> APIRouter:
+    """A router whose routes must each declare a role."""
+    return APIRouter(prefix=prefix, dependencies=[Depends(_authorize)])
+
+
+def problem(status: int, title: str, detail: str, **extra: Any) -> JSONResponse:
+    body = {"type": "about:blank", "title": title, "status": status, "detail": detail} | {k: v for k, v in extra.items() if v is not None}
+    headers = {"Retry-After": "1"} if status == 503 else {}
+    if status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return JSONResponse(body, status, headers, "application/problem+json")
+
+
+def create_app(runtime: Runtime[Any]) -> ASGIApp:
+    """The service's HTTP application; raises SettingsError if a route declares no role."""
+    settings: Settings = runtime.settings
+    app = FastAPI(title=f"Evenkeel {runtime.service.name}", docs_url=None, redoc_url=None)
+    app.state.tokens = Tokens(settings.tokens)
+    _check_address(settings)
+    app.include_router(_operations(runtime))
+    for part in runtime.service.routers(runtime):
+        app.include_router(part)
+    for route in app.routes:
+        if isinstance(route, APIRoute) and _ROLE_KEY not in (route.openapi_extra or {}):
+            raise SettingsError(f"route {route.path} declares no role: pass **role(…) to it")
+    app.add_exception_handler(Refused, _refused)  # type: ignore[arg-type]
+    app.add_exception_handler(Retry, _unavailable)
+    app.add_exception_handler(Stop, _unavailable)
+    app.add_exception_handler(RequestValidationError, _invalid)  # type: ignore[arg-type]
+    app.add_exception_handler(HTTPException, _http_error)  # type: ignore[arg-type]
+    app.add_exception_handler(Exception, _unexpected)
+    limited: ASGIApp = LimitBody(app)
+    return runtime.service.asgi(runtime, limited) if runtime.service.asgi else limited
+
+
+def _check_address(settings: Settings) -> None:
+    try:
+        loopback = settings.host == "localhost" or ipaddress.ip_address(settings.host).is_loopback
+    except ValueError:
+        loopback = False
+    if not loopback and not settings.tokens.exists():
+        raise SettingsError(
+            f"EVENKEEL_HOST is {settings.host}, which others can reach, but there is no tokens file: "
+            "name one with EVENKEEL_TOKENS_FILE, or use 127.0.0.1"
+        )
+
+
+def _operations(runtime: Runtime[Any]) -> APIRouter:
+    routes = router()
+
+    @routes.get("/health/live", **role("public"))
+    async def live() -> dict[str, str]:
+        return {"status": "live", "service": runtime.service.name}
+
+    @routes.get("/health/ready", **role("public"))
+    async def ready() -> JSONResponse:
+        reason = runtime.not_ready_reason
+        body = {"status": "ready" if reason is None else "not ready", "service": runtime.service.name, "reason": reason}
+        return JSONResponse(body, 200 if reason is None else 503)
+
+    @routes.get("/metrics", **role("public"))
+    async def metrics(request: Request) -> Response:
+        encoder, content_type = choose_encoder(request.headers.get("accept", ""))
+        return Response(encoder(runtime.metrics.registry), media_type=content_type)
+
+    return routes
+
+
+class LimitBody:
+    """Refuses bodies over the limit before they are read whole."""
+
+    def __init__(self, app: ASGIApp, max_bytes: int = MAX_BODY_BYTES) -> None:
+        self._app, self._max_bytes = app, max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        seen = 0
+
+        async def limited() -> Message:
+            nonlocal seen
+            message = await receive()
+            seen += len(message.get("body", b""))
+            if seen > self._max_bytes:
+                raise Refused(413, "Body too large", f"The body is larger than {self._max_bytes} bytes.", fix="Send fewer at once.")
+            return message
+
+        await self._app(scope, limited, send)
+
+
+async def _refused(_: Request, error: Refused) -> JSONResponse:
+    return problem(error.status, error.title, error.detail, field=error.field, fix=error.fix)
+
+
+async def _unavailable(_: Request, error: Exception) -> JSONResponse:
+    detail = "A fact that this needs has not arrived yet." if isinstance(error, NotYet) else "The service cannot do this right now."
+    return problem(503, "Unavailable", detail, fix="Try again with the same id.")
+
+
+async def _invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+    first: Mapping[str, Any] = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"] if part != "body")
+    return problem(422, "Invalid request", f"{where or 'body'}: {first['msg']}", field=where or "body", fix="Correct this field.")
+
+
+async def _http_error(_: Request, error: HTTPException) -> JSONResponse:
+    return problem(error.status_code, str(error.detail), str(error.detail))
+
+
+async def _unexpected(request: Request, error: Exception) -> JSONResponse:
+    log.error("request failed", path=request.url.path, exc_info=error)
+    return problem(500, "Internal error", "The service failed on this request; its log has the cause.")
+
+

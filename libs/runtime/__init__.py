@@ -1,0 +1,1 @@
+"""The one consume loop, the event-time merge, the outbox."""

@@ -1,0 +1,443 @@
+"""Steps 2 to 8 of the consume loop, in the writer thread: decode, skip repeats, run handlers, outbox, positions, commit."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+
+import msgspec
+from pydantic import ValidationError
+
+from contracts.envelope import (
+    WATERMARK_TYPE,
+    EnvelopeError,
+    Event,
+    Record,
+    attributes_of,
+    origin_of,
+    parse_us,
+    type_of,
+)
+from contracts.payload import Payload
+from contracts.runtime import RecordDeadLettered
+from contracts.topics import BY_NAME, Plane, consumed_by
+from libs.bus.protocol import OutgoingRecord, TopicPartition
+from libs.errors import EvenkeelError, Storm, Undecodable
+from libs.ids import derived_id
+from libs.runtime.failpoints import failpoint
+from libs.runtime.merge import EventTimeMerge, name_of
+from libs.runtime.outputs import OutputBuilder, pack
+from libs.service import Batch, Cause, Context, Derived, Each, Merge, Output, Raw, Released, Reply, Stateless
+from libs.store.protocol import MarkKey, PendingRecord, RuntimeState, Transaction
+
+if TYPE_CHECKING:
+    from libs.runtime.runtime import Runtime
+
+C = TypeVar("C", bound=Context)
+T = TypeVar("T")
+
+STORM_WINDOW: Final = 500
+STORM_RATIO: Final = 0.05
+_WATERMARK: Final = WATERMARK_TYPE.encode()
+Where = tuple[str, int, int]
+
+
+class HandlerFailed(Exception):
+    """A handler raised on one event, which is named. Only in event-by-event mode."""
+
+    def __init__(self, event_id: str, where: Where, error: BaseException) -> None:
+        super().__init__(f"{type(error).__name__}: {error}")
+        self.event_id, self.where = event_id, where
+
+
+@dataclass(slots=True)
+class Committed:
+    """What one transaction did, for those outside the writer thread."""
+
+    row: int | None = None
+    records: list[OutgoingRecord] = field(default_factory=list)
+    consumed: Counter[str] = field(default_factory=Counter)
+    repeated: Counter[str] = field(default_factory=Counter)
+    dead_lettered: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(slots=True)
+class _Read:
+    """One batch, decoded and sorted by what handles it."""
+
+    control: list[tuple[int, Event[Any]]] = field(default_factory=list)
+    data: dict[str, list[Event[Any]]] = field(default_factory=dict)
+    raw: list[Record] = field(default_factory=list)
+    marks: dict[MarkKey, int] = field(default_factory=dict)
+    moves: dict[TopicPartition, tuple[int | None, int]] = field(default_factory=dict)
+    dead: list[tuple[Record, str]] = field(default_factory=list)
+    by_place: dict[Where, Record] = field(default_factory=dict)
+
+
+class BatchProcessor(Generic[C]):
+    """The writer thread's side of a runtime. Not thread-safe: only the writer thread calls its methods."""
+
+    def __init__(self, runtime: Runtime[C]) -> None:
+        self._runtime, self._service, self._context = runtime, runtime.service, runtime.context
+        self.positions: dict[TopicPartition, int] = {}
+        self.published: deque[int] = deque()
+        """Rows whose records are all acknowledged; the next transaction deletes them."""
+        self.isolate = False
+        self.poison: dict[Where, str] = {}
+        self._deleting: list[int] = []
+        self._marks: dict[MarkKey, int] = {}
+        self._sequences: dict[str, int] = {}
+        self._recent_failures: deque[bool] = deque(maxlen=STORM_WINDOW)
+        self._each: dict[str, Each[C]] = {}
+        self._batch: dict[str, Batch[C]] = {}
+        self._merged: dict[str, Merge[C]] = {}
+        self._merge: Merge[C] | None = None
+        self._raw: Raw[C] | None = None
+        self.stateless_topics: set[str] = set()
+        self._route()
+        self.control_topics = {t.name for t in consumed_by(self._service.name) if t.plane is Plane.CONTROL and not self._logs_all}
+        partitions = {name: BY_NAME[name].partitions for name in self._merged}
+        self._merging = EventTimeMerge(partitions, {BY_NAME[name].payload: name for name in self._merged})
+        self._types = {t.name: type_of(t.name) for t in consumed_by(self._service.name)}
+        self._validators = {t.name: t.payload.__pydantic_validator__.validate_json for t in consumed_by(self._service.name)}
+        self._held: dict[Where, PendingRecord] = {}
+
+    def _route(self) -> None:
+        topics = {t.payload: t.name for t in consumed_by(self._service.name)}
+        for handler in self._service.handlers:
+            match handler:
+                case Each(payload=payload):
+                    self._each[topics[payload]] = handler
+                case Batch(payload=payload):
+                    self._batch[topics[payload]] = handler
+                case Merge(payloads=payloads):
+                    self._merge = handler
+                    self._merged |= {topics[payload]: handler for payload in payloads}
+                case Raw():
+                    self._raw = handler
+                case Stateless(payload=payload):
+                    self.stateless_topics.add(topics[payload])
+
+    @property
+    def _logs_all(self) -> bool:
+        return self._raw is not None and self._raw.every_topic
+
+    @property
+    def merge_held(self) -> int:
+        return self._merging.held
+
+    def load(self) -> RuntimeState:
+        """Read everything the runtime keeps, and let the context read its caches."""
+        state = self._runtime.store.read_state()
+        self.positions, self._marks, self._sequences = dict(state.positions), dict(state.marks), dict(state.sequences)
+        with self._runtime.store.begin() as tx:
+            self._enter(tx)
+            self._context.load(tx)
+        self._merging.clear()
+        self._held.clear()
+        self._merging.regroup(self._context.merge_groups())
+        self._merging.restore(state.watermarks)
+        for pending in state.pending:
+            event = self._decode(_stored_record(pending))
+            if event is not None and self._merging.add(event):
+                self._held[pending.topic, pending.partition, pending.offset] = pending
+        return state
+
+    def _enter(self, tx: Transaction) -> None:
+        self._context.tx = tx
+        self._context.now_us = self._runtime.clock.now_us()
+
+    # -- transactions -----------------------------------------------------------------------------------------------
+
+    def consume(self, records: Sequence[Record]) -> Committed:
+        """One transaction over what was read. Raises what libs.errors says; nothing has happened then."""
+        committed = Committed()
+        trace = self._runtime.tracing.batch()
+        with self._runtime.metrics.batch_seconds.time():
+            try:
+                with self._runtime.store.begin() as tx:
+                    failpoint("loop.begun")
+                    self._enter(tx)
+                    tx.hold_lease(*self._runtime.lease)
+                    read = self._read(records, committed)
+                    builder = OutputBuilder(
+                        self._service.name, self._runtime.store.store_id, self._sequences, self._context.now_us, trace
+                    )
+                    self._handle(read, builder, tx, committed)
+                    failpoint("loop.handled")
+                    self._finish(tx, builder, committed)
+                    tx.put_marks(read.marks)
+                    tx.move_positions(read.moves)
+                    failpoint("loop.positions")
+            except BaseException as error:
+                trace.finish(error)
+                raise
+        failpoint("loop.committed")
+        trace.finish()
+        self._commit(builder, read)
+        return committed
+
+    def run(self, handler: Callable[[C], Reply[T]], shard: str) -> tuple[Committed, T]:
+        """One transaction of a command, a tick or a finished job."""
+        committed = Committed()
+        trace = self._runtime.tracing.batch()
+        with self._runtime.store.begin() as tx:
+            self._enter(tx)
+            tx.hold_lease(*self._runtime.lease)
+            builder = OutputBuilder(
+                self._service.name, self._runtime.store.store_id, self._sequences, self._context.now_us, trace
+            )
+            reply = handler(self._context)
+            builder.add(reply.outputs, shard)
+            self._finish(tx, builder, committed)
+        trace.finish()
+        self._commit(builder, None)
+        return committed, reply.answer
+
+    def _finish(self, tx: Transaction, builder: OutputBuilder, committed: Committed) -> None:
+        self._delete_published(tx)
+        if builder.records:
+            committed.records = builder.records
+            committed.row = tx.add_outbox(pack(builder.records))
+            tx.put_sequences(builder.sequences)
+        failpoint("loop.outbox")
+
+    def _delete_published(self, tx: Transaction) -> None:
+        # The event loop appends while this runs: exactly the rows seen here go, and are forgotten once it is committed.
+        self._deleting = list(self.published)
+        if self._deleting:
+            tx.remove_outbox(self._deleting)
+
+    def _forget_deleted(self) -> None:
+        for _ in self._deleting:
+            self.published.popleft()
+        self._deleting = []
+
+    def _commit(self, builder: OutputBuilder, read: _Read | None) -> None:
+        self._forget_deleted()
+        self._sequences |= builder.sequences
+        if read is not None:
+            self._marks |= read.marks
+            self.positions |= {tp: hi for tp, (_, hi) in read.moves.items()}
+        self._context.committed()
+
+    def housekeep(self) -> None:
+        """Keep the lease and delete published rows while there is nothing to consume."""
+        with self._runtime.store.begin() as tx:
+            tx.hold_lease(*self._runtime.lease)
+            self._delete_published(tx)
+        if self._deleting:
+            failpoint("publish.deleted")
+        self._forget_deleted()
+
+    # -- step 2 and 4: decode, skip repeats -------------------------------------------------------------------------
+
+    def _read(self, records: Sequence[Record], committed: Committed) -> _Read:
+        read = _Read()
+        logs_all = self._logs_all
+        for record in records:
+            topic = record.topic
+            tp = (topic, record.partition)
+            lo, hi = read.moves.get(tp, (self.positions.get(tp), None))
+            if record.offset < (hi if hi is not None else lo or 0):
+                continue
+            read.moves[tp] = (lo, record.offset + 1)
+            committed.consumed[topic] += 1
+            if logs_all or topic not in self._types:
+                read.raw.append(record)
+                continue
+            where = (topic, record.partition, record.offset)
+            if where in self.poison:
+                read.dead.append((record, self.poison[where]))
+                continue
+            try:
+                event = self._decode(record, read, committed)
+            except Undecodable as error:
+                read.dead.append((record, str(error)))
+                self._recent_failures.append(True)
+                continue
+            self._recent_failures.append(False)
+            if event is None:
+                continue
+            if topic in self._each:
+                read.control.append((record.timestamp, event))
+            else:
+                read.data.setdefault(topic, []).append(event)
+                if topic in self._merged:
+                    read.by_place[where] = record
+        failed = sum(self._recent_failures)
+        if failed > STORM_RATIO * STORM_WINDOW:
+            self._recent_failures.clear()
+            raise Storm(
+                f"{failed} of the last {STORM_WINDOW} records of our own topics could not be used "
+                f"(last: {read.dead[-1][1] if read.dead else 'see log'}): this looks like a bad deploy, not bad data"
+            )
+        read.control.sort(key=lambda item: (item[0], item[1].topic, item[1].partition, item[1].offset))
+        return read
+
+    def _decode(self, record: Record, read: _Read | None = None, committed: Committed | None = None) -> Event[Any] | None:
+        """The event; None for a repeat or a watermark. Raises Undecodable."""
+        topic = record.topic
+        try:
+            attributes = attributes_of(record.headers)
+            if read is not None and committed is not None:
+                origin = origin_of(attributes)
+                if origin is not None:
+                    key = (origin[0], origin[1], topic, record.partition)
+                    if origin[2] <= read.marks.get(key, self._marks.get(key, 0)):
+                        committed.repeated[topic] += 1
+                        return None
+                    read.marks[key] = origin[2]
+            if attributes["ce_type"] == _WATERMARK:
+                stream, watermark = attributes.get("ce_stream", b"").decode(), attributes.get("ce_watermark", b"").decode()
+                if topic in self._merged:
+                    self._merging.observe(topic, record.partition, stream, parse_us(watermark))
+                return None
+            if attributes["ce_type"] != self._types[topic]:
+                raise Undecodable(f"ce_type is {attributes['ce_type']!r}, this topic carries {self._types[topic]!r}")
+            data: Payload = self._validators[topic](record.value or b"")
+            time_us = parse_us(attributes["ce_time"].decode())
+            return Event(data, attributes["ce_id"].decode(), time_us, topic, record.partition, record.offset, attributes)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            raise Undecodable(f"payload: {'.'.join(map(str, first['loc'])) or 'value'}: {first['msg']}") from None
+        except (EnvelopeError, ValueError, RecursionError) as error:
+            raise Undecodable(f"envelope: {error}") from None
+
+    # -- step 5: handlers -------------------------------------------------------------------------------------------
+
+    def _handle(self, read: _Read, builder: OutputBuilder, tx: Transaction, committed: Committed) -> None:
+        for _, event in read.control:
+            handler = self._each[event.topic].handler
+            produced = self._call(lambda: handler(event, self._context), event)  # noqa: B023
+            builder.add((p if isinstance(p, Derived) else Derived(p, event) for p in produced), event.topic)
+        for topic, events in read.data.items():
+            if topic in self._merged:
+                continue
+            many = self._batch[topic].handler
+            for group in [[e] for e in events] if self.isolate else [events]:
+                builder.add(self._call(lambda: many(group, self._context), group[0]), topic)  # noqa: B023
+        if self._merge is not None:
+            self._run_merge(read, builder, tx)
+        if read.raw and self._raw is not None:
+            self._run_raw(self._raw, read.raw, builder)
+        for record, reason in read.dead:
+            committed.dead_lettered[record.topic] += 1
+            builder.add([self.dead_letter(record, reason)], "dead-letter")
+
+    def _call(self, handler: Callable[[], Iterable[Any]], event: Event[Any]) -> list[Any]:
+        try:
+            return list(handler())
+        except EvenkeelError:
+            raise
+        except Exception as error:
+            if self.isolate:
+                raise HandlerFailed(event.id, (event.topic, event.partition, event.offset), error) from error
+            raise
+
+    def _run_raw(self, raw: Raw[C], records: list[Record], builder: OutputBuilder) -> None:
+        by_topic: dict[str, list[Record]] = {}
+        if raw.every_topic:
+            by_topic["log"] = records
+        else:
+            for record in records:
+                by_topic.setdefault(record.topic, []).append(record)
+        for shard, group in by_topic.items():
+            builder.add(list(raw.handler(group, self._context)), shard)
+
+    def _forget(self, events: Iterable[Event[Any]], tx: Transaction) -> None:
+        places = [(e.topic, e.partition, e.offset) for e in events]
+        gone = [place for place in places if self._held.pop(place, None) is not None]
+        tx.remove_pending(gone)
+
+    def _run_merge(self, read: _Read, builder: OutputBuilder, tx: Transaction) -> None:
+        self._forget(self._merging.regroup(self._context.merge_groups()), tx)
+        added: dict[Where, Event[Any]] = {}
+        for topic in self._merged:
+            for event in read.data.get(topic, ()):
+                watermark_us = event.watermark_us
+                if watermark_us is not None:
+                    self._merging.observe(topic, event.partition, event.stream, watermark_us)
+                if self._merging.add(event):
+                    added[topic, event.partition, event.offset] = event
+        for group, watermark_us, events in self._merging.release():
+            stored = [e for e in events if added.pop((e.topic, e.partition, e.offset), None) is None]
+            kept = []
+            for event in events:
+                where = (event.topic, event.partition, event.offset)
+                if where in self.poison:
+                    record = read.by_place.get(where) or _stored_record(self._held[where])
+                    read.dead.append((record, self.poison[where]))
+                else:
+                    kept.append(event)
+            self._forget(stored, tx)
+            self._release(Released(kept, watermark_us, group), builder)
+            failpoint("merge.released")
+        waiting = [_pending(read.by_place[where]) for where in added]
+        self._held |= {(p.topic, p.partition, p.offset): p for p in waiting}
+        tx.add_pending(waiting)
+        tx.put_watermarks(self._merging.changed_watermarks())
+
+    def _release(self, released: Released, builder: OutputBuilder) -> None:
+        assert self._merge is not None
+        handler, shard = self._merge.handler, name_of(released.group)
+        if not self.isolate:
+            builder.add(list(handler(released, self._context)), shard)
+            return
+        for event in released.events:
+            single = Released([event], event.order_us, released.group)
+            builder.add(self._call(lambda: handler(single, self._context), event), shard)  # noqa: B023
+        builder.add(list(handler(Released([], released.watermark_us, released.group), self._context)), shard)
+
+    def dead_letter(self, record: Record, reason: str) -> Output:
+        """The record with its original bytes, as something to publish."""
+        place = f"{record.topic}/{record.partition}/{record.offset}"
+        cause_id = derived_id(self._service.name, place, "record", 0)
+        cause = Cause(cause_id, record.timestamp * 1000, cause_id)
+        payload = RecordDeadLettered(
+            service=self._service.name,
+            reason=reason,
+            topic=record.topic,
+            partition=record.partition,
+            offset=record.offset,
+            key=_base64(record.key),
+            value=_base64(record.value),
+            headers=[(name, b64encode(value).decode()) for name, value in record.headers],
+        )
+        return Derived(payload, cause)
+
+
+def _base64(data: bytes | None) -> str | None:
+    return None if data is None else b64encode(data).decode()
+
+
+class _Stored(msgspec.Struct, array_like=True):
+    """A record as the merge keeps it on disk."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes]]
+
+
+_encode_stored = msgspec.msgpack.Encoder().encode
+_decode_stored = msgspec.msgpack.Decoder(_Stored).decode
+
+
+def _pending(record: Record) -> PendingRecord:
+    stored = _Stored(
+        record.topic, record.partition, record.offset, record.timestamp, record.key, record.value, list(record.headers)
+    )
+    return PendingRecord(record.topic, record.partition, record.offset, _encode_stored(stored))
+
+
+def _stored_record(pending: PendingRecord) -> Record:
+    return _decode_stored(pending.blob)
+
+

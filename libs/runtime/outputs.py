@@ -1,0 +1,118 @@
+"""From what a handler gave back to records: ids, sequences, partitions and envelopes, all fixed inside the transaction."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from contracts.envelope import WATERMARK_TYPE, encode, format_us, type_of
+from contracts.payload import Payload
+from contracts.topics import Topic, topic_of
+from libs.bus.protocol import OutgoingRecord
+from libs.ids import derived_id
+from libs.service import Derived, Output, Watermark
+from libs.telemetry import BatchTrace
+
+_unpack = msgspec.msgpack.Decoder(list[OutgoingRecord])
+
+
+def partition_of(key: bytes, partitions: int) -> int:
+    """The partition of a key on our own topics: CRC-32, as librdkafka's `consistent` partitioner.
+
+    >>> partition_of(b"UA1545", 3)
+    0
+    """
+    return zlib.crc32(key) % partitions
+
+
+def pack(records: list[OutgoingRecord]) -> bytes:
+    """One outbox row."""
+    return msgspec.msgpack.encode(records)
+
+
+def unpack(blob: bytes) -> list[OutgoingRecord]:
+    return [OutgoingRecord(*record) for record in _unpack.decode(blob)]
+
+
+class OutputBuilder:
+    """Builds the records of one transaction. Sequences it hands out are the store's once the transaction commits."""
+
+    def __init__(self, service: str, store_id: str, sequences: Mapping[str, int], now_us: int, trace: BatchTrace) -> None:
+        self._service = service
+        self._source = f"/evenkeel/{service}/{store_id}".encode()
+        self._recorded = format_us(now_us).encode()
+        self._before = sequences
+        self._trace = trace
+        self._indices: dict[tuple[str, str], int] = {}
+        self.sequences: dict[str, int] = {}
+        self.records: list[OutgoingRecord] = []
+        self._routes: dict[type[Payload], tuple[Topic, bytes]] = {}
+
+    def _route(self, payload: type[Payload]) -> tuple[Topic, bytes]:
+        route = self._routes.get(payload)
+        if route is None:
+            topic = topic_of(payload, self._service)
+            route = self._routes[payload] = (topic, type_of(topic.name))
+        return route
+
+    def add(self, outputs: Iterable[Output], shard: str) -> None:
+        """Append the outputs of one handler call, in order."""
+        sequence = self.sequences.get(shard, self._before.get(shard, 0))
+        shard_bytes = shard.encode()
+        for output in outputs:
+            if isinstance(output, Watermark):
+                sequence = self._add_watermark(output, shard, shard_bytes, sequence)
+            else:
+                sequence += 1
+                self._add_derived(output, shard_bytes, sequence)
+        if sequence != self._before.get(shard, 0):
+            self.sequences[shard] = sequence
+
+    def _add_derived(self, output: Derived, shard: bytes, sequence: int) -> None:
+        payload, cause = output.payload, output.cause
+        topic, type_name = self._route(type(payload))
+        event_id = output.id
+        if event_id is None:
+            slot = (cause.id, topic.name)
+            index = self._indices.get(slot, 0)
+            self._indices[slot] = index + 1
+            event_id = derived_id(self._service, cause.id, topic.name, index)
+        key = topic.key(payload).encode()
+        headers = encode(
+            id=event_id,
+            source=self._source,
+            type=type_name,
+            time_us=cause.time_us if output.time_us is None else output.time_us,
+            recorded=self._recorded,
+            sequence=sequence,
+            shard=shard,
+            correlation_id=cause.correlation_id,
+            causation_id=cause.id,
+            stream=output.stream,
+            watermark_us=output.watermark_us,
+            traceparent=self._trace.context_for(cause),
+        )
+        value = payload.__pydantic_serializer__.to_json(payload)
+        self.records.append(OutgoingRecord(topic.name, partition_of(key, topic.partitions), key, value, headers))
+
+    def _add_watermark(self, output: Watermark, shard: str, shard_bytes: bytes, sequence: int) -> int:
+        topic, _ = self._route(output.payload)
+        for partition in range(topic.partitions):
+            sequence += 1
+            event_id = derived_id(self._service, f"{self._source!r}/{shard}/{sequence}", WATERMARK_TYPE, 0)
+            headers = encode(
+                id=event_id,
+                source=self._source,
+                type=WATERMARK_TYPE.encode(),
+                time_us=output.time_us,
+                recorded=self._recorded,
+                sequence=sequence,
+                shard=shard_bytes,
+                correlation_id=event_id,
+                stream=output.stream,
+                watermark_us=output.time_us,
+            )
+            self.records.append(OutgoingRecord(topic.name, partition, None, None, headers))
+        return sequence

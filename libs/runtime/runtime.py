@@ -1,0 +1,450 @@
+"""The one consume loop, used by every service. Its steps are the guarantee (exactly once in effect, per store):
+
+1. read bytes with `getmany`, from the position kept in our own store;
+2. decode and validate each record; one that cannot be used becomes a dead letter, it never stops the others;
+3. begin a transaction; 4. skip what was applied before: sequence ≤ mark of (producer store, shard, input partition);
+5. run the handlers on the batch; 6. write what they derived to the outbox, with ids, sequences and partitions fixed;
+7. move the positions by compare-and-set: a second instance, or a lost transaction, is noticed here; 8. commit;
+9. publish the outbox in order, await every acknowledgement, then delete exactly those rows; 10. commit Kafka's offset,
+   for lag tools only.
+
+Commands, ticks and finished jobs go through steps 3, 5, 6, 8 and 9 with a shard of their own. All of 2–8 runs in one
+thread; the event loop only does I/O. What a fault does: libs.errors.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import socket
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, Final, Generic, TypeVar
+
+import structlog
+
+from contracts.envelope import Record
+from contracts.topics import consumed_by, published_by
+from libs.bus.protocol import Bus, OutgoingRecord, TopicPartition
+from libs.clock import SECOND_US, Clock, SystemClock
+from libs.errors import DataLoss, EvenkeelError, Fenced, NotYet, Refused, Retry, Stop
+from libs.runtime import outputs as outbox
+from libs.runtime.batch import BatchProcessor, Committed, HandlerFailed
+from libs.runtime.failpoints import failpoint
+from libs.runtime.stateless import run_stateless
+from libs.service import Context, Output, Reply, Service, Stateless
+from libs.settings import Settings
+from libs.telemetry import Metrics, Tracing
+
+C = TypeVar("C", bound=Context)
+T = TypeVar("T")
+log = structlog.get_logger(__name__)
+
+LEASE_US: Final = 6 * SECOND_US
+TRIES: Final = 3
+RECORD_GROUP: Final = 512
+"""Most answers whose predictions share one transaction."""
+
+
+class Runtime(Generic[C]):
+    """One running service."""
+
+    def __init__(self, service: Service[C], settings: Settings, own: Any, bus: Bus, clock: Clock | None = None) -> None:
+        self.service, self.settings, self.own, self.bus = service, settings, own, bus
+        self.clock = clock or SystemClock()
+        self.instance = f"{socket.gethostname()}-{os.getpid()}"
+        self.metrics = Metrics(service.name)
+        self.tracing = Tracing(service.name, self.instance)
+        self.store = service.open_store(settings)
+        self.context = service.context(settings, own)
+        self.context.service, self.context.settings, self.context.own = service.name, settings, own
+        self._batch: BatchProcessor[C] = BatchProcessor(self)
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="writer")
+        self._readers = ThreadPoolExecutor(2, thread_name_prefix="reader")
+        self._unpublished: deque[tuple[int, list[OutgoingRecord]]] = deque()
+        self._publishing = asyncio.Lock()
+        self._stopping = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._recorded: list[tuple[Sequence[Output], asyncio.Future[None]]] = []
+        self._record_wanted = asyncio.Event()
+        self._control_caught_up = False
+        self._reason: str | None = "starting"
+        self._assigned: set[TopicPartition] = set()
+        self._lease_epoch = 0
+        self.exit_error: BaseException | None = None
+
+    # -- state that the world may see -------------------------------------------------------------------------------
+
+    @property
+    def not_ready_reason(self) -> str | None:
+        """Why the service is not ready; None when it is."""
+        return self._reason
+
+    def _set_reason(self, reason: str | None) -> None:
+        if reason != self._reason:
+            self._reason = reason
+            self.metrics.ready.set(reason is None)
+            (log.info if reason is None else log.warning)("ready" if reason is None else "not ready", reason=reason)
+
+    @property
+    def stopping(self) -> bool:
+        return self._stopping.is_set()
+
+    # -- life -------------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Start, consume until `stop`, and leave nothing half done. Raises what made going on impossible."""
+        started = False
+        try:
+            await self._start()
+            started = True
+            self._tasks = [
+                asyncio.create_task(self._guard(step()))
+                for step in (self._consume_for_ever, self._tick_for_ever, self._record_for_ever, self._housekeep_for_ever)
+            ]
+            background = [*self.service.background, *(partial(run_stateless, h) for h in self.service.handlers if isinstance(h, Stateless))]
+            self._tasks += [asyncio.create_task(self._guard(self._when_ready(task))) for task in background]
+            await self._stopping.wait()
+        except asyncio.CancelledError:
+            if not self._stopping.is_set():
+                raise
+        finally:
+            await self._shut_down(started)
+        if self.exit_error is not None:
+            raise self.exit_error
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+    async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            log.error("service stops", exc_info=error)
+            self.exit_error = error
+            self._stopping.set()
+
+    async def _when_ready(self, task: Callable[[Runtime[C]], Awaitable[None]]) -> None:
+        while self._reason is not None:
+            await asyncio.sleep(0.05)
+        await task(self)
+
+    async def _start(self) -> None:
+        await self._persist("store", lambda: self.in_writer(self.store.open))
+        await self._persist("broker", self.bus.start)
+        await self._persist("topics", self._check_topics)
+        await self._persist("lease", self._take_lease)
+        await self._load()
+        await self._publish()
+        await self._assign()
+
+    async def _persist(self, what: str, step: Callable[[], Awaitable[T]]) -> T:
+        """Infrastructure is waited for, for ever, with backoff and jitter, and the reason is there to be read."""
+        wait_seconds = 0.1
+        while True:
+            try:
+                return await step()
+            except Retry as error:
+                if self._stopping.is_set():
+                    raise asyncio.CancelledError from error
+                self.metrics.retries.labels(what).inc()
+                self._set_reason(f"{what}: {error}")
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._stopping.wait(), wait_seconds * random.uniform(0.7, 1.3))
+                wait_seconds = min(wait_seconds * 2, 5.0)
+
+    async def _check_topics(self) -> None:
+        expected = {t.name: t.partitions for t in (*consumed_by(self.service.name), *published_by(self.service.name))}
+        found = await self.bus.partition_counts(expected)
+        for name, partitions in expected.items():
+            if name not in found:
+                raise Retry(f"topic {name} does not exist yet: `evenkeel topics` creates the map's topics")
+            if found[name] != partitions:
+                raise Stop(f"topic {name} has {found[name]} partitions, the map says {partitions}: the count never changes in place")
+
+    async def _take_lease(self) -> None:
+        epoch = await self.in_writer(lambda: self.store.take_lease(self.instance, self.clock.now_us(), LEASE_US))
+        if epoch is None:
+            raise Retry("another instance is active: standing by")
+        self._lease_epoch = epoch
+
+    async def _load(self) -> None:
+        """Read positions, marks, pending and caches again: at start and after every transaction that did not commit."""
+        state = await self._persist("store", lambda: self.in_writer(self._batch.load))
+        known = {row for row, _ in self._unpublished} | set(self._batch.published)
+        self._unpublished.extend((row, outbox.unpack(blob)) for row, blob in state.outbox if row not in known)
+
+    async def _shut_down(self, started: bool) -> None:
+        self._set_reason("stopping")
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if started and self.exit_error is None:
+            with contextlib.suppress(Exception):
+                await asyncio.wait_for(self._publish(), 3.0)
+            with contextlib.suppress(EvenkeelError):
+                await self.in_writer(lambda: self.store.release_lease(self.instance, self._lease_epoch))
+        await self.bus.stop()
+        await self.in_writer(self.store.close)
+        self._writer.shutdown(wait=False)
+        self._readers.shutdown(wait=False, cancel_futures=True)
+        await asyncio.get_running_loop().run_in_executor(None, self.tracing.close)
+
+    async def in_writer(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._writer, work)
+
+    # -- consuming --------------------------------------------------------------------------------------------------
+
+    async def _assign(self) -> None:
+        """Read the topics of the map that are ours and the raw topics that the context names, from our own positions."""
+        topics = {t.name: t.partitions for t in consumed_by(self.service.name) if t.name not in self._batch.stateless_topics}
+        raw = dict(self.context.raw_topics())
+        if raw:
+            await self._persist("topics", lambda: self._make_raw_topics(raw))
+            topics |= await self._persist("topics", lambda: self.bus.partition_counts(raw))
+        wanted = {(name, partition) for name, count in topics.items() for partition in range(count)}
+        begins = await self._persist("broker", lambda: self.bus.beginning_offsets(wanted))
+        for tp in wanted:
+            position = self._batch.positions.get(tp)
+            if position is not None and begins[tp] > position:
+                if not self.settings.accept_gap:
+                    raise DataLoss(
+                        f"{tp[0]}/{tp[1]}: records {position}–{begins[tp] - 1} were deleted by retention before "
+                        f"{self.service.name} read them; set EVENKEEL_ACCEPT_GAP=true to go on without them"
+                    )
+                log.error("records lost to retention", topic=tp[0], partition=tp[1], first=position, last=begins[tp] - 1)
+        self.bus.assign({tp: max(begins[tp], self._batch.positions.get(tp, 0)) for tp in wanted})
+        self._assigned = wanted
+        self._control = {tp for tp in wanted if tp[0] in self._batch.control_topics}
+        self._raw_topics = set(raw)
+        if not self._control_caught_up:
+            self.bus.pause(wanted - self._control)
+            ends = await self._persist("broker", lambda: self.bus.end_offsets(self._control))
+            self._control_ends = {tp: end for tp, end in ends.items() if end > max(begins[tp], self._batch.positions.get(tp, 0))}
+
+    async def _make_raw_topics(self, raw: dict[str, int]) -> None:
+        for name, partitions in raw.items():
+            await self.bus.create_raw_topic(name, partitions)
+
+    async def _consume_for_ever(self) -> None:
+        while not self._stopping.is_set():
+            if not self._control_caught_up:
+                self._check_caught_up()
+            batch = await self._persist(
+                "broker", lambda: self.bus.getmany(timeout_ms=200, max_records=self.settings.max_batch_records)
+            )
+            self._set_reason(None if self._control_caught_up else "reading control topics")
+            records = [record for partition in batch.values() for record in partition]
+            if not records:
+                continue
+            failpoint("loop.fetched")
+            try:
+                await self._process(records)
+            except Fenced as error:
+                log.warning("fenced", error=str(error))
+                await self._stand_back()
+            except Stop as error:
+                log.error("consumption stopped", error=str(error))
+                self._set_reason(f"stopped: {error}")
+                await self._stopping.wait()
+            if set(self.context.raw_topics()) != self._raw_topics:
+                await self._assign()
+
+    def _check_caught_up(self) -> None:
+        if all(self._batch.positions.get(tp, 0) >= end for tp, end in self._control_ends.items()):
+            self._control_caught_up = True
+            self.bus.resume(self._assigned - self._control)
+
+    async def _stand_back(self) -> None:
+        """Somebody else moved on: take the lease again, then read everything again and resume from there."""
+        await self._persist("lease", self._take_lease)
+        async with self._publishing:
+            self._unpublished.clear()
+            self._batch.published.clear()
+            await self._load()
+        await self._publish()
+        self._control_caught_up = False
+        await self._assign()
+
+    async def _process(self, records: Sequence[Record]) -> None:
+        """One batch until it is committed and published, whatever it takes."""
+        failures = 0
+        wait_seconds = 0.05
+        while True:
+            try:
+                committed = await self.in_writer(lambda: self._batch.consume(records))
+                break
+            except NotYet as error:
+                log.debug("waiting for a fact", error=str(error))
+                self.metrics.retries.labels("fact").inc()
+                await self._load()
+                records = await self._with_control(records)
+            except Retry as error:
+                self.metrics.retries.labels("store").inc()
+                self._set_reason(str(error))
+                await asyncio.sleep(wait_seconds * random.uniform(0.7, 1.3))
+                wait_seconds = min(wait_seconds * 2, 5.0)
+                await self._load()
+            except (Fenced, Stop):
+                raise
+            except HandlerFailed as error:
+                # The one event that a handler cannot take, known because the batch ran event by event.
+                failures += 1
+                log.error("handler failed", event_id=error.event_id, topic=error.where[0], tries=failures, exc_info=error.__cause__)
+                if failures >= TRIES:
+                    self._batch.poison[error.where] = str(error)
+                    failures = 0
+                await self._load()
+            except Exception as error:
+                # The one broad except: a bug. From here on the batch runs event by event, to find the one it is about.
+                if self._batch.isolate:
+                    failures += 1
+                    if failures >= TRIES:
+                        raise
+                log.error("batch failed, going event by event", exc_info=error)
+                self._batch.isolate = True
+                await self._load()
+        self._batch.isolate = False
+        self._batch.poison.clear()
+        self._after_commit(committed)
+        await self._publish()
+
+    async def _with_control(self, records: Sequence[Record]) -> Sequence[Record]:
+        """The same records behind whatever the control topics have brought since."""
+        data = [tp for tp in self._assigned if tp not in self._control]
+        self.bus.pause(data)
+        try:
+            more = await self._persist("broker", lambda: self.bus.getmany(timeout_ms=200, max_records=1000))
+        finally:
+            self.bus.resume(data)
+        return [*records, *(record for partition in more.values() for record in partition)]
+
+    # -- commands, ticks, jobs --------------------------------------------------------------------------------------
+
+    async def command(self, handler: Callable[[C], Reply[T]], shard: str = "http") -> T:
+        """Run a handler in a transaction of its own. What it answers is given back once it is committed and published.
+
+        Raises Refused if the handler does (nothing has changed then), and Retry if the store is away.
+        """
+        try:
+            committed, answer = await self.in_writer(lambda: self._batch.run(handler, shard))
+        except Fenced:
+            self._stopping.set()
+            raise
+        except Refused:
+            raise
+        except BaseException:
+            await self._load()
+            raise
+        self._after_commit(committed)
+        await self._publish()
+        return answer
+
+    async def query(self, question: Callable[[Any], T]) -> T:
+        """Read the store in another thread than the writer's; `question` gets the engine's handle on a snapshot."""
+
+        def ask() -> T:
+            with self.store.reading() as connection:
+                return question(connection)
+
+        return await asyncio.get_running_loop().run_in_executor(self._readers, ask)
+
+    def dead_letter(self, record: Record, reason: str) -> Output:
+        return self._batch.dead_letter(record, reason)
+
+    async def record(self, outputs: Sequence[Output]) -> None:
+        """Publish facts that change no state of ours (predictions). Returns once they are committed to the outbox;
+        whatever is asked for at the same time shares one transaction. Raises Retry if they cannot be kept."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._recorded.append((outputs, future))
+        self._record_wanted.set()
+        await future
+
+    async def _record_for_ever(self) -> None:
+        while not self._stopping.is_set():
+            await self._record_wanted.wait()
+            group, self._recorded = self._recorded[:RECORD_GROUP], self._recorded[RECORD_GROUP:]
+            if not self._recorded:
+                self._record_wanted.clear()
+            flat = [output for wanted, _ in group for output in wanted]
+            try:
+                committed, _ = await self.in_writer(lambda: self._batch.run(lambda ctx: Reply(None, flat), "http"))
+            except Exception as error:
+                for _, future in group:
+                    if not future.done():
+                        future.set_exception(error if isinstance(error, EvenkeelError) else Retry(str(error)))
+                await self._load()
+                continue
+            self._after_commit(committed)
+            for _, future in group:
+                if not future.done():
+                    future.set_result(None)
+            self._publish_soon()
+
+    async def _tick_for_ever(self) -> None:
+        on_tick = self.service.on_tick
+        while on_tick is not None and not self._stopping.is_set():
+            await asyncio.sleep(1.0)
+            if self._reason is not None:
+                continue
+            with contextlib.suppress(Retry):
+                await self.command(lambda ctx: Reply(None, tuple(on_tick(ctx))), "tick")
+
+    # -- publishing -------------------------------------------------------------------------------------------------
+
+    def _after_commit(self, committed: Committed) -> None:
+        if committed.row is not None:
+            self._unpublished.append((committed.row, committed.records))
+        for topic, count in committed.consumed.items():
+            self.metrics.consumed.labels(topic).inc(count)
+        for topic, count in committed.repeated.items():
+            self.metrics.repeated.labels(topic).inc(count)
+        for topic, count in committed.dead_lettered.items():
+            self.metrics.dead_lettered.labels(topic).inc(count)
+
+    def _publish_soon(self) -> None:
+        if not self._publishing.locked():
+            task = asyncio.create_task(self._guard(self._publish()))
+            self._tasks = [t for t in self._tasks if not t.done()] + [task]
+
+    async def _publish(self) -> None:
+        """Publish what is committed, lowest row first, one batch at a time; on any error again from the lowest."""
+        async with self._publishing:
+            while self._unpublished:
+                row, records = self._unpublished[0]
+                await self._persist("broker", lambda: self.bus.publish(records))
+                failpoint("publish.sent")
+                self._unpublished.popleft()
+                self._batch.published.append(row)
+                for topic in {record.topic for record in records}:
+                    self.metrics.published.labels(topic).inc(sum(r.topic == topic for r in records))
+
+    async def _housekeep_for_ever(self) -> None:
+        """Once a second: keep the lease, delete published rows left over, tell lag tools and gauges."""
+        while not self._stopping.is_set():
+            await asyncio.sleep(1.0)
+            with contextlib.suppress(Retry):
+                try:
+                    await self.in_writer(self._batch.housekeep)
+                except Fenced:
+                    await self._stand_back()
+            self.metrics.outbox.set(len(self._unpublished))
+            self.metrics.pending.set(self._batch.merge_held)
+            with contextlib.suppress(Retry):
+                lag: dict[str, int] = {}
+                for tp, end in self.bus.ends().items():
+                    lag[tp[0]] = lag.get(tp[0], 0) + max(0, end - self._batch.positions.get(tp, 0))
+                for topic, behind in lag.items():
+                    self.metrics.lag.labels(topic).set(behind)
+                await self.bus.commit({tp: p for tp, p in self._batch.positions.items() if tp in self._assigned})
+
+    @property
+    def lease(self) -> tuple[str, int, int]:
+        """(owner, epoch, new expiry) for the transaction at hand."""
+        return self.instance, self._lease_epoch, self.clock.now_us() + LEASE_US

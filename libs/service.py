@@ -1,0 +1,170 @@
+"""What a service is: a name, a store, a context, and a table of handlers. The runtime does the rest.
+
+A handler takes events and a context and gives back what follows from them. It names no topic, key, retry or transaction.
+
+- `Each(Payload, on_x)`: `on_x(event, ctx) -> [payload, …]`, one event at a time, for the control plane.
+- `Batch(Payload, on_xs)`: `on_xs(events, ctx) -> [Derived, …]`, everything that was read at once, for the data plane.
+- `Merge(payloads, on_released)`: as Batch, but the events of several topics in event-time order (libs.runtime.merge).
+- `Stateless(Payload, Output, on_xs)`: one payload or None per event, shared by replicas, for scoring.
+- `Raw(on_records)`: records as they are, for topics outside the map (ingest) or for all of them (governance).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from contracts.envelope import Event, Record
+from contracts.payload import Payload
+from libs.settings import OwnSettings, Settings
+from libs.store.protocol import Store, Transaction
+
+if TYPE_CHECKING:
+    from fastapi import APIRouter
+
+    from libs.runtime.runtime import Runtime
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Why an event was derived, when that is not an event itself: a command, a tick, a finished job, a raw record."""
+
+    id: str
+    time_us: int
+    correlation_id: str
+    traceparent: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Derived:
+    """A payload to publish, and what it follows from. Id, event time, correlation and trace are the cause's unless said."""
+
+    payload: Payload
+    cause: Event[Any] | Cause
+    time_us: int | None = None
+    id: str | None = None
+    stream: str | None = None
+    watermark_us: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Watermark:
+    """Tells every partition of a payload's topic: nothing of this stream earlier than `time_us` follows."""
+
+    payload: type[Payload]
+    stream: str
+    time_us: int
+
+
+Output = Derived | Watermark
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Reply(Generic[T]):
+    """What a command answers its caller, and what it publishes."""
+
+    answer: T
+    outputs: Sequence[Output] = ()
+
+
+class Context:
+    """What handlers see. A service derives its own, with its named queries and caches.
+
+    Caches must be rebuilt by `load`: the runtime calls it at start and after every transaction that did not commit.
+    """
+
+    tx: Transaction
+    """The transaction of this batch."""
+    now_us: int
+    """Wall time at the start of this batch."""
+    service: str
+    settings: Settings
+    own: Any
+
+    def load(self, tx: Transaction) -> None:
+        """Read caches from the store."""
+
+    def committed(self) -> None:
+        """Called after each commit, for caches that must not run ahead of the store."""
+
+    def raw_topics(self) -> Mapping[str, int]:
+        """Topics outside the map that this service reads now, with the partitions to create them with."""
+        return {}
+
+    def merge_groups(self) -> Iterable[frozenset[tuple[type[Payload], str]]]:
+        """Which (payload, stream) inputs are merged with which: each set is released by its own watermark."""
+        return ()
+
+
+C = TypeVar("C", bound=Context)
+
+
+@dataclass(frozen=True, slots=True)
+class Each(Generic[C]):
+    payload: type[Payload]
+    handler: Callable[[Event[Any], C], Iterable[Payload | Derived]]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch(Generic[C]):
+    payload: type[Payload]
+    handler: Callable[[Sequence[Event[Any]], C], Iterable[Output]]
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """What a merge hands over: events in order, and the watermark below which nothing will come any more."""
+
+    events: Sequence[Event[Any]]
+    watermark_us: int
+    group: frozenset[tuple[type[Payload], str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Merge(Generic[C]):
+    payloads: tuple[type[Payload], ...]
+    handler: Callable[[Released, C], Iterable[Output]]
+
+
+@dataclass(frozen=True, slots=True)
+class Raw(Generic[C]):
+    handler: Callable[[Sequence[Record], C], Iterable[Output]]
+    every_topic: bool = False
+    """All topics of the map that this service consumes, undecoded, rather than `Context.raw_topics`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stateless(Generic[C]):
+    """One output at most per input and no state: replicas share the partitions (libs.runtime.stateless).
+
+    The handler runs outside any transaction and may only read what the context keeps for it.
+    """
+
+    payload: type[Payload]
+    output: type[Payload]
+    handler: Callable[[Sequence[Event[Any]], C], Sequence[Payload | None]]
+
+
+Handler = Each[C] | Batch[C] | Merge[C] | Raw[C] | Stateless[C]
+
+
+@dataclass(frozen=True, slots=True)
+class Service(Generic[C]):
+    """The declaration of one service (`services/<name>/service.py`)."""
+
+    name: str
+    settings: type[OwnSettings]
+    open_store: Callable[[Settings], Store]
+    context: Callable[[Settings, Any], C]
+    handlers: tuple[Handler[C], ...]
+    routers: Callable[[Runtime], Sequence[APIRouter]] = lambda runtime: ()
+    """Thin routes over `Runtime.command` and `Runtime.query`."""
+    on_tick: Callable[[C], Iterable[Output]] | None = None
+    """Called about once a second of wall time, in a transaction of its own."""
+    background: Sequence[Callable[[Runtime], Awaitable[None]]] = field(default_factory=tuple)
+    """Tasks of the event loop that live as long as the service: jobs, the stateless scorer. They start when it is ready."""
+    asgi: Callable[[Runtime, Any], Any] | None = None
+    """Wraps the HTTP application, for a raw hot path in front of it."""

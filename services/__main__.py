@@ -1,0 +1,93 @@
+"""Runs one service: `python -m services <name>`. The only composition root."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import os
+import signal
+import sys
+import threading
+from typing import Any, Final
+
+import structlog
+import uvicorn
+
+from contracts.topics import SERVICES
+from libs.bus.kafka import KafkaBus
+from libs.errors import EvenkeelError, SettingsError
+from libs.http import create_app
+from libs.runtime import failpoints
+from libs.runtime.runtime import Runtime
+from libs.service import Service
+from libs.settings import DEFAULT_PORTS, read_settings
+from libs.telemetry import configure_logging
+
+log = structlog.get_logger("services")
+
+STOP_SECONDS: Final = 10.0
+STOP_SECONDS_WITHOUT_BROKER: Final = 15.0
+
+
+def service_named(name: str) -> Service[Any]:
+    """The declaration in `services/<name>/service.py`."""
+    declared: Service[Any] = importlib.import_module(f"services.{name}.service").service
+    return declared
+
+
+async def run(name: str) -> None:
+    service = service_named(name)
+    settings, own = read_settings(name, service.settings)
+    configure_logging(name, settings.log_level)
+    failpoints.arm(settings.failpoints)
+    bus = KafkaBus(settings.broker, f"evenkeel-{name}", f"evenkeel-{name}")
+    runtime: Runtime[Any] = Runtime(service, settings, own, bus)
+    port = settings.port if settings.port is not None else DEFAULT_PORTS[name]
+    server = uvicorn.Server(
+        uvicorn.Config(
+            create_app(runtime),
+            host=settings.host,
+            port=port,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            timeout_graceful_shutdown=3,
+            server_header=False,
+        )
+    )
+    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        # A client call that never returns must not keep the process: guarantees.md, section 8, invariant 16.
+        watchdog = threading.Timer(STOP_SECONDS_WITHOUT_BROKER - 1, os._exit, (1,))
+        watchdog.daemon = True
+        watchdog.start()
+        runtime.stop()
+        server.should_exit = True
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    serving = asyncio.create_task(server.serve())
+    try:
+        await runtime.run()
+    finally:
+        server.should_exit = True
+        await serving
+
+
+def main() -> None:
+    if len(sys.argv) != 2 or sys.argv[1] not in SERVICES:
+        sys.exit(f"usage: python -m services {{{'|'.join(SERVICES)}}}")
+    import uvloop
+
+    try:
+        uvloop.run(run(sys.argv[1]))
+    except SettingsError as error:
+        sys.exit(f"{sys.argv[1]}: {error}")
+    except EvenkeelError as error:
+        sys.exit(f"{sys.argv[1]} stopped: {error}")
+
+
+if __name__ == "__main__":
+    main()
