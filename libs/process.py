@@ -32,8 +32,8 @@ class FolderLock:
         self.path = path
         self._file: IO[str] | None = None
 
-    def acquire(self, holder: str) -> None:
-        """Own the folder and write who owns it. Raises `FolderLocked` at once if somebody else does."""
+    def acquire(self, holder: str | None = None) -> None:
+        """Own the folder and write who owns it, if given. Raises `FolderLocked` at once if somebody else owns it."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         file = self.path.open("a+", encoding="utf-8")
         try:
@@ -44,7 +44,8 @@ class FolderLock:
             file.close()
             raise FolderLocked(owner) from None
         self._file = file
-        self.write(holder)
+        if holder is not None:
+            self.write(holder)
 
     def write(self, holder: str) -> None:
         """Replace the text that a refused process is shown."""
@@ -71,7 +72,7 @@ class FolderLock:
 
 
 class ChildProcess:
-    """A process in a session of its own that cannot outlive this one.
+    """A process in a session of its own that cannot outlive this one; what it leaves in its group ends with it.
 
     On Linux the kernel kills it as soon as the *thread* that started it ends (prctl(2), PR_SET_PDEATHSIG), so each
     child has a thread that starts it and then waits for it. Elsewhere a `kill -9` of the owner leaves the child behind.
@@ -91,6 +92,7 @@ class ChildProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._error: OSError | None = None
         self._started, self._ended = threading.Event(), threading.Event()
+        self._reaping = threading.Lock()
         self._exit_code: int | None = None
         threading.Thread(target=self._own, name=f"owner of {self._command[0]}", daemon=True).start()
         self._started.wait()
@@ -117,8 +119,11 @@ class ChildProcess:
             self._started.set()
             return
         self._started.set()
-        self._exit_code = self._process.wait()
-        self._ended.set()
+        os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
+        with self._reaping:  # its id belongs to nobody else until it is reaped
+            self._end_group()
+            self._exit_code = self._process.wait()
+            self._ended.set()
 
     @property
     def pid(self) -> int:
@@ -140,13 +145,15 @@ class ChildProcess:
 
     def terminate(self) -> None:
         """Ask it to end (SIGTERM)."""
-        self._signal(signal.SIGTERM)
+        with self._reaping:
+            if self.is_running:
+                os.kill(self.pid, signal.SIGTERM)
 
     def kill(self) -> None:
-        """End it, and whatever it started in its session's process group, at once (SIGKILL)."""
-        if self.is_running:
-            with suppress(ProcessLookupError):
-                os.killpg(self.pid, signal.SIGKILL)
+        """End it at once (SIGKILL)."""
+        with self._reaping:
+            if self.is_running:
+                self._end_group()
         self._ended.wait()
 
     def stop(self, timeout_seconds: float) -> bool:
@@ -157,10 +164,9 @@ class ChildProcess:
         self.kill()
         return False
 
-    def _signal(self, number: signal.Signals) -> None:
-        assert self._process is not None
-        if self.is_running:
-            self._process.send_signal(number)
+    def _end_group(self) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
 
 
 def _die_with_owner() -> Callable[[], None] | None:
@@ -182,6 +188,14 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))
         return int(probe.getsockname()[1])
+
+
+def free_port_base(count: int = 7) -> int:
+    """A port after which nobody listens on the next `count` ones, as `EVENKEEL_PORT_BASE` needs."""
+    while True:
+        base = free_port()
+        if base + count < 65536 and all(port_is_free(base + offset) for offset in range(1, count + 1)):
+            return base
 
 
 def port_is_free(port: int, host: str = LOOPBACK) -> bool:

@@ -77,11 +77,12 @@ class EmbeddedKafka:
     @property
     def pid(self) -> int | None:
         """The Java process, None when it does not run."""
-        return self._process.pid if self._process is not None and self._process.is_running else None
+        process = self._process
+        return process.pid if process is not None and process.is_running else None
 
     @property
     def is_running(self) -> bool:
-        return self._process is not None and self._process.is_running
+        return self.pid is not None
 
     def prepare(self) -> None:
         """Make sure that every jar of the lock is in the cache with its SHA-256; downloads what is missing, once."""
@@ -115,16 +116,18 @@ class EmbeddedKafka:
             self.kill()
             raise
 
-    def stop(self) -> None:
-        """SIGTERM, and SIGKILL if it is still there after ten seconds; acknowledged records survive both."""
-        if self._process is not None:
-            self._process.stop(STOP_TIMEOUT_SECONDS)
+    def stop(self, timeout_seconds: float = STOP_TIMEOUT_SECONDS) -> None:
+        """SIGTERM, and SIGKILL if it is still there after the time; acknowledged records survive both."""
+        process = self._process
+        if process is not None:
+            process.stop(timeout_seconds)
         self._release()
 
     def kill(self) -> None:
         """`kill -9`."""
-        if self._process is not None:
-            self._process.kill()
+        process = self._process
+        if process is not None:
+            process.kill()
         self._release()
 
     def restart(self) -> None:
@@ -134,7 +137,8 @@ class EmbeddedKafka:
 
     def wait(self, timeout_seconds: float | None = None) -> bool:
         """Whether the broker has ended within the time."""
-        return self._process is None or self._process.wait(timeout_seconds)
+        process = self._process
+        return process is None or process.wait(timeout_seconds)
 
     def __enter__(self) -> Self:
         self.start()

@@ -1,0 +1,62 @@
+"""The console script. To add a command: a function (or a typer app) in a module of its own, and one row below."""
+
+from __future__ import annotations
+
+import json
+import sys
+from importlib import import_module
+from typing import Any, Final
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from libs.errors import EvenkeelError
+
+COMMANDS: Final = {
+    # name: (module:attribute, what the help says); the module is imported when its command is called
+    "up": ("libs.cli.lifecycle:up", "Start the broker and the seven services, watch them, restart what died."),
+    "down": ("libs.cli.lifecycle:down", "Stop a running `evenkeel up`; everything in the data folder stays."),
+    "reset": ("libs.cli.lifecycle:reset", "Delete the data folder: topics, databases, models, keys."),
+}
+
+
+class Commands(TyperGroup):
+    """Imports a command's module only to run it, so that the help is quick."""
+
+    def __init__(self, **options: Any) -> None:
+        options["commands"] = {name: TyperCommand(name, help=text) for name, (_, text) in COMMANDS.items()}
+        super().__init__(**options)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0] in COMMANDS:
+            module, _, attribute = COMMANDS[args[0]][0].partition(":")
+            target = getattr(import_module(module), attribute)
+            if not isinstance(target, typer.Typer):
+                single = typer.Typer(add_completion=False)
+                single.command()(target)
+                target = single
+            self.commands[args[0]] = typer.main.get_command(target)
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        as_json = "--json" in ctx.args
+        try:
+            return super().invoke(ctx)
+        except EvenkeelError as error:
+            if as_json:
+                print(json.dumps({"error": str(error)}))
+            else:
+                print(f"error: {error}", file=sys.stderr)
+            raise typer.Exit(1) from error
+
+
+app = typer.Typer(cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.callback()
+def evenkeel() -> None:
+    """Keeps machine-learning models on an even keel: seven services that speak through Kafka."""
+
+
+if __name__ == "__main__":
+    app()

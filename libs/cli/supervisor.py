@@ -1,0 +1,381 @@
+"""Starts the embedded broker and the seven services, waits until they are ready, restarts what died, stops them all."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal, Self
+
+from contracts.topics import SERVICES
+from libs.bus.embedded import EmbeddedKafka, EmbeddedKafkaError
+from libs.cli.tokens import bootstrap_token
+from libs.errors import EvenkeelError
+from libs.process import LOOPBACK, ChildProcess, FolderLock, FolderLocked, listening_process, port_is_free
+from libs.settings import SUPERVISOR_VARIABLES
+
+BROKER: Final = "kafka"
+READY_TIMEOUT_SECONDS: Final = 120.0
+STOP_SERVICES_SECONDS: Final = 11.0
+STOP_BROKER_SECONDS: Final = 3.5
+_LOOK_EVERY_SECONDS: Final = 0.2
+_FIRST_DELAY_SECONDS: Final = 0.5
+_LONGEST_DELAY_SECONDS: Final = 30.0
+_STABLE_AFTER_SECONDS: Final = 60.0
+_STARTS_BEFORE_GIVING_UP: Final = 3
+_LOG_LIMIT_BYTES: Final = 10_000_000
+_PROCESS_SETTINGS: Final = {
+    "ORT_DISABLE_TELEMETRY": "1",
+    # Seven services share the cores: threads of numerical libraries would only wait for each other.
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "MALLOC_ARENA_MAX": "2",
+    "PYTHONUNBUFFERED": "1",
+}
+
+
+class SupervisorError(EvenkeelError):
+    """The system cannot start or is not in the state that a command needs; the message says what to change."""
+
+
+What = Literal["progress", "starting", "ready", "died", "restarting", "stopping", "stopped"]
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something the supervisor did or saw, for a person or a log."""
+
+    what: What
+    process: str
+    message: str
+
+
+@dataclass(slots=True)
+class _Watched:
+    """One process of the system and how it fared."""
+
+    name: str
+    failures: int = 0
+    restarts: int = 0
+    started_at: float = 0.0
+    restart_at: float | None = None
+    answer: str = "no answer"
+
+    def died(self, now: float) -> float:
+        """Plan the next start; returns the delay in seconds: doubled with each failure, short again after a minute."""
+        if now - self.started_at > _STABLE_AFTER_SECONDS:
+            self.failures = 0
+        delay_seconds = min(_LONGEST_DELAY_SECONDS, _FIRST_DELAY_SECONDS * 2.0**self.failures)
+        self.failures += 1
+        self.restart_at = now + delay_seconds
+        return delay_seconds
+
+
+class Supervisor:
+    """Owns the system's processes: none of them outlives it.
+
+    Without `broker` (or BROKER / EVENKEEL_BROKER in the environment) it starts the embedded Kafka on `broker_port`.
+    A service's port is `port_base` + its place in `contracts.topics.SERVICES`, from 1. `commands` replaces what is
+    started (default: `python -m services <name>` for all seven), `environment` adds to what each process gets.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        port_base: int = 8100,
+        broker_port: int = 9092,
+        broker: str | None = None,
+        commands: Mapping[str, Sequence[str]] | None = None,
+        environment: Mapping[str, str] | None = None,
+        on_notice: Callable[[Notice], None] | None = None,
+    ) -> None:
+        self.data_dir, self.port_base = Path(data_dir).absolute(), port_base
+        self._environment = {**_PROCESS_SETTINGS, **os.environ, **(environment or {})}
+        external = broker or self._environment.get("BROKER") or self._environment.get("EVENKEEL_BROKER")
+        self.kafka: EmbeddedKafka | None = None
+        if not external:
+            self.kafka = EmbeddedKafka(
+                self.data_dir, broker_port, on_progress=lambda text: self._notify("progress", BROKER, text)
+            )
+        self.broker: str = external or f"{LOOPBACK}:{broker_port}"
+        """Kafka's bootstrap address."""
+        self.commands = dict(commands or {name: (sys.executable, "-m", "services", name) for name in SERVICES})
+        self.ports = {name: port_base + 1 + SERVICES.index(name) for name in self.commands}
+        self.urls = {name: f"http://{LOOPBACK}:{port}" for name, port in self.ports.items()}
+        """Base address of each service's HTTP port."""
+        self.token = ""
+        """The bootstrap token, known after `start`."""
+        self.token_is_new = False
+        self._on_notice = on_notice or (lambda notice: None)
+        self._lock = FolderLock(self.data_dir / "supervisor.json")
+        self._processes: dict[str, ChildProcess] = {}
+        self._watched = {name: _Watched(name) for name in (BROKER, *self.commands)}
+        self._stopping = threading.Event()
+        self._watch: list[threading.Thread] = []
+
+    def start(self) -> None:
+        """Start everything and wait until it is ready. Raises `SupervisorError`; nothing is left running then."""
+        self._own_folder()
+        try:
+            self._stopping.clear()
+            self._require_free_ports()
+            self._start_broker()
+            self._make_token()
+            for name in self.commands:
+                self._start_service(name)
+            self._wait_until_ready()
+            self._write_state(ready=True)
+            loops = (self._watch_services, self._watch_broker) if self.kafka else (self._watch_services,)
+            self._watch = [threading.Thread(target=loop, name=loop.__name__, daemon=True) for loop in loops]
+            for thread in self._watch:
+                thread.start()
+        except EmbeddedKafkaError as error:
+            self.stop()
+            raise SupervisorError(str(error)) from error
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Stop the services, then the broker, within 15 seconds; whoever does not go is killed."""
+        self._stopping.set()
+        running = {name: process for name, process in self._processes.items() if process.is_running}
+        if running or (self.kafka and self.kafka.is_running):
+            self._notify("stopping", "evenkeel", f"stopping {len(running)} services and the broker")
+        for process in running.values():
+            process.terminate()
+        deadline = time.monotonic() + STOP_SERVICES_SECONDS
+        for name, process in running.items():
+            if not process.wait(max(0.0, deadline - time.monotonic())):
+                process.kill()
+                self._notify("died", name, f"{name} did not stop within {STOP_SERVICES_SECONDS:.0f} s and was killed")
+        if self.kafka is not None:
+            self.kafka.stop(STOP_BROKER_SECONDS)
+        for thread in self._watch:
+            if thread is not threading.current_thread():
+                thread.join(STOP_BROKER_SECONDS)
+        if self.kafka is not None:  # a restart may have been under way
+            self.kafka.stop(STOP_BROKER_SECONDS)
+        for process in self._processes.values():
+            process.kill()
+        self._processes.clear()
+        self._watch = []
+        if self._lock.is_held:
+            self._lock.release()
+            self._notify("stopped", "evenkeel", "stopped")
+
+    def kill(self, name: str) -> None:
+        """`kill -9` a service or the broker ("kafka"); it is restarted like one that died."""
+        if name == BROKER:
+            if self.kafka is None:
+                raise SupervisorError(f"the broker {self.broker} is not ours to kill")
+            self.kafka.kill()
+        else:
+            self._processes[name].kill()
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """Process ids of what runs now, "kafka" included if it is embedded."""
+        running = {name: process.pid for name, process in self._processes.items() if process.is_running}
+        kafka_pid = self.kafka.pid if self.kafka else None
+        return running if kafka_pid is None else {BROKER: kafka_pid, **running}
+
+    @property
+    def restarts(self) -> dict[str, int]:
+        """How often each process was restarted since `start`."""
+        return {name: watched.restarts for name, watched in self._watched.items()}
+
+    def is_ready(self, name: str) -> bool:
+        """Whether the service answers its readiness probe now."""
+        watched = self._watched[name]
+        ready, watched.answer = _probe(self.ports[name])
+        return ready
+
+    def log_path(self, name: str) -> Path:
+        return self.data_dir / "logs" / f"{name}.log"
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.stop()
+
+    def _notify(self, what: What, process: str, message: str) -> None:
+        self._on_notice(Notice(what, process, message))
+
+    def _own_folder(self) -> None:
+        if self._lock.is_held:
+            raise SupervisorError(f"this supervisor of {self.data_dir} is running already: stop it first")
+        try:
+            self._lock.acquire()
+        except FolderLocked:
+            state = running_supervisor(self.data_dir) or {}
+            raise SupervisorError(
+                f"Evenkeel runs already on {self.data_dir} (process {state.get('pid', 'unknown')}): stop it with "
+                "`evenkeel down`, or choose another folder with EVENKEEL_DATA_DIR"
+            ) from None
+        self._write_state(ready=False)
+
+    def _write_state(self, *, ready: bool) -> None:
+        state = {"pid": os.getpid(), "ready": ready, "broker": self.broker, "urls": self.urls}
+        self._lock.write(json.dumps(state))
+
+    def _require_free_ports(self) -> None:
+        wanted = [(name, port, "EVENKEEL_PORT_BASE") for name, port in self.ports.items()]
+        if self.kafka:
+            wanted.insert(0, (BROKER, self.kafka.port, "EVENKEEL_BROKER_PORT"))
+        for name, port, setting in wanted:
+            if not port_is_free(port):
+                owner = listening_process(port)
+                raise SupervisorError(
+                    f"port {port} for {name} is in use{f' by {owner}' if owner else ''}: stop that process, or choose "
+                    f"another port with {setting}"
+                )
+
+    def _start_broker(self) -> None:
+        watched = self._watched[BROKER]
+        watched.started_at, watched.restart_at = time.monotonic(), None
+        if self.kafka is not None:
+            self.kafka.start()
+            self._notify("ready", BROKER, f"Kafka answers on {self.broker}")
+        else:
+            host, _, port = self.broker.split(",")[0].rpartition(":")
+            try:
+                socket.create_connection((host, int(port)), timeout=5.0).close()
+            except (OSError, ValueError) as error:
+                raise SupervisorError(
+                    f"no Kafka answers on {self.broker} ({error}): start it, or unset BROKER"
+                ) from error
+
+    def _make_token(self) -> None:
+        keys = Path(self._environment.get("EVENKEEL_KEYS_DIR", self.data_dir / "keys"))
+        tokens = Path(self._environment.get("EVENKEEL_TOKENS_FILE", keys / "tokens.json"))
+        try:
+            self.token, self.token_is_new = bootstrap_token(keys, tokens)
+        except (OSError, ValueError) as error:
+            raise SupervisorError(f"the bootstrap token in {keys} cannot be read or made: {error}") from error
+
+    def _start_service(self, name: str) -> None:
+        watched = self._watched[name]
+        watched.started_at, watched.restart_at = time.monotonic(), None
+        log = self.log_path(name)
+        if log.exists() and log.stat().st_size > _LOG_LIMIT_BYTES:
+            log.replace(log.with_suffix(".log.1"))
+        inherited = {key: value for key, value in self._environment.items() if key not in SUPERVISOR_VARIABLES}
+        own = {
+            "EVENKEEL_DATA_DIR": str(self.data_dir),
+            "EVENKEEL_BROKER": self.broker,
+            "EVENKEEL_PORT": str(self.ports[name]),
+        }
+        self._processes[name] = ChildProcess(self.commands[name], log=log, environment={**inherited, **own})
+        self._notify("starting", name, f"{name} started (process {self._processes[name].pid})")
+
+    def _wait_until_ready(self) -> None:
+        waiting = list(self.commands)
+        deadline = time.monotonic() + READY_TIMEOUT_SECONDS
+        while waiting:
+            for name in list(waiting):
+                if self.is_ready(name):
+                    waiting.remove(name)
+                    self._notify("ready", name, f"{name} is ready on {self.urls[name]}")
+            self._tend_services()
+            for name in waiting:
+                if self._watched[name].failures >= _STARTS_BEFORE_GIVING_UP:
+                    raise SupervisorError(
+                        f"{name} ended {_STARTS_BEFORE_GIVING_UP} times while starting; {self.log_path(name)} ends "
+                        f"with: {_tail(self.log_path(name))}"
+                    )
+            if time.monotonic() > deadline:
+                answers = "; ".join(f"{name}: {self._watched[name].answer}" for name in waiting)
+                raise SupervisorError(
+                    f"not ready after {READY_TIMEOUT_SECONDS:.0f} s: {answers}; see {self.data_dir / 'logs'}"
+                )
+            self._stopping.wait(_LOOK_EVERY_SECONDS)
+
+    def _watch_services(self) -> None:
+        while not self._stopping.wait(_LOOK_EVERY_SECONDS):
+            self._tend_services()
+
+    def _tend_services(self) -> None:
+        now = time.monotonic()
+        for name in self.commands:
+            process, watched = self._processes[name], self._watched[name]
+            if process.is_running or self._stopping.is_set():
+                continue
+            if watched.restart_at is None:
+                delay_seconds = watched.died(now)
+                how = f"{name} {_how(process.exit_code)}"
+                self._notify("died", name, f"{how}; restarting in {delay_seconds:.1f} s, see {self.log_path(name)}")
+            elif now >= watched.restart_at:
+                watched.restarts += 1
+                self._notify("restarting", name, f"restarting {name}")
+                self._start_service(name)
+
+    def _watch_broker(self) -> None:
+        assert self.kafka is not None
+        watched = self._watched[BROKER]
+        while not self._stopping.wait(_LOOK_EVERY_SECONDS):
+            if self.kafka.is_running:
+                continue
+            delay_seconds = watched.died(time.monotonic())
+            self._notify("died", BROKER, f"Kafka ended; restarting in {delay_seconds:.1f} s, see {self.kafka.log}")
+            if self._stopping.wait(delay_seconds):
+                return
+            watched.restarts += 1
+            self._notify("restarting", BROKER, "restarting Kafka")
+            try:
+                self._start_broker()
+            except EmbeddedKafkaError as error:
+                self._notify("died", BROKER, str(error))
+
+
+def running_supervisor(data_dir: Path) -> dict[str, object] | None:
+    """What the supervisor that owns this data folder wrote of itself (pid, ready, broker, urls), None if none runs."""
+    path = Path(data_dir).absolute() / "supervisor.json"
+    if not path.exists():
+        return None
+    lock = FolderLock(path)
+    for _ in range(100):
+        try:
+            lock.acquire()
+        except FolderLocked as locked:
+            with suppress(ValueError):  # caught in the middle of being written
+                state: dict[str, object] = json.loads(str(locked))
+                return state
+            continue
+        lock.release()
+        return None
+    return {}
+
+
+def _probe(port: int) -> tuple[bool, str]:
+    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=2.0)
+    try:
+        connection.request("GET", "/health/ready")
+        response = connection.getresponse()
+        body = response.read(2000).decode(errors="replace")
+        return response.status == 200, f"{response.status} {body}"
+    except (OSError, http.client.HTTPException) as error:
+        return False, f"no answer ({error})"
+    finally:
+        connection.close()
+
+
+def _how(exit_code: int | None) -> str:
+    return f"was ended by signal {-exit_code}" if exit_code and exit_code < 0 else f"ended with exit code {exit_code}"
+
+
+def _tail(path: Path) -> str:
+    lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines() if path.exists() else []
+    return " | ".join(line.strip() for line in lines[-6:]) or "(nothing)"
