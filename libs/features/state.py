@@ -33,11 +33,22 @@ class SlotUpdate(NamedTuple):
 class _Window:
     """The tiles of one series for one entity, oldest first, with the merge of all but the newest kept at hand."""
 
-    __slots__ = ("entity", "prefix", "prefix_from_us", "prefix_tiles", "series", "summary", "summary_from_us", "tiles")
+    __slots__ = (
+        "prefix",
+        "prefix_from_us",
+        "prefix_tiles",
+        "series",
+        "slot",
+        "summary",
+        "summary_from_us",
+        "tile_us",
+        "tiles",
+    )
 
-    def __init__(self, entity: _Entity, series: _SeriesState) -> None:
-        self.entity = entity
+    def __init__(self, series: _SeriesState, text: str) -> None:
         self.series = series
+        self.slot = f"{series.number}|{text}|"
+        self.tile_us = series.tile_us
         self.tiles: list[Tile] = []
         self.prefix = EMPTY
         self.prefix_from_us = 0
@@ -124,7 +135,7 @@ class _Entity:
     def __init__(self, group: _Group, text: str) -> None:
         self.group = group
         self.text = text
-        self.windows = [_Window(self, series) for series in group.series]
+        self.windows = [_Window(series, text) for series in group.series]
 
 
 class _Group:
@@ -226,7 +237,7 @@ class FeatureState:
                 for position in positions:
                     window = entity.windows[position]
                     tiles = window.tiles
-                    start_us = time_us - time_us % window.series.tile_us
+                    start_us = time_us - time_us % window.tile_us
                     if tiles and (tile := tiles[-1]).start_us == start_us:
                         tile.fold(time_us, event_id, value)
                         window.summary_from_us = -1
@@ -324,7 +335,7 @@ class FeatureState:
             series = window.series
             if tile.start_us > watermark_us - series.window_us:
                 ring = tile.start_us // series.tile_us % TILES_PER_WINDOW
-                updates.append(SlotUpdate(f"{series.number}|{window.entity.text}|{ring}", tile.state()))
+                updates.append(SlotUpdate(window.slot + str(ring), tile.state()))
         self._changed.clear()
         return updates
 
