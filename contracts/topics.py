@@ -56,7 +56,9 @@ class Topic:
 def _data(
     name: str, payload: type[Payload], producer: str, consumers: tuple[str, ...], key: Callable[[Any], str], **more: Any
 ) -> Topic:
-    return Topic(name, payload, producer, consumers, Plane.DATA, key, **{"partitions": 3, "retention_ms": 30 * DAY_MS} | more)
+    return Topic(
+        name, payload, producer, consumers, Plane.DATA, key, **{"partitions": 3, "retention_ms": 30 * DAY_MS} | more
+    )
 
 
 def _control(
@@ -82,32 +84,92 @@ _LOG = "governance"
 TOPICS: Final[tuple[Topic, ...]] = (
     # fmt: off
     _data("ingest.event-accepted.v1", ingest.EventAccepted, "ingest", ("feature", _LOG), _event, personal=True),
-    _data("ingest.label-accepted.v1", ingest.LabelAccepted, "ingest", ("feature", "monitor", _LOG), _event, personal=True),
-    _data("ingest.event-rejected.v1", ingest.EventRejected, "ingest", ("monitor", _LOG), lambda p: p.stream, personal=True, partitions=1),
+    _data(
+        "ingest.label-accepted.v1", ingest.LabelAccepted, "ingest", ("feature", "monitor", _LOG), _event, personal=True
+    ),
+    _data(
+        "ingest.event-rejected.v1",
+        ingest.EventRejected,
+        "ingest",
+        ("monitor", _LOG),
+        lambda p: p.stream,
+        personal=True,
+        partitions=1,
+    ),
     _data("feature.vector-computed.v1", feature.VectorComputed, "feature", ("serving", "monitor", _LOG), _event),
-    _data("feature.view-updated.v1", feature.ViewUpdated, "feature", ("serving",), lambda p: f"{p.view}|{p.view_version}|{p.slot}", retention_ms=-1, compacted=True, logged=False),
+    _data(
+        "feature.view-updated.v1",
+        feature.ViewUpdated,
+        "feature",
+        ("serving",),
+        lambda p: f"{p.view}|{p.view_version}|{p.slot}",
+        retention_ms=-1,
+        compacted=True,
+        logged=False,
+    ),
     _control("feature.dataset-committed.v1", feature.DatasetCommitted, "feature", ("trainer", _LOG), _model),
     _control("trainer.retrain-decided.v1", trainer.RetrainDecided, "trainer", ("monitor", _LOG), _model),
     _control("trainer.run-started.v1", trainer.RunStarted, "trainer", ("monitor", _LOG), _model),
     _control("trainer.run-completed.v1", trainer.RunCompleted, "trainer", ("registry", "monitor", _LOG), _model),
     _control("trainer.run-failed.v1", trainer.RunFailed, "trainer", ("monitor", _LOG), _model),
-    _control("registry.stream-declared.v1", registry.StreamDeclared, "registry", ("ingest", "feature", "trainer", "monitor", _LOG), _name),
-    _control("registry.model-declared.v1", registry.ModelDeclared, "registry", ("feature", "trainer", "serving", "monitor", _LOG), _name),
+    _control(
+        "registry.stream-declared.v1",
+        registry.StreamDeclared,
+        "registry",
+        ("ingest", "feature", "trainer", "monitor", _LOG),
+        _name,
+    ),
+    _control(
+        "registry.model-declared.v1",
+        registry.ModelDeclared,
+        "registry",
+        ("feature", "trainer", "serving", "monitor", _LOG),
+        _name,
+    ),
     _control("registry.version-registered.v1", registry.VersionRegistered, "registry", (_LOG,), _model),
     _control("registry.gate-decided.v1", registry.GateDecided, "registry", ("trainer", _LOG), _model),
     _control("registry.approval-decided.v1", registry.ApprovalDecided, "registry", (_LOG,), _model),
-    _control("registry.champion-changed.v1", registry.ChampionChanged, "registry", ("trainer", "serving", "monitor", _LOG), _model),
+    _control(
+        "registry.champion-changed.v1",
+        registry.ChampionChanged,
+        "registry",
+        ("trainer", "serving", "monitor", _LOG),
+        _model,
+    ),
     _data("serving.prediction-made.v1", serving.PredictionMade, "serving", ("monitor", _LOG), _event),
     _control("serving.version-activated.v1", serving.VersionActivated, "serving", ("registry", _LOG), _model),
     _control("serving.activation-failed.v1", serving.ActivationFailed, "serving", ("registry", _LOG), _model),
     _control("serving.replica-seen.v1", serving.ReplicaSeen, "serving", ("monitor", _LOG), lambda p: p.replica),
     _control("monitor.window-measured.v1", monitor.WindowMeasured, "monitor", (_LOG,), _model),
     _control("monitor.drift-detected.v1", monitor.DriftDetected, "monitor", ("trainer", _LOG), _model),
-    _control("monitor.performance-degraded.v1", monitor.PerformanceDegraded, "monitor", ("trainer", "registry", _LOG), _model),
+    _control(
+        "monitor.performance-degraded.v1", monitor.PerformanceDegraded, "monitor", ("trainer", "registry", _LOG), _model
+    ),
     _control("monitor.alert-changed.v1", monitor.AlertChanged, "monitor", (_LOG,), _model),
-    _control("governance.checkpoint-signed.v1", governance.CheckpointSigned, "governance", (), lambda p: "log", logged=False),
-    _control("governance.subject-erased.v1", governance.SubjectErased, "governance", ("ingest", "feature", "serving"), lambda p: p.subject, logged=False),
-    *(_data(f"{s}.record-dead-lettered.v1", runtime.RecordDeadLettered, s, () if s == _LOG else (_LOG,), lambda p: p.topic, partitions=1, logged=s != _LOG, personal=True) for s in SERVICES),
+    _control(
+        "governance.checkpoint-signed.v1", governance.CheckpointSigned, "governance", (), lambda p: "log", logged=False
+    ),
+    _control(
+        "governance.subject-erased.v1",
+        governance.SubjectErased,
+        "governance",
+        ("ingest", "feature", "serving"),
+        lambda p: p.subject,
+        logged=False,
+    ),
+    *(
+        _data(
+            f"{s}.record-dead-lettered.v1",
+            runtime.RecordDeadLettered,
+            s,
+            () if s == _LOG else (_LOG,),
+            lambda p: p.topic,
+            partitions=1,
+            logged=s != _LOG,
+            personal=True,
+        )
+        for s in SERVICES
+    ),
     # fmt: on
 )
 

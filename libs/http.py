@@ -89,10 +89,20 @@ def _authorize(request: Request) -> None:
     roles = request.app.state.tokens.roles_of(header)
     if not roles:
         raise Refused(
-            401, "Unauthorized", "This call needs a known bearer token.", field="Authorization", fix="Send `Authorization: Bearer <token>`."
+            401,
+            "Unauthorized",
+            "This call needs a known bearer token.",
+            field="Authorization",
+            fix="Send `Authorization: Bearer <token>`.",
         )
     if wanted not in roles:
-        raise Refused(403, "Forbidden", f"This call needs the role {wanted}.", field="Authorization", fix="Use a token that has it.")
+        raise Refused(
+            403,
+            "Forbidden",
+            f"This call needs the role {wanted}.",
+            field="Authorization",
+            fix="Use a token that has it.",
+        )
 
 
 def router(prefix: str = "") -> APIRouter:
@@ -101,7 +111,9 @@ def router(prefix: str = "") -> APIRouter:
 
 
 def problem(status: int, title: str, detail: str, **extra: Any) -> JSONResponse:
-    body = {"type": "about:blank", "title": title, "status": status, "detail": detail} | {k: v for k, v in extra.items() if v is not None}
+    body = {"type": "about:blank", "title": title, "status": status, "detail": detail} | {
+        k: v for k, v in extra.items() if v is not None
+    }
     headers = {"Retry-After": "1"} if status == 503 else {}
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
@@ -180,7 +192,12 @@ class LimitBody:
             message = await receive()
             seen += len(message.get("body", b""))
             if seen > self._max_bytes:
-                raise Refused(413, "Body too large", f"The body is larger than {self._max_bytes} bytes.", fix="Send fewer at once.")
+                raise Refused(
+                    413,
+                    "Body too large",
+                    f"The body is larger than {self._max_bytes} bytes.",
+                    fix="Send fewer at once.",
+                )
             return message
 
         await self._app(scope, limited, send)
@@ -191,14 +208,20 @@ async def _refused(_: Request, error: Refused) -> JSONResponse:
 
 
 async def _unavailable(_: Request, error: Exception) -> JSONResponse:
-    detail = "A fact that this needs has not arrived yet." if isinstance(error, NotYet) else "The service cannot do this right now."
+    detail = (
+        "A fact that this needs has not arrived yet."
+        if isinstance(error, NotYet)
+        else "The service cannot do this right now."
+    )
     return problem(503, "Unavailable", detail, fix="Try again with the same id.")
 
 
 async def _invalid(_: Request, error: RequestValidationError) -> JSONResponse:
     first: Mapping[str, Any] = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"] if part != "body")
-    return problem(422, "Invalid request", f"{where or 'body'}: {first['msg']}", field=where or "body", fix="Correct this field.")
+    return problem(
+        422, "Invalid request", f"{where or 'body'}: {first['msg']}", field=where or "body", fix="Correct this field."
+    )
 
 
 async def _http_error(_: Request, error: HTTPException) -> JSONResponse:
@@ -208,5 +231,3 @@ async def _http_error(_: Request, error: HTTPException) -> JSONResponse:
 async def _unexpected(request: Request, error: Exception) -> JSONResponse:
     log.error("request failed", path=request.url.path, exc_info=error)
     return problem(500, "Internal error", "The service failed on this request; its log has the cause.")
-
-

@@ -35,7 +35,9 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address of the HTTP port.")
     port: int | None = Field(None, ge=0, le=65535, description="HTTP port; without it, the service's own default.")
     keys_dir: Path | None = Field(None, description="Signing keys; without it, `keys` in the data folder.")
-    tokens_file: Path | None = Field(None, description="Who may call; without it, `keys/tokens.json` in the data folder.")
+    tokens_file: Path | None = Field(
+        None, description="Who may call; without it, `keys/tokens.json` in the data folder."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     trace_ratio: float = Field(0.01, ge=0, le=1, description="Share of raw events whose trace is recorded.")
     failpoints: str = Field("", description="For tests: `name=kill@n,…`.")
@@ -70,7 +72,9 @@ def read_settings(service: str, own: type[S], environment: Mapping[str, str] | N
     for variable in environment:
         if variable.startswith(PREFIX) and variable not in known and not variable.startswith(others):
             near = difflib.get_close_matches(variable, known, 1)
-            raise SettingsError(f"{variable} is not a setting of {service}." + (f" Did you mean {near[0]}?" if near else ""))
+            raise SettingsError(
+                f"{variable} is not a setting of {service}." + (f" Did you mean {near[0]}?" if near else "")
+            )
     try:
         return Settings(), own()
     except ValidationError as error:

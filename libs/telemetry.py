@@ -56,7 +56,11 @@ class Tracing:
         self._group = f"evenkeel-{service}"
         self._provider = TracerProvider(
             resource=Resource.create(
-                {"service.name": f"evenkeel-{service}", "service.namespace": "evenkeel", "service.instance.id": instance}
+                {
+                    "service.name": f"evenkeel-{service}",
+                    "service.namespace": "evenkeel",
+                    "service.instance.id": instance,
+                }
             )
         )
         if self.enabled:
@@ -118,7 +122,12 @@ class BatchTrace:
     def context_for(self, cause: Any) -> str | None:
         """The traceparent that an event derived from `cause` carries."""
         traceparent: str | None = cause.traceparent
-        if traceparent is None or not self._tracing.enabled or not traceparent.endswith("01") or not isinstance(cause, Event):
+        if (
+            traceparent is None
+            or not self._tracing.enabled
+            or not traceparent.endswith("01")
+            or not isinstance(cause, Event)
+        ):
             return traceparent
         if cause.id not in self._spans:
             self._spans[cause.id] = self._tracing.process_span(cause)
@@ -143,9 +152,13 @@ class Metrics:
         self.consumed = Counter("evenkeel_events_consumed", "Records taken in.", ["topic"], **label)
         self.published = Counter("evenkeel_events_published", "Records acknowledged by the broker.", ["topic"], **label)
         self.repeated = Counter("evenkeel_events_repeated", "Records already applied, skipped.", ["topic"], **label)
-        self.dead_lettered = Counter("evenkeel_dead_lettered", "Records of our own topics that could not be used.", ["topic"], **label)
+        self.dead_lettered = Counter(
+            "evenkeel_dead_lettered", "Records of our own topics that could not be used.", ["topic"], **label
+        )
         self.retries = Counter("evenkeel_retries", "Waits for infrastructure or for a fact.", ["kind"], **label)
-        self.batch_seconds = Histogram("evenkeel_batch_seconds", "Time of one transaction.", buckets=BATCH_BUCKETS, **label)
+        self.batch_seconds = Histogram(
+            "evenkeel_batch_seconds", "Time of one transaction.", buckets=BATCH_BUCKETS, **label
+        )
         self.lag = Gauge("evenkeel_consumer_lag_records", "Records behind the end.", ["topic"], **label)
         self.pending = Gauge("evenkeel_merge_pending_records", "Records held by the event-time merge.", **label)
         self.outbox = Gauge("evenkeel_outbox_rows", "Committed batches that are not yet published.", **label)

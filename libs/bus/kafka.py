@@ -73,15 +73,22 @@ async def _call(what: str, awaitable: Awaitable[T], seconds: float = CALL_SECOND
 class KafkaBus:
     """See libs.bus.protocol.Bus."""
 
-    def __init__(self, broker: str, client_id: str, group_id: str | None = None, fetch: FetchSettings = FetchSettings()) -> None:
+    def __init__(
+        self, broker: str, client_id: str, group_id: str | None = None, fetch: FetchSettings = FetchSettings()
+    ) -> None:
         self._broker, self._client_id, self._group_id, self._fetch = broker, client_id, group_id, fetch
         self._consumer: AIOKafkaConsumer | None = None
         self._producer: AIOKafkaProducer | None = None
 
     async def start(self) -> None:
         if self._consumer is None:
-            settings = CONSUMER_SETTINGS | {"fetch_max_wait_ms": self._fetch.max_wait_ms, "fetch_min_bytes": self._fetch.min_bytes}
-            consumer = AIOKafkaConsumer(bootstrap_servers=self._broker, client_id=self._client_id, group_id=self._group_id, **settings)
+            settings = CONSUMER_SETTINGS | {
+                "fetch_max_wait_ms": self._fetch.max_wait_ms,
+                "fetch_min_bytes": self._fetch.min_bytes,
+            }
+            consumer = AIOKafkaConsumer(
+                bootstrap_servers=self._broker, client_id=self._client_id, group_id=self._group_id, **settings
+            )
             try:
                 await _call("connect", consumer.start())
             except Retry:
@@ -111,11 +118,11 @@ class KafkaBus:
         return {t["topic"]: len(t["partitions"]) for t in found if t["error_code"] == 0}
 
     async def create_topics(self, topics: Iterable[Topic]) -> None:
-        await self._create([NewTopic(t.name, t.partitions, -1, topic_configs=t.config) for t in topics])
+        await self._create([_new_topic(t.name, t.partitions, t.config) for t in topics])
 
     async def create_raw_topic(self, name: str, partitions: int) -> None:
         config = {"compression.type": "uncompressed", "message.timestamp.type": "LogAppendTime"}
-        await self._create([NewTopic(name, partitions, -1, topic_configs=config)])
+        await self._create([_new_topic(name, partitions, config)])
 
     async def _create(self, topics: list[NewTopic]) -> None:
         async with _Admin(self._broker, self._client_id) as admin:
@@ -150,7 +157,10 @@ class KafkaBus:
 
     async def getmany(self, timeout_ms: int, max_records: int) -> dict[TopicPartition, Sequence[Record]]:
         batch = await _call("fetch", self._reader.getmany(timeout_ms=timeout_ms, max_records=max_records))
-        return cast("dict[TopicPartition, Sequence[Record]]", {(tp.topic, tp.partition): records for tp, records in batch.items()})
+        return cast(
+            "dict[TopicPartition, Sequence[Record]]",
+            {(tp.topic, tp.partition): records for tp, records in batch.items()},
+        )
 
     async def beginning_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         found = await _call("offsets", self._reader.beginning_offsets([KafkaTopicPartition(*tp) for tp in partitions]))
@@ -185,7 +195,6 @@ class KafkaBus:
         offsets = {KafkaTopicPartition(*tp): OffsetAndMetadata(offset, "") for tp, offset in positions.items()}
         await _quietly(self._reader.commit(offsets))
 
-
     def group_reader(self, topic: str) -> KafkaGroupReader:
         if self._group_id is None:
             raise ValueError("a group reader needs a group id")
@@ -203,7 +212,9 @@ class KafkaGroupReader:
             "session_timeout_ms": 10_000,
             "max_poll_interval_ms": 300_000,
         }
-        self._make = lambda: AIOKafkaConsumer(topic, bootstrap_servers=broker, client_id=client_id, group_id=group_id, **settings)
+        self._make = lambda: AIOKafkaConsumer(
+            topic, bootstrap_servers=broker, client_id=client_id, group_id=group_id, **settings
+        )
         self._consumer: AIOKafkaConsumer | None = None
 
     async def start(self) -> None:
@@ -223,7 +234,10 @@ class KafkaGroupReader:
     async def getmany(self, timeout_ms: int, max_records: int) -> dict[TopicPartition, Sequence[Record]]:
         assert self._consumer is not None
         batch = await _call("fetch", self._consumer.getmany(timeout_ms=timeout_ms, max_records=max_records))
-        return cast("dict[TopicPartition, Sequence[Record]]", {(tp.topic, tp.partition): records for tp, records in batch.items()})
+        return cast(
+            "dict[TopicPartition, Sequence[Record]]",
+            {(tp.topic, tp.partition): records for tp, records in batch.items()},
+        )
 
     async def commit(self, positions: Mapping[TopicPartition, int]) -> None:
         assert self._consumer is not None
@@ -233,6 +247,11 @@ class KafkaGroupReader:
     async def rewind(self) -> None:
         assert self._consumer is not None
         await _call("rewind", self._consumer.seek_to_committed())
+
+
+def _new_topic(name: str, partitions: int, config: dict[str, str]) -> NewTopic:
+    # The empty assignment is what this client wants beside -1, the broker's default replication factor.
+    return NewTopic(name, partitions, -1, replica_assignments={}, topic_configs=config)
 
 
 async def _send_in_order(producer: AIOKafkaProducer, tp: TopicPartition, records: list[OutgoingRecord]) -> None:

@@ -98,11 +98,15 @@ class BatchProcessor(Generic[C]):
         self._raw: Raw[C] | None = None
         self.stateless_topics: set[str] = set()
         self._route()
-        self.control_topics = {t.name for t in consumed_by(self._service.name) if t.plane is Plane.CONTROL and not self._logs_all}
+        self.control_topics = {
+            t.name for t in consumed_by(self._service.name) if t.plane is Plane.CONTROL and not self._logs_all
+        }
         partitions = {name: BY_NAME[name].partitions for name in self._merged}
         self._merging = EventTimeMerge(partitions, {BY_NAME[name].payload: name for name in self._merged})
         self._types = {t.name: type_of(t.name) for t in consumed_by(self._service.name)}
-        self._validators = {t.name: t.payload.__pydantic_validator__.validate_json for t in consumed_by(self._service.name)}
+        self._validators = {
+            t.name: t.payload.__pydantic_validator__.validate_json for t in consumed_by(self._service.name)
+        }
         self._held: dict[Where, PendingRecord] = {}
 
     def _route(self) -> None:
@@ -278,7 +282,9 @@ class BatchProcessor(Generic[C]):
         read.control.sort(key=lambda item: (item[0], item[1].topic, item[1].partition, item[1].offset))
         return read
 
-    def _decode(self, record: Record, read: _Read | None = None, committed: Committed | None = None) -> Event[Any] | None:
+    def _decode(
+        self, record: Record, read: _Read | None = None, committed: Committed | None = None
+    ) -> Event[Any] | None:
         """The event; None for a repeat or a watermark. Raises Undecodable."""
         topic = record.topic
         try:
@@ -292,7 +298,10 @@ class BatchProcessor(Generic[C]):
                         return None
                     read.marks[key] = origin[2]
             if attributes["ce_type"] == _WATERMARK:
-                stream, watermark = attributes.get("ce_stream", b"").decode(), attributes.get("ce_watermark", b"").decode()
+                stream, watermark = (
+                    attributes.get("ce_stream", b"").decode(),
+                    attributes.get("ce_watermark", b"").decode(),
+                )
                 if topic in self._merged:
                     self._merging.observe(topic, record.partition, stream, parse_us(watermark))
                 return None
@@ -300,7 +309,9 @@ class BatchProcessor(Generic[C]):
                 raise Undecodable(f"ce_type is {attributes['ce_type']!r}, this topic carries {self._types[topic]!r}")
             data: Payload = self._validators[topic](record.value or b"")
             time_us = parse_us(attributes["ce_time"].decode())
-            return Event(data, attributes["ce_id"].decode(), time_us, topic, record.partition, record.offset, attributes)
+            return Event(
+                data, attributes["ce_id"].decode(), time_us, topic, record.partition, record.offset, attributes
+            )
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             raise Undecodable(f"payload: {'.'.join(map(str, first['loc'])) or 'value'}: {first['msg']}") from None
@@ -439,5 +450,3 @@ def _pending(record: Record) -> PendingRecord:
 
 def _stored_record(pending: PendingRecord) -> Record:
     return _decode_stored(pending.blob)
-
-

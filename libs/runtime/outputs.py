@@ -39,7 +39,9 @@ def unpack(blob: bytes) -> list[OutgoingRecord]:
 class OutputBuilder:
     """Builds the records of one transaction. Sequences it hands out are the store's once the transaction commits."""
 
-    def __init__(self, service: str, store_id: str, sequences: Mapping[str, int], now_us: int, trace: BatchTrace) -> None:
+    def __init__(
+        self, service: str, store_id: str, sequences: Mapping[str, int], now_us: int, trace: BatchTrace
+    ) -> None:
         self._service = service
         self._source = f"/evenkeel/{service}/{store_id}".encode()
         self._recorded = format_us(now_us).encode()

@@ -46,6 +46,8 @@ log = structlog.get_logger(__name__)
 
 LEASE_US: Final = 6 * SECOND_US
 TRIES: Final = 3
+FINISH_SECONDS: Final = 3.0
+"""How long tasks may take to finish what they are at when the service stops."""
 RECORD_GROUP: Final = 512
 """Most answers whose predictions share one transaction."""
 
@@ -69,6 +71,7 @@ class Runtime(Generic[C]):
         self._publishing = asyncio.Lock()
         self._stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+        self._background: list[asyncio.Task[None]] = []
         self._recorded: list[tuple[Sequence[Output], asyncio.Future[None]]] = []
         self._record_wanted = asyncio.Event()
         self._control_caught_up = False
@@ -104,10 +107,18 @@ class Runtime(Generic[C]):
             started = True
             self._tasks = [
                 asyncio.create_task(self._guard(step()))
-                for step in (self._consume_for_ever, self._tick_for_ever, self._record_for_ever, self._housekeep_for_ever)
+                for step in (
+                    self._consume_for_ever,
+                    self._tick_for_ever,
+                    self._record_for_ever,
+                    self._housekeep_for_ever,
+                )
             ]
-            background = [*self.service.background, *(partial(run_stateless, h) for h in self.service.handlers if isinstance(h, Stateless))]
-            self._tasks += [asyncio.create_task(self._guard(self._when_ready(task))) for task in background]
+            background = [
+                *self.service.background,
+                *(partial(run_stateless, h) for h in self.service.handlers if isinstance(h, Stateless)),
+            ]
+            self._background = [asyncio.create_task(self._guard(self._when_ready(task))) for task in background]
             await self._stopping.wait()
         except asyncio.CancelledError:
             if not self._stopping.is_set():
@@ -155,8 +166,7 @@ class Runtime(Generic[C]):
                     raise asyncio.CancelledError from error
                 self.metrics.retries.labels(what).inc()
                 self._set_reason(f"{what}: {error}")
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._stopping.wait(), wait_seconds * random.uniform(0.7, 1.3))
+                await self._stopped_within(wait_seconds * random.uniform(0.7, 1.3))
                 wait_seconds = min(wait_seconds * 2, 5.0)
 
     async def _check_topics(self) -> None:
@@ -166,7 +176,14 @@ class Runtime(Generic[C]):
             if name not in found:
                 raise Retry(f"topic {name} does not exist yet: `evenkeel topics` creates the map's topics")
             if found[name] != partitions:
-                raise Stop(f"topic {name} has {found[name]} partitions, the map says {partitions}: the count never changes in place")
+                raise Stop(
+                    f"topic {name} has {found[name]} partitions, the map says {partitions}: the count never changes in place"
+                )
+
+    async def _stopped_within(self, seconds: float) -> bool:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), seconds)
+        return self._stopping.is_set()
 
     async def _take_lease(self) -> None:
         epoch = await self.in_writer(lambda: self.store.take_lease(self.instance, self.clock.now_us(), LEASE_US))
@@ -182,13 +199,20 @@ class Runtime(Generic[C]):
 
     async def _shut_down(self, started: bool) -> None:
         self._set_reason("stopping")
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+        self._record_wanted.set()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=FINISH_SECONDS)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if started and self.exit_error is None:
-            with contextlib.suppress(Exception):
-                await asyncio.wait_for(self._publish(), 3.0)
+            with contextlib.suppress(EvenkeelError, TimeoutError):
+                await asyncio.wait_for(self._publish(), FINISH_SECONDS)
             with contextlib.suppress(EvenkeelError):
+                await self.in_writer(self._batch.housekeep)
                 await self.in_writer(lambda: self.store.release_lease(self.instance, self._lease_epoch))
         await self.bus.stop()
         await self.in_writer(self.store.close)
@@ -203,7 +227,9 @@ class Runtime(Generic[C]):
 
     async def _assign(self) -> None:
         """Read the topics of the map that are ours and the raw topics that the context names, from our own positions."""
-        topics = {t.name: t.partitions for t in consumed_by(self.service.name) if t.name not in self._batch.stateless_topics}
+        topics = {
+            t.name: t.partitions for t in consumed_by(self.service.name) if t.name not in self._batch.stateless_topics
+        }
         raw = dict(self.context.raw_topics())
         if raw:
             await self._persist("topics", lambda: self._make_raw_topics(raw))
@@ -218,7 +244,9 @@ class Runtime(Generic[C]):
                         f"{tp[0]}/{tp[1]}: records {position}–{begins[tp] - 1} were deleted by retention before "
                         f"{self.service.name} read them; set EVENKEEL_ACCEPT_GAP=true to go on without them"
                     )
-                log.error("records lost to retention", topic=tp[0], partition=tp[1], first=position, last=begins[tp] - 1)
+                log.error(
+                    "records lost to retention", topic=tp[0], partition=tp[1], first=position, last=begins[tp] - 1
+                )
         self.bus.assign({tp: max(begins[tp], self._batch.positions.get(tp, 0)) for tp in wanted})
         self._assigned = wanted
         self._control = {tp for tp in wanted if tp[0] in self._batch.control_topics}
@@ -226,7 +254,9 @@ class Runtime(Generic[C]):
         if not self._control_caught_up:
             self.bus.pause(wanted - self._control)
             ends = await self._persist("broker", lambda: self.bus.end_offsets(self._control))
-            self._control_ends = {tp: end for tp, end in ends.items() if end > max(begins[tp], self._batch.positions.get(tp, 0))}
+            self._control_ends = {
+                tp: end for tp, end in ends.items() if end > max(begins[tp], self._batch.positions.get(tp, 0))
+            }
 
     async def _make_raw_topics(self, raw: dict[str, int]) -> None:
         for name, partitions in raw.items():
@@ -296,7 +326,13 @@ class Runtime(Generic[C]):
             except HandlerFailed as error:
                 # The one event that a handler cannot take, known because the batch ran event by event.
                 failures += 1
-                log.error("handler failed", event_id=error.event_id, topic=error.where[0], tries=failures, exc_info=error.__cause__)
+                log.error(
+                    "handler failed",
+                    event_id=error.event_id,
+                    topic=error.where[0],
+                    tries=failures,
+                    exc_info=error.__cause__,
+                )
                 if failures >= TRIES:
                     self._batch.poison[error.where] = str(error)
                     failures = 0
@@ -369,6 +405,8 @@ class Runtime(Generic[C]):
     async def _record_for_ever(self) -> None:
         while not self._stopping.is_set():
             await self._record_wanted.wait()
+            if not self._recorded:
+                continue
             group, self._recorded = self._recorded[:RECORD_GROUP], self._recorded[RECORD_GROUP:]
             if not self._recorded:
                 self._record_wanted.clear()
@@ -389,8 +427,7 @@ class Runtime(Generic[C]):
 
     async def _tick_for_ever(self) -> None:
         on_tick = self.service.on_tick
-        while on_tick is not None and not self._stopping.is_set():
-            await asyncio.sleep(1.0)
+        while on_tick is not None and not await self._stopped_within(1.0):
             if self._reason is not None:
                 continue
             with contextlib.suppress(Retry):
@@ -427,8 +464,7 @@ class Runtime(Generic[C]):
 
     async def _housekeep_for_ever(self) -> None:
         """Once a second: keep the lease, delete published rows left over, tell lag tools and gauges."""
-        while not self._stopping.is_set():
-            await asyncio.sleep(1.0)
+        while not await self._stopped_within(1.0):
             with contextlib.suppress(Retry):
                 try:
                     await self.in_writer(self._batch.housekeep)

@@ -66,7 +66,9 @@ class _Step:
         self._output = topic_of(handler.output, runtime.service.name)
         self.topic = self._input.name
         if self._input.partitions != self._output.partitions:
-            raise Stop(f"{self._input.name} and {self._output.name} need the same partition count: output follows input")
+            raise Stop(
+                f"{self._input.name} and {self._output.name} need the same partition count: output follows input"
+            )
         self._types = type_of(self._input.name), type_of(self._output.name)
         self._validate = handler.payload.__pydantic_validator__.validate_json
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="scorer")

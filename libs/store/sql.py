@@ -22,7 +22,9 @@ from libs.store.protocol import MarkKey, PendingRecord, RuntimeState, TopicParti
 
 metadata: Final = sa.MetaData()
 
-_meta = sa.Table("runtime_meta", metadata, sa.Column("key", sa.Text, primary_key=True), sa.Column("value", sa.Text, nullable=False))
+_meta = sa.Table(
+    "runtime_meta", metadata, sa.Column("key", sa.Text, primary_key=True), sa.Column("value", sa.Text, nullable=False)
+)
 _positions = sa.Table(
     "runtime_positions",
     metadata,
@@ -84,12 +86,7 @@ Migration = Callable[[Operations], None]
 
 
 def _create_runtime_tables(op: Operations) -> None:
-    for table in metadata.sorted_tables:
-        op.create_table(table.name, *(column.copy() for column in table.columns), **_table_options(table))
-
-
-def _table_options(table: sa.Table) -> dict[str, Any]:
-    return dict(table.dialect_kwargs)
+    metadata.create_all(op.get_bind())
 
 
 RUNTIME_MIGRATIONS: Final[tuple[Migration, ...]] = (_create_runtime_tables,)
@@ -105,7 +102,11 @@ def upsert(connection: sa.Connection, table: sa.Table, keys: tuple[str, ...], ro
         from sqlalchemy.dialects.sqlite import insert  # type: ignore[assignment]
     statement = insert(table)
     values = {c.name: statement.excluded[c.name] for c in table.columns if c.name not in keys}
-    action = statement.on_conflict_do_update(index_elements=list(keys), set_=values) if values else statement.on_conflict_do_nothing()
+    action = (
+        statement.on_conflict_do_update(index_elements=list(keys), set_=values)
+        if values
+        else statement.on_conflict_do_nothing()
+    )
     connection.execute(action, rows)
 
 
@@ -122,7 +123,9 @@ class SqlTransaction:
                     sa.select(_positions.c.next).where(_positions.c.topic == topic, _positions.c.partition == partition)
                 ).first()
                 if found is not None:
-                    raise Fenced(f"position of {topic}/{partition} is {found[0]}, expected none: another instance consumes it")
+                    raise Fenced(
+                        f"position of {topic}/{partition} is {found[0]}, expected none: another instance consumes it"
+                    )
                 self.connection.execute(_positions.insert(), {"topic": topic, "partition": partition, "next": hi})
                 continue
             moved = self.connection.execute(
@@ -159,7 +162,9 @@ class SqlTransaction:
         rows = [{"t": topic, "p": partition, "o": offset} for topic, partition, offset in records]
         if rows:
             c = _pending.c
-            match = sa.and_(c.topic == sa.bindparam("t"), c.partition == sa.bindparam("p"), c.offset == sa.bindparam("o"))
+            match = sa.and_(
+                c.topic == sa.bindparam("t"), c.partition == sa.bindparam("p"), c.offset == sa.bindparam("o")
+            )
             self.connection.execute(_pending.delete().where(match), rows)
 
     def add_outbox(self, blob: bytes) -> int:
@@ -220,7 +225,9 @@ class SqlStore:
             with connection.begin():
                 context = MigrationContext.configure(connection, opts={"version_table": f"version_{name}"})
                 context._ensure_version_table()
-                version = sa.Table(f"version_{name}", sa.MetaData(), sa.Column("version_num", sa.String(32), primary_key=True))
+                version = sa.Table(
+                    f"version_{name}", sa.MetaData(), sa.Column("version_num", sa.String(32), primary_key=True)
+                )
                 row = connection.execute(sa.select(version.c.version_num)).first()
                 done = int(row[0]) if row else 0
                 for number, step in enumerate(steps[done:], done + 1):
@@ -235,7 +242,9 @@ class SqlStore:
                 positions={(r.topic, r.partition): r.next for r in c.execute(sa.select(_positions))},
                 marks={(r.producer, r.shard, r.topic, r.partition): r.sequence for r in c.execute(sa.select(_marks))},
                 sequences={r.shard: r.last for r in c.execute(sa.select(_sequences))},
-                watermarks={(r.topic, r.partition, r.stream): r.watermark_us for r in c.execute(sa.select(_watermarks))},
+                watermarks={
+                    (r.topic, r.partition, r.stream): r.watermark_us for r in c.execute(sa.select(_watermarks))
+                },
                 pending=[PendingRecord(r.topic, r.partition, r.offset, r.blob) for r in c.execute(sa.select(_pending))],
                 outbox=[(r.row, r.blob) for r in c.execute(sa.select(_outbox).order_by(_outbox.c.row))],
             )
@@ -252,7 +261,9 @@ class SqlStore:
 
     def release_lease(self, owner: str, epoch: int) -> None:
         with self.begin() as tx:
-            tx.connection.execute(_lease.update().where(_lease.c.owner == owner, _lease.c.epoch == epoch).values(expires_us=0))
+            tx.connection.execute(
+                _lease.update().where(_lease.c.owner == owner, _lease.c.epoch == epoch).values(expires_us=0)
+            )
 
     @contextmanager
     def begin(self) -> Iterator[SqlTransaction]:
@@ -261,7 +272,11 @@ class SqlStore:
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
-        with _infrastructure(), self._engine.connect().execution_options(evenkeel_reading=True) as connection, connection.begin():
+        with (
+            _infrastructure(),
+            self._engine.connect().execution_options(evenkeel_reading=True) as connection,
+            connection.begin(),
+        ):
             yield connection
 
     def close(self) -> None:
@@ -288,7 +303,9 @@ def _engine(url: str, service: str) -> sa.Engine:
     if parsed.get_backend_name() == "sqlite":
         if parsed.database:
             Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-        engine = sa.create_engine(parsed, connect_args={"check_same_thread": False, "timeout": 5.0, "isolation_level": None})
+        engine = sa.create_engine(
+            parsed, connect_args={"check_same_thread": False, "timeout": 5.0, "isolation_level": None}
+        )
 
         @sa.event.listens_for(engine, "connect")
         def _configure(connection: Any, _: Any) -> None:

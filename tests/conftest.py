@@ -1,0 +1,31 @@
+"""Fixtures: a real broker per test module, an asyncio backend for `pytest.mark.anyio`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+from libs.bus.embedded import EmbeddedKafka
+from libs.bus.topics import create_map_topics
+from libs.process import free_port
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="module")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
+    """A broker of this module's own, with the map's topics."""
+    with EmbeddedKafka(tmp_path_factory.mktemp("broker"), free_port()) as broker:
+        asyncio.run(create_map_topics(broker.address))
+        yield broker
+
+
+@pytest.fixture
+def broker(kafka: EmbeddedKafka) -> str:
+    """The broker's address."""
+    return kafka.address

@@ -1,0 +1,169 @@
+"""The consume loop against a real broker: effects, positions and outgoing events commit together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from alembic.operations import Operations
+
+from contracts.envelope import Event
+
+from contracts.monitor import DriftDetected
+from contracts.runtime import RecordDeadLettered
+from contracts.trainer import RetrainDecided
+from libs.service import Context, Each, Reply, Service
+from libs.settings import OwnSettings
+from libs.store.sql import SqlStore
+from libs.testing import Producer, eventually, publish_events, read_events, running
+
+pytestmark = pytest.mark.anyio
+
+tables = sa.MetaData()
+seen = sa.Table("seen", tables, sa.Column("event_id", sa.Text, primary_key=True), sa.Column("n", sa.Integer))
+
+
+def create(op: Operations) -> None:
+    op.create_table("seen", sa.Column("event_id", sa.Text, primary_key=True), sa.Column("n", sa.Integer))
+
+
+class TrainerContext(Context):
+    poison: str | None = None
+
+    def count(self) -> int:
+        return self.tx.connection.execute(sa.select(sa.func.count()).select_from(seen)).scalar_one()
+
+
+def on_drift(event: Event[DriftDetected], ctx: TrainerContext) -> Iterable[RetrainDecided]:
+    if event.id == ctx.poison:
+        raise KeyError("a bug")
+    ctx.tx.connection.execute(seen.insert(), {"event_id": event.id, "n": event.data.n})
+    return [decided(event)]
+
+
+def decided(event: Event[DriftDetected]) -> RetrainDecided:
+    return RetrainDecided(
+        model=event.data.model,
+        retrain=False,
+        trigger="drift",
+        reason="cooldown",
+        detail="",
+        cause_id=event.id,
+        as_of="2013-01-01T00:00:00Z",
+    )
+
+
+def trainer() -> Service[TrainerContext]:
+    return Service(
+        name="trainer",
+        settings=OwnSettings,
+        open_store=lambda s: SqlStore(s.database("trainer"), "trainer", tables, (create,)),
+        context=lambda settings, own: TrainerContext(),
+        handlers=(Each(DriftDetected, on_drift),),
+    )
+
+
+def drift(n: int) -> DriftDetected:
+    return DriftDetected(
+        model="m",
+        detector="psi",
+        epoch=1,
+        version=1,
+        window_start="2013-01-01T00:00:00Z",
+        window_end="2013-01-02T00:00:00Z",
+        effect_size=0.3,
+        significance=0.01,
+        n=n,
+        features=[],
+        detail="",
+    )
+
+
+def drifts(prefix: str, count: int) -> Sequence[tuple[DriftDetected, dict[str, Any]]]:
+    return [(drift(n), {"time": "2013-01-02T00:00:00Z", "id": f"{prefix}{n}"}) for n in range(count)]
+
+
+async def decisions(broker: str, prefix: str) -> list[Event[RetrainDecided]]:
+    return [e for e in await read_events(broker, RetrainDecided) if e.data.cause_id.startswith(prefix)]
+
+
+async def test_each_event_has_one_effect_and_one_consequence_over_a_restart(broker: str, tmp_path: Path) -> None:
+    await publish_events(broker, "monitor", drifts("a", 20))
+    for _ in range(2):
+        async with running(trainer(), broker, tmp_path) as service:
+
+            async def consumed() -> bool:
+                return (
+                    await service.runtime.query(
+                        lambda c: c.execute(sa.select(sa.func.count()).select_from(seen)).scalar_one()
+                    )
+                    == 20
+                )
+
+            await eventually(consumed, "20 effects")
+    found = await decisions(broker, "a")
+    assert [e.data.cause_id for e in found] == [f"a{n}" for n in range(20)]
+    assert len({e.id for e in found}) == 20
+    assert all(e.causation_id == e.data.cause_id for e in found)
+    sequences = [int(e.attributes["ce_sequence"]) for e in found]
+    assert sequences == sorted(set(sequences))
+
+
+async def test_a_record_that_cannot_be_used_becomes_a_dead_letter_with_its_bytes(broker: str, tmp_path: Path) -> None:
+    async with Producer(broker) as producer:
+        await producer.send("monitor.drift-detected.v1", b"\xffnot ours", key=b"k", headers=[("x", b"\x00")])
+    await publish_events(broker, "monitor", drifts("b", 1))
+    async with running(trainer(), broker, tmp_path):
+        await eventually(lambda: found(broker, "b", 1), "the good one behind the bad one")
+        letters = [e for e in await read_events(broker, RecordDeadLettered, "trainer.record-dead-lettered.v1")]
+    assert [(letter.data.value, letter.data.headers) for letter in letters] == [("/25vdCBvdXJz", [("x", "AA==")])]
+    assert "ce_id is missing" in letters[0].data.reason
+
+
+async def found(broker: str, prefix: str, count: int) -> bool:
+    return len(await decisions(broker, prefix)) == count
+
+
+async def test_a_bug_on_one_event_does_not_stop_the_others(broker: str, tmp_path: Path) -> None:
+    await publish_events(broker, "monitor", drifts("c", 5))
+    service = trainer()
+    TrainerContext.poison = "c2"
+    try:
+        async with running(service, broker, tmp_path):
+            await eventually(lambda: found(broker, "c", 4), "the other four")
+            letters = await read_events(broker, RecordDeadLettered, "trainer.record-dead-lettered.v1")
+    finally:
+        TrainerContext.poison = None
+    assert [letter.data.reason for letter in letters if "KeyError" in letter.data.reason] == ["KeyError: 'a bug'"]
+
+
+async def test_a_repeat_with_a_known_sequence_changes_nothing(broker: str, tmp_path: Path) -> None:
+    async with running(trainer(), broker, tmp_path) as service:
+        await publish_events(broker, "monitor", drifts("d", 1))
+        await eventually(lambda: found(broker, "d", 1), "the first")
+        from libs.testing import read_topic
+
+        (record,) = [
+            r for r in await read_topic(broker, "monitor.drift-detected.v1") if dict(r.headers).get("ce_id") == b"d0"
+        ]
+        async with Producer(broker) as producer:
+            await producer.send(record.topic, record.value, key=record.key, headers=record.headers)
+        await publish_events(broker, "monitor", drifts("e", 1))
+        await eventually(lambda: found(broker, "e", 1), "what came after the repeat")
+        assert service.runtime.metrics.repeated.labels(record.topic)._value.get() == 1
+    assert await found(broker, "d", 1)
+
+
+async def test_a_command_publishes_what_it_decides(broker: str, tmp_path: Path) -> None:
+    async with running(trainer(), broker, tmp_path) as service:
+        from libs.service import Cause, Derived
+
+        def command(ctx: TrainerContext) -> Reply[int]:
+            event = Event(drift(1), "f0", 0, "", 0, 0, {})
+            return Reply(ctx.count(), [Derived(decided(event), Cause("f0", 0, "f0"))])
+
+        await service.runtime.command(command)
+        assert await found(broker, "f", 1)
