@@ -219,7 +219,9 @@ class SqlStore:
     def _migrate(self) -> None:
         connection = self.connection
         if connection.dialect.name == "postgresql":
-            connection.execute(sa.schema.CreateSchema(self._service, if_not_exists=True))
+            # A role without the right to create schemas may not even say "if not exists".
+            if not sa.inspect(connection).has_schema(self._service):
+                connection.execute(sa.schema.CreateSchema(self._service, if_not_exists=True))
             connection.commit()
         for name, steps in (("runtime", RUNTIME_MIGRATIONS), (self._service, self._migrations)):
             with connection.begin():
