@@ -1,4 +1,7 @@
-"""The bootstrap token: one token with every role, made at the first start on a data folder."""
+"""The bootstrap token: one token with every role, made at the first start on a data folder.
+
+`python -m libs.cli.tokens FOLDER` makes it and prints it, for deployments without our supervisor.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import hashlib
 import json
 import os
 import secrets
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -39,3 +43,15 @@ def _write_private(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     draft.replace(path)
+
+
+def main() -> None:
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m libs.cli.tokens FOLDER")
+    folder = Path(sys.argv[1])
+    token, made = bootstrap_token(folder, folder / "tokens.json")
+    print(f"Token with every role, shown once: {token}" if made else f"There is a token in {folder / 'token'} already")
+
+
+if __name__ == "__main__":
+    main()
