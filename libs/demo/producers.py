@@ -1,0 +1,73 @@
+"""Three producers, plain Kafka clients, behind a gate that opens hour by hour."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from aiokafka import AIOKafkaProducer
+
+from contracts.envelope import HEARTBEAT_HEADER
+from libs.clock import DAY_US, format_us
+from libs.demo.flights import TOPICS, Flights, RawRecord, partition_of
+
+BEYOND_US: Final = 30 * DAY_US
+"""The last heartbeat lies this far after the last record: beyond every horizon that the demo declares."""
+IN_FLIGHT_HOURS: Final = 6
+
+
+class Producers:
+    """Writes each hour's records, then a heartbeat on every partition of the three raw topics."""
+
+    def __init__(self, broker: str) -> None:
+        settings: dict[str, Any] = {
+            "bootstrap_servers": broker,
+            "acks": "all",
+            "enable_idempotence": True,
+            "linger_ms": 5,
+        }
+        self._producers = {topic: AIOKafkaProducer(client_id=f"demo-{topic}", **settings) for topic in TOPICS}
+        self._partitions: dict[str, list[int]] = {}
+        self.sent = 0
+        self.hour_us = 0
+
+    async def __aenter__(self) -> Producers:
+        for topic, producer in self._producers.items():
+            await producer.start()
+            self._partitions[topic] = sorted(await producer.partitions_for(topic))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.gather(*(producer.stop() for producer in self._producers.values()))
+
+    async def replay(self, flights: Flights, gate: Callable[[int], Awaitable[None]]) -> None:
+        """Send everything; `gate(hour_end_us)` returns when that hour may go out. All is acknowledged on return."""
+        waiting: list[list[asyncio.Future[Any]]] = []
+        for end_us, records in flights.hours():
+            await gate(end_us)
+            waiting.append([await self._send(record) for record in records])
+            waiting[-1] += await self._heartbeat(end_us)
+            self.sent += len(records)
+            self.hour_us = end_us
+            if len(waiting) > IN_FLIGHT_HOURS:
+                await asyncio.gather(*waiting.pop(0))
+        waiting.append(await self._heartbeat(self.hour_us + BEYOND_US))
+        for futures in waiting:
+            await asyncio.gather(*futures)
+
+    async def _send(self, record: RawRecord) -> asyncio.Future[Any]:
+        partition = partition_of(record.id, len(self._partitions[record.topic]))
+        producer = self._producers[record.topic]
+        sent: asyncio.Future[Any] = await producer.send(
+            record.topic, record.value, key=record.id.encode(), partition=partition
+        )
+        return sent
+
+    async def _heartbeat(self, time_us: int) -> list[asyncio.Future[Any]]:
+        header = [(HEARTBEAT_HEADER, format_us(time_us).encode())]
+        return [
+            await producer.send(topic, None, partition=partition, headers=header)
+            for topic, producer in self._producers.items()
+            for partition in self._partitions[topic]
+        ]
