@@ -1,0 +1,67 @@
+"""Services and map agree exactly: each consumes what the map says, and publishes nothing else."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from contracts.runtime import RecordDeadLettered
+from contracts.topics import BY_NAME, SERVICES, TOPICS, Plane, consumed_by, published_by
+from libs.service import Batch, Each, Merge, Raw, Stateless
+from services.__main__ import service_named
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_service_handles_exactly_what_the_map_lets_it_consume(name: str) -> None:
+    service = service_named(name)
+    handled = set()
+    for handler in service.handlers:
+        match handler:
+            case Each(payload=payload) | Batch(payload=payload) | Stateless(payload=payload):
+                handled.add(payload)
+            case Merge(payloads=payloads):
+                handled |= set(payloads)
+            case Raw(every_topic=True):
+                handled |= {topic.payload for topic in consumed_by(name)}
+    assert handled == {topic.payload for topic in consumed_by(name)}
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_service_builds_exactly_the_payloads_that_the_map_lets_it_publish(name: str) -> None:
+    """Payload classes that its code calls; dead letters are the runtime's."""
+    every = {topic.payload.__name__ for topic in TOPICS}
+    called = set()
+    for path in (ROOT / "services" / name).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call):
+                function = node.func.value if isinstance(node.func, ast.Attribute) else node.func
+                if isinstance(function, ast.Name) and function.id in every:
+                    called.add(function.id)
+    expected = {topic.payload.__name__ for topic in published_by(name)} - {RecordDeadLettered.__name__}
+    reserved = {"SubjectErased"} if name == "governance" else {"ApprovalDecided"} if name == "registry" else set()
+    assert called - expected <= set() and expected - called <= reserved, (called, expected)
+
+
+def test_names_say_producer_and_major() -> None:
+    assert len(BY_NAME) == len(TOPICS)
+    for topic in TOPICS:
+        producer, _, rest = topic.name.partition(".")
+        assert producer == topic.producer
+        assert rest.endswith(".v1")
+        assert set(topic.consumers) <= set(SERVICES)
+
+
+def test_the_control_plane_is_kept_for_ever_on_one_partition() -> None:
+    for topic in TOPICS:
+        if topic.plane is Plane.CONTROL:
+            assert (topic.partitions, topic.retention_ms, topic.compacted) == (1, -1, False), topic.name
+
+
+def test_governance_logs_everything_but_its_own_topics_and_the_view() -> None:
+    unlogged = {topic.name for topic in TOPICS if "governance" not in topic.consumers}
+    own = {topic.name for topic in published_by("governance")}
+    assert unlogged == own | {"feature.view-updated.v1"}
