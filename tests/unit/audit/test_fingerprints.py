@@ -35,6 +35,13 @@ def test_finds_every_leaf_of_a_fingerprint_and_reports_repeats(batches: list[lis
         assert loaded.find(value) == index.find(value)
 
 
+def test_runs_stay_few() -> None:
+    index = FingerprintIndex()
+    for number in range(500):
+        index.add(fingerprint(b"%d" % number), number)
+    assert len(index._runs) <= 10
+
+
 def test_too_long_a_log_is_refused() -> None:
     with pytest.raises(OverflowError, match="start a new log"):
         FingerprintIndex().add(fingerprint(b"x"), MAX_LEAVES)
