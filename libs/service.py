@@ -160,11 +160,11 @@ class Service(Generic[C]):
     open_store: Callable[[Settings], Store]
     context: Callable[[Settings, Any], C]
     handlers: tuple[Handler[C], ...]
-    routers: Callable[[Runtime], Sequence[APIRouter]] = lambda runtime: ()
+    routers: Callable[[Runtime[Any]], Sequence[APIRouter]] = lambda runtime: ()
     """Thin routes over `Runtime.command` and `Runtime.query`."""
     on_tick: Callable[[C], Iterable[Output]] | None = None
     """Called about once a second of wall time, in a transaction of its own."""
-    background: Sequence[Callable[[Runtime], Awaitable[None]]] = field(default_factory=tuple)
+    background: Sequence[Callable[[Runtime[Any]], Awaitable[None]]] = field(default_factory=tuple)
     """Tasks of the event loop that live as long as the service: jobs, the stateless scorer. They start when it is ready."""
-    asgi: Callable[[Runtime, Any], Any] | None = None
+    asgi: Callable[[Runtime[Any], Any], Any] | None = None
     """Wraps the HTTP application, for a raw hot path in front of it."""

@@ -148,22 +148,30 @@ class Metrics:
 
     def __init__(self, service: str) -> None:
         self.registry = CollectorRegistry()
-        label = {"registry": self.registry}
-        self.consumed = Counter("evenkeel_events_consumed", "Records taken in.", ["topic"], **label)
-        self.published = Counter("evenkeel_events_published", "Records acknowledged by the broker.", ["topic"], **label)
-        self.repeated = Counter("evenkeel_events_repeated", "Records already applied, skipped.", ["topic"], **label)
+        registry = self.registry
+        self.consumed = Counter("evenkeel_events_consumed", "Records taken in.", ["topic"], registry=registry)
+        self.published = Counter(
+            "evenkeel_events_published", "Records acknowledged by the broker.", ["topic"], registry=registry
+        )
+        self.repeated = Counter(
+            "evenkeel_events_repeated", "Records already applied, skipped.", ["topic"], registry=registry
+        )
         self.dead_lettered = Counter(
-            "evenkeel_dead_lettered", "Records of our own topics that could not be used.", ["topic"], **label
+            "evenkeel_dead_lettered", "Records of our own topics that could not be used.", ["topic"], registry=registry
         )
-        self.retries = Counter("evenkeel_retries", "Waits for infrastructure or for a fact.", ["kind"], **label)
+        self.retries = Counter(
+            "evenkeel_retries", "Waits for infrastructure or for a fact.", ["kind"], registry=registry
+        )
         self.batch_seconds = Histogram(
-            "evenkeel_batch_seconds", "Time of one transaction.", buckets=BATCH_BUCKETS, **label
+            "evenkeel_batch_seconds", "Time of one transaction.", buckets=BATCH_BUCKETS, registry=registry
         )
-        self.lag = Gauge("evenkeel_consumer_lag_records", "Records behind the end.", ["topic"], **label)
-        self.pending = Gauge("evenkeel_merge_pending_records", "Records held by the event-time merge.", **label)
-        self.outbox = Gauge("evenkeel_outbox_rows", "Committed batches that are not yet published.", **label)
-        self.ready = Gauge("evenkeel_ready", "1 when the service is ready.", **label)
-        Gauge("evenkeel_build_info", "Version.", ["service"], **label).labels(service).set(1)
+        self.lag = Gauge("evenkeel_consumer_lag_records", "Records behind the end.", ["topic"], registry=registry)
+        self.pending = Gauge(
+            "evenkeel_merge_pending_records", "Records held by the event-time merge.", registry=registry
+        )
+        self.outbox = Gauge("evenkeel_outbox_rows", "Committed batches that are not yet published.", registry=registry)
+        self.ready = Gauge("evenkeel_ready", "1 when the service is ready.", registry=registry)
+        Gauge("evenkeel_build_info", "Version.", ["service"], registry=registry).labels(service).set(1)
 
 
 def configure_logging(service: str, level: str) -> None:

@@ -212,13 +212,12 @@ class KafkaGroupReader:
             "session_timeout_ms": 10_000,
             "max_poll_interval_ms": 300_000,
         }
-        self._make = lambda: AIOKafkaConsumer(
-            topic, bootstrap_servers=broker, client_id=client_id, group_id=group_id, **settings
-        )
+        self._topic = topic
+        self._settings = settings | {"bootstrap_servers": broker, "client_id": client_id, "group_id": group_id}
         self._consumer: AIOKafkaConsumer | None = None
 
     async def start(self) -> None:
-        consumer = self._make()
+        consumer = AIOKafkaConsumer(self._topic, **self._settings)
         try:
             await _call("connect", consumer.start())
         except Retry:

@@ -8,6 +8,7 @@ import json
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -199,11 +200,13 @@ def demo(
         raise DemoError(f"--days is {days}, expected 2 to 365")
     if data_dir.exists():
         shutil.rmtree(data_dir)
-    say = (
-        (lambda text: console.print(text))
-        if console.is_terminal
-        else (lambda text: print(text, file=sys.stderr, flush=True))
-    )
+
+    def say(text: str) -> None:
+        if console.is_terminal:
+            console.print(text, markup=False, highlight=False)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
     supervisor = Supervisor(
         data_dir,
         port_base=port_base,
@@ -230,7 +233,7 @@ def demo(
         supervisor.stop()
 
 
-async def _shown(replay: Replay, console: Console, say: Any) -> None:
+async def _shown(replay: Replay, console: Console, say: Callable[[str], None]) -> None:
     run = asyncio.ensure_future(replay.run())
     try:
         if console.is_terminal:

@@ -152,7 +152,8 @@ def _explain(replay: Replay) -> dict[str, Any]:
 def _verify(data_dir: Path) -> dict[str, Any]:
     from libs.cli.verify import verify_data_folder
 
-    return verify_data_folder(data_dir)
+    report: dict[str, Any] = verify_data_folder(data_dir)
+    return report
 
 
 def _memory(pids: dict[str, int]) -> dict[str, Any]:
@@ -173,7 +174,6 @@ def draw(seen: Seen, path: Path) -> None:
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
-    from matplotlib.dates import date2num
 
     figure, axes = plt.subplots(figsize=(11, 5), dpi=120)
     for score, name, colour in (
@@ -183,18 +183,18 @@ def draw(seen: Seen, path: Path) -> None:
         weeks = [
             (at, auc) for at, auc in weekly_auc(seen, score, YEAR_START_US, seen.flights.end_us) if not np.isnan(auc)
         ]
-        times = date2num(np.array([at for at, _ in weeks], "datetime64[us]"))
+        times = np.array([at for at, _ in weeks], "datetime64[us]")
         axes.plot(times, [auc for _, auc in weeks], label=name, color=colour, linewidth=2)
     for at, version, cause in seen.promotions:
         axes.axvline(
-            date2num(np.datetime64(at, "us")),
+            np.datetime64(at, "us"),
             color="#666666",
             linewidth=0.8,
             linestyle=":" if cause != "rollback" else "--",
         )
         axes.annotate(
             f"v{version}",
-            (date2num(np.datetime64(at, "us")), 1.0),
+            (np.datetime64(at, "us"), 1.0),
             xycoords=("data", "axes fraction"),
             fontsize=8,
             ha="center",

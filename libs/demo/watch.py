@@ -24,7 +24,8 @@ from libs.clock import DAY_US
 from libs.demo.flights import Flights
 from libs.keys import verification_keys
 from libs.metrics import roc_auc
-from libs.packages import Scorer, read_package
+from libs.packages.package import read_package
+from libs.packages.scorer import Scorer
 
 _TOPICS: Final = (
     "feature.vector-computed.v1",

@@ -114,7 +114,7 @@ class Runtime(Generic[C]):
                     self._housekeep_for_ever,
                 )
             ]
-            background = [
+            background: list[Callable[[Runtime[C]], Awaitable[None]]] = [
                 *self.service.background,
                 *(partial(run_stateless, h) for h in self.service.handlers if isinstance(h, Stateless)),
             ]
