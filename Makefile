@@ -60,4 +60,5 @@ $(READY): requirements.txt pyproject.toml
 	@$(BIN)/uv pip install --python $(BIN)/python --require-hashes -r requirements.txt \
 		|| $(BIN)/python -m pip install --disable-pip-version-check --require-hashes -r requirements.txt
 	@$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps --no-build-isolation -e .
+	@test -n "$(BROKER)" || $(BIN)/python -m libs.bus.embedded --prepare
 	@touch $@
