@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from contracts.payload import Base64, Count, Identifier, Payload, Sha256, Value
 
 
@@ -77,4 +79,4 @@ class EventRejected(Payload):
     raw: RawRecord
     original_key: Base64 | None = None
     original_value: Base64 | None = None
-    original_headers: list[tuple[str, Base64]] = []
+    original_headers: list[tuple[str, Base64]] = Field(default_factory=list)

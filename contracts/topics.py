@@ -82,7 +82,6 @@ def _name(payload: Any) -> str:
 _LOG = "governance"
 
 TOPICS: Final[tuple[Topic, ...]] = (
-    # fmt: off
     _data("ingest.event-accepted.v1", ingest.EventAccepted, "ingest", ("feature", _LOG), _event, personal=True),
     _data(
         "ingest.label-accepted.v1", ingest.LabelAccepted, "ingest", ("feature", "monitor", _LOG), _event, personal=True
@@ -170,7 +169,6 @@ TOPICS: Final[tuple[Topic, ...]] = (
         )
         for s in SERVICES
     ),
-    # fmt: on
 )
 
 BY_NAME: Final = {topic.name: topic for topic in TOPICS}

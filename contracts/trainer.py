@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from contracts.payload import Count, Digest, Finite, Identifier, Payload, Time
 
 Trigger = Literal["first_data", "drift", "decay", "schedule", "command"]
@@ -16,7 +18,7 @@ class DatasetVersion(Payload):
     version: Count
     rows: Count
     label_cut: Time
-    offsets: dict[str, dict[str, Count]] = {}
+    offsets: dict[str, dict[str, Count]] = Field(default_factory=dict)
 
 
 class RetrainDecided(Payload):

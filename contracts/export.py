@@ -1,0 +1,163 @@
+"""Writes `schemas/<topic>.json` and `asyncapi/<service>.yaml` from the map: `python -m contracts.export [--check]`.
+
+Generated, committed, never edited. An edit that breaks a published schema within its major is refused: give the fact a new
+topic with the next major, and keep the old payload in `superseded.py` with an upcaster.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from contracts.compatibility import breaking_changes
+from contracts.envelope import type_of
+from contracts.topics import SERVICES, TOPICS, Topic, consumed_by, published_by
+
+HERE: Final = Path(__file__).parent
+_JSON_SCHEMA: Final = "https://json-schema.org/draft/2020-12/schema"
+
+
+def schema_of(topic: Topic) -> dict[str, Any]:
+    """JSON Schema of a topic's payload, as written."""
+    schema = topic.payload.model_json_schema(mode="serialization")
+    return {"$schema": _JSON_SCHEMA, "$id": f"urn:evenkeel:schema:{topic.name}"} | schema
+
+
+def asyncapi_of(title: str, sent: tuple[Topic, ...], received: tuple[Topic, ...]) -> dict[str, Any]:
+    """AsyncAPI 3.1 document of a service, or of the whole system."""
+    channels: dict[str, Any] = {}
+    operations: dict[str, Any] = {}
+    messages: dict[str, Any] = {}
+    schemas: dict[str, Any] = {"EventHeaders": _headers()}
+    for topic in dict.fromkeys((*sent, *received)):
+        name = _camel(topic.name)
+        channels[name] = {
+            "address": topic.name,
+            "messages": {name: {"$ref": f"#/components/messages/{name}"}},
+            "bindings": {
+                "kafka": {
+                    "partitions": topic.partitions,
+                    "topicConfiguration": _configuration(topic),
+                    "bindingVersion": "0.5.0",
+                }
+            },
+        }
+        messages[name] = _message(topic, name)
+        definition = topic.payload.model_json_schema(
+            mode="serialization", ref_template=f"#/components/schemas/{name}_{{model}}"
+        )
+        schemas |= {f"{name}_{key}": value for key, value in definition.pop("$defs", {}).items()}
+        schemas[name] = definition
+    for action, topics in (("send", sent), ("receive", received)):
+        for topic in topics:
+            name = _camel(topic.name)
+            operations[f"{action}{name[0].upper()}{name[1:]}"] = {
+                "action": action,
+                "channel": {"$ref": f"#/channels/{name}"},
+                "messages": [{"$ref": f"#/channels/{name}/messages/{name}"}],
+            }
+    return {
+        "asyncapi": "3.1.0",
+        "id": f"urn:evenkeel:{title.lower().replace(' ', '-')}",
+        "info": {"title": f"Evenkeel {title}", "version": "1.0.0", "license": {"name": "Apache-2.0"}},
+        "defaultContentType": "application/json",
+        "channels": channels,
+        "operations": operations,
+        "components": {"messages": messages, "schemas": schemas},
+    }
+
+
+def _camel(topic: str) -> str:
+    first, *rest = topic.replace(".", "-").split("-")
+    return first + "".join(part.capitalize() for part in rest)
+
+
+def _configuration(topic: Topic) -> dict[str, Any]:
+    return {"cleanup.policy": ["compact" if topic.compacted else "delete"], "retention.ms": topic.retention_ms}
+
+
+def _message(topic: Topic, name: str) -> dict[str, Any]:
+    return {
+        "name": topic.payload.__name__,
+        "title": topic.payload.__name__,
+        "summary": (topic.payload.__doc__ or "").strip().splitlines()[0] if topic.payload.__doc__ else topic.name,
+        "contentType": "application/json",
+        "correlationId": {"location": "$message.header#/ce_correlationid"},
+        "headers": {
+            "allOf": [
+                {"$ref": "#/components/schemas/EventHeaders"},
+                {"properties": {"ce_type": {"const": type_of(topic.name).decode()}}},
+            ]
+        },
+        "payload": {"$ref": f"#/components/schemas/{name}"},
+        "bindings": {"kafka": {"key": {"type": "string"}, "bindingVersion": "0.5.0"}},
+        "x-evenkeel": {
+            "plane": topic.plane.value,
+            "producer": topic.producer,
+            "consumers": list(topic.consumers),
+            "personal-data": topic.personal,
+        },
+    }
+
+
+def _headers() -> dict[str, Any]:
+    """CloudEvents 1.0 in Kafka's binary mode (contracts/envelope.py)."""
+    required = ("ce_specversion", "ce_id", "ce_source", "ce_type", "ce_time")
+    optional = (
+        "ce_recordedtime ce_sequence ce_shard ce_correlationid ce_causationid ce_stream ce_watermark ce_traceparent ce_subject ce_keyid "
+        "ce_signature traceparent"
+    )
+    properties: dict[str, Any] = {name: {"type": "string"} for name in (*required, *optional.split())}
+    properties["ce_specversion"] = {"const": "1.0"}
+    for name in ("ce_time", "ce_recordedtime", "ce_watermark"):
+        properties[name] = {"type": "string", "format": "date-time"}
+    return {"type": "object", "required": list(required), "properties": properties}
+
+
+def documents() -> dict[Path, str]:
+    """Every generated file with its content."""
+    files = {HERE / "schemas" / f"{topic.name}.json": json.dumps(schema_of(topic), indent=2) + "\n" for topic in TOPICS}
+    for service in SERVICES:
+        files[HERE / "asyncapi" / f"{service}.yaml"] = _yaml(
+            asyncapi_of(service, published_by(service), consumed_by(service))
+        )
+    files[HERE / "asyncapi" / "evenkeel.yaml"] = _yaml(asyncapi_of("all services", TOPICS, ()))
+    return files
+
+
+def _yaml(document: dict[str, Any]) -> str:
+    return yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=120)
+
+
+def refused(topic: Topic) -> list[str]:
+    """Why a topic's schema may not replace the committed one."""
+    path = HERE / "schemas" / f"{topic.name}.json"
+    return breaking_changes(json.loads(path.read_text()), schema_of(topic)) if path.exists() else []
+
+
+def main() -> None:
+    problems = [f"{topic.name}: {problem}" for topic in TOPICS for problem in refused(topic)]
+    if problems:
+        sys.exit("a published contract would break; give it a new major instead:\n  " + "\n  ".join(problems))
+    stale = {path: text for path, text in documents().items() if not path.exists() or path.read_text() != text}
+    surplus = [p for folder in ("schemas", "asyncapi") for p in (HERE / folder).glob("*") if p not in documents()]
+    if "--check" in sys.argv:
+        if stale or surplus:
+            names = ", ".join(str(path.relative_to(HERE)) for path in (*stale, *surplus))
+            sys.exit(f"generated contracts are out of date: {names}: run `make contracts`")
+        return
+    for path, text in stale.items():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+        print(f"wrote {path.relative_to(HERE)}")
+    for path in surplus:
+        path.unlink()
+        print(f"removed {path.relative_to(HERE)}")
+
+
+if __name__ == "__main__":
+    main()
