@@ -17,7 +17,7 @@ def derived_id(service: str, cause_id: str, type_name: str, index: int) -> str:
     >>> derived_id("feature", "a", "t", 0) == str(uuid.uuid5(uuid.UUID(bytes=_NAMESPACE), "feature|a|t|0"))
     True
     """
-    digest = bytearray(hashlib.sha1(_NAMESPACE + f"{service}|{cause_id}|{type_name}|{index}".encode()).digest()[:16])
+    digest = bytearray(hashlib.sha1(_NAMESPACE + f"{service}|{cause_id}|{type_name}|{index}".encode(), usedforsecurity=False).digest()[:16])
     digest[6] = digest[6] & 0x0F | 0x50
     digest[8] = digest[8] & 0x3F | 0x80
     text = digest.hex()

@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 import orjson
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
@@ -19,7 +19,7 @@ from aiokafka import TopicPartition as KafkaTopicPartition
 
 from contracts.envelope import HEARTBEAT_HEADER, WATERMARK_TYPE, Event, attributes_of, parse_us
 from contracts.payload import Payload
-from contracts.topics import BY_NAME, topics_carrying
+from contracts.topics import topics_carrying
 from libs.bus.kafka import FetchSettings, KafkaBus
 from libs.bus.topics import create_map_topics
 from libs.runtime.runtime import Runtime
@@ -48,7 +48,7 @@ class Producer:
     def __init__(self, broker: str) -> None:
         self._producer = AIOKafkaProducer(bootstrap_servers=broker, acks="all", linger_ms=1)
 
-    async def __aenter__(self) -> Producer:
+    async def __aenter__(self) -> Self:
         await self._producer.start()
         return self
 
@@ -114,12 +114,8 @@ async def read_topic(broker: str, topic: str) -> list[Any]:
     consumer = AIOKafkaConsumer(bootstrap_servers=broker, enable_auto_commit=False, auto_offset_reset="none")
     await consumer.start()
     try:
-        partitions = [KafkaTopicPartition(topic, p) for p in consumer.partitions_for_topic(topic) or ()]
-        if not partitions:
-            await consumer._client.force_metadata_update()
-            partitions = (
-                [KafkaTopicPartition(topic, n) for n in range(BY_NAME[topic].partitions)] if topic in BY_NAME else []
-            )
+        counts = await KafkaBus(broker, "test-reader").partition_counts([topic])
+        partitions = [KafkaTopicPartition(topic, partition) for partition in range(counts.get(topic, 0))]
         consumer.assign(partitions)
         begins, ends = await consumer.beginning_offsets(partitions), await consumer.end_offsets(partitions)
         for tp in partitions:

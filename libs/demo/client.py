@@ -43,9 +43,8 @@ async def ask_for_ever(
                 tensor = {"name": "input", "shape": [1, len(features)], "datatype": "FP64", "data": features}
                 if await _ask(http, f"/v2/models/{model}/infer", {"inputs": [tensor]}, asked):
                     asked.by_features += 1
-            if event is not None:
-                if await _ask(http, f"/v1/models/{model}/predict", {"event": event}, asked):
-                    asked.by_keys += 1
+            if event is not None and await _ask(http, f"/v1/models/{model}/predict", {"event": event}, asked):
+                asked.by_keys += 1
             await asyncio.sleep(PAUSE_SECONDS)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from aiokafka import AIOKafkaProducer
 
@@ -32,7 +32,7 @@ class Producers:
         self.sent = 0
         self.hour_us = 0
 
-    async def __aenter__(self) -> Producers:
+    async def __aenter__(self) -> Self:
         for topic, producer in self._producers.items():
             await producer.start()
             self._partitions[topic] = sorted(await producer.partitions_for(topic))

@@ -170,9 +170,9 @@ def _memory(pids: dict[str, int]) -> dict[str, Any]:
 
 def draw(seen: Seen, path: Path) -> None:
     """AUC by week over the year, the loop's and the frozen model's, with promotions marked."""
-    import matplotlib
+    import matplotlib as mpl
 
-    matplotlib.use("Agg")
+    mpl.use("Agg")
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(figsize=(11, 5), dpi=120)

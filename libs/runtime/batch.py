@@ -323,14 +323,14 @@ class BatchProcessor(Generic[C]):
     def _handle(self, read: _Read, builder: OutputBuilder, tx: Transaction, committed: Committed) -> None:
         for _, event in read.control:
             handler = self._each[event.topic].handler
-            produced = self._call(lambda: handler(event, self._context), event)  # noqa: B023
+            produced = self._call(lambda: handler(event, self._context), event)
             builder.add((p if isinstance(p, Derived) else Derived(p, event) for p in produced), event.topic)
         for topic, events in read.data.items():
             if topic in self._merged:
                 continue
             many = self._batch[topic].handler
             for group in [[e] for e in events] if self.isolate else [events]:
-                builder.add(self._call(lambda: many(group, self._context), group[0]), topic)  # noqa: B023
+                builder.add(self._call(lambda: many(group, self._context), group[0]), topic)
         if self._merge is not None:
             self._run_merge(read, builder, tx)
         if read.raw and self._raw is not None:
@@ -400,7 +400,7 @@ class BatchProcessor(Generic[C]):
             return
         for event in released.events:
             single = Released([event], event.order_us, released.group)
-            builder.add(self._call(lambda: handler(single, self._context), event), shard)  # noqa: B023
+            builder.add(self._call(lambda: handler(single, self._context), event), shard)
         builder.add(list(handler(Released([], released.watermark_us, released.group), self._context)), shard)
 
     def dead_letter(self, record: Record, reason: str) -> Output:

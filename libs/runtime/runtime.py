@@ -413,10 +413,10 @@ class Runtime(Generic[C]):
             flat = [output for wanted, _ in group for output in wanted]
             try:
                 committed, _ = await self.in_writer(lambda: self._batch.run(lambda ctx: Reply(None, flat), "http"))
-            except Exception as error:
+            except EvenkeelError as error:
                 for _, future in group:
                     if not future.done():
-                        future.set_exception(error if isinstance(error, EvenkeelError) else Retry(str(error)))
+                        future.set_exception(error)
                 await self._load()
                 continue
             self._after_commit(committed)

@@ -121,7 +121,7 @@ class _Step:
         recorded = format_us(self._runtime.clock.now_us()).encode()
         trace = self._runtime.tracing.batch()
         outgoing = []
-        for record, event in zip(records, decoded, strict=True):
+        for event in decoded:
             if isinstance(event, OutgoingRecord):
                 outgoing.append(event)
             elif event is not None:

@@ -226,10 +226,10 @@ class SqlStore:
         for name, steps in (("runtime", RUNTIME_MIGRATIONS), (self._service, self._migrations)):
             with connection.begin():
                 context = MigrationContext.configure(connection, opts={"version_table": f"version_{name}"})
-                context._ensure_version_table()
                 version = sa.Table(
                     f"version_{name}", sa.MetaData(), sa.Column("version_num", sa.String(32), primary_key=True)
                 )
+                version.create(connection, checkfirst=True)
                 row = connection.execute(sa.select(version.c.version_num)).first()
                 done = int(row[0]) if row else 0
                 for number, step in enumerate(steps[done:], done + 1):

@@ -44,27 +44,41 @@ def test_each_part_imports_only_what_it_may(path: Path) -> None:
     for name in imports(path):
         top = name.split(".")[0]
         if top == "services":
-            allowed = mine.startswith("services") and (mine == "services.__main__" or name.startswith(".".join(mine.split(".")[:2])))
+            allowed = mine.startswith("services") and (
+                mine == "services.__main__" or name.startswith(".".join(mine.split(".")[:2]))
+            )
             assert allowed, f"{mine} imports {name}: services import only themselves, libs and contracts"
         if mine.startswith("contracts"):
             assert top not in ("libs", "services"), f"{mine} imports {name}: contracts know nobody"
         assert top not in FORBIDDEN_MODULES, f"{mine} imports {name}: no pickle or joblib on any path"
         if mine.startswith("libs.runtime"):
-            assert top not in SQL_ENGINES and not name.startswith("libs.store.sql"), f"{mine} imports {name}: the runtime knows no SQL engine"
+            assert top not in SQL_ENGINES and not name.startswith("libs.store.sql"), (
+                f"{mine} imports {name}: the runtime knows no SQL engine"
+            )
 
 
 @pytest.mark.parametrize("path", FILES, ids=module_of)
 def test_no_unsafe_loading(path: Path) -> None:
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.Name):
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and isinstance(node.func.value, ast.Name)
+        ):
             called = f"{node.func.value.id}.{node.func.attr}"
-            assert called not in {"yaml.load", "yaml.unsafe_load", "yaml.full_load"}, f"{module_of(path)} calls {called}"
+            assert called not in {"yaml.load", "yaml.unsafe_load", "yaml.full_load"}, (
+                f"{module_of(path)} calls {called}"
+            )
 
 
 def test_there_are_no_import_cycles() -> None:
     modules = {module_of(path): path for path in FILES}
     edges = {
-        mine: {name for name in imports(path, type_checking=False) if name in modules and name != mine and not mine.startswith(name + ".")}
+        mine: {
+            name
+            for name in imports(path, type_checking=False)
+            if name in modules and name != mine and not mine.startswith(name + ".")
+        }
         for mine, path in modules.items()
     }
     done: set[str] = set()
@@ -92,5 +106,7 @@ def test_a_service_loads_only_what_its_extra_installs(service: str) -> None:
         "governance": {"onnxruntime", "sklearn", "deltalake", "lmdb", "river"},
     }[service]
     code = f"import sys; import services.{service}.service; print(*(m for m in {sorted(absent)} if m in sys.modules))"
-    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
     assert loaded == []

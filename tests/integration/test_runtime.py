@@ -11,7 +11,6 @@ import sqlalchemy as sa
 from alembic.operations import Operations
 
 from contracts.envelope import Event
-
 from contracts.monitor import DriftDetected
 from contracts.runtime import RecordDeadLettered
 from contracts.trainer import RetrainDecided
@@ -118,7 +117,7 @@ async def test_a_record_that_cannot_be_used_becomes_a_dead_letter_with_its_bytes
     await publish_events(broker, "monitor", drifts("b", 1))
     async with running(trainer(), broker, tmp_path):
         await eventually(lambda: found(broker, "b", 1), "the good one behind the bad one")
-        letters = [e for e in await read_events(broker, RecordDeadLettered, "trainer.record-dead-lettered.v1")]
+        letters = await read_events(broker, RecordDeadLettered, "trainer.record-dead-lettered.v1")
     assert [(letter.data.value, letter.data.headers) for letter in letters] == [("/25vdCBvdXJz", [("x", "AA==")])]
     assert "ce_id is missing" in letters[0].data.reason
 

@@ -18,7 +18,7 @@ large_sizes = st.one_of(sizes, st.sampled_from([65_535, 65_536, 65_537, 66_000, 
 
 def _build(size: int) -> merkle.MemoryTiles:
     tiles = merkle.MemoryTiles()
-    tiles.update(merkle.Frontier().append(LEAVES[:size]))
+    tiles.update(merkle.Frontier().append(b"".join(LEAVES[:size])))
     return tiles
 
 
@@ -66,7 +66,7 @@ def naive_subproof(old_size: int, leaves: list[bytes], whole: bool = True) -> li
 def test_any_split_into_batches_gives_the_same_tree(batches: list[int]) -> None:
     frontier, tiles, start = merkle.Frontier(), merkle.MemoryTiles(), 0
     for count in batches:
-        tiles.update(frontier.append(LEAVES[start : start + count]))
+        tiles.update(frontier.append(b"".join(LEAVES[start : start + count])))
         start += count
         frontier = merkle.Frontier.load(tiles, start)
     assert frontier.root() == naive_root(LEAVES[:start])
@@ -131,7 +131,7 @@ def test_a_log_with_one_leaf_changed_is_consistent_with_no_root_from_after_that_
     old_size = data.draw(st.integers(changed + 1, size - 1))
     tampered = merkle.MemoryTiles()
     leaves = [*LEAVES[:changed], merkle.leaf_hash(b"forged"), *LEAVES[changed + 1 : size]]
-    tampered.update(merkle.Frontier().append(leaves))
+    tampered.update(merkle.Frontier().append(b"".join(leaves)))
     proof = merkle.consistency_proof(tampered, old_size, size)
     honest_root = merkle.root(ALL, old_size)
     assert not merkle.verify_consistency(old_size, size, honest_root, merkle.root(tampered, size), proof)
@@ -167,7 +167,7 @@ def test_roots_of_the_reference_trees() -> None:
     assert merkle.Frontier().root().hex() == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
     frontier = merkle.Frontier()
     for data, expected in zip(INPUTS, ROOTS, strict=True):
-        frontier.append([merkle.leaf_hash(data)])
+        frontier.append(merkle.leaf_hash(data))
         assert frontier.root().hex() == expected
 
 
@@ -198,7 +198,7 @@ def test_roots_of_the_reference_trees() -> None:
 )
 def test_inclusion_proofs_of_the_reference_trees(index: int, size: int, proof: list[str]) -> None:
     tiles = merkle.MemoryTiles()
-    tiles.update(merkle.Frontier().append([merkle.leaf_hash(data) for data in INPUTS]))
+    tiles.update(merkle.Frontier().append(b"".join(merkle.leaf_hash(data) for data in INPUTS)))
     hashes = merkle.inclusion_proof(tiles, index, size)
     assert [item.hex() for item in hashes] == proof
     root = bytes.fromhex(ROOTS[size - 1])
@@ -239,7 +239,7 @@ def test_inclusion_proofs_of_the_reference_trees(index: int, size: int, proof: l
 )
 def test_consistency_proofs_of_the_reference_trees(old_size: int, new_size: int, proof: list[str]) -> None:
     tiles = merkle.MemoryTiles()
-    tiles.update(merkle.Frontier().append([merkle.leaf_hash(data) for data in INPUTS]))
+    tiles.update(merkle.Frontier().append(b"".join(merkle.leaf_hash(data) for data in INPUTS)))
     hashes = merkle.consistency_proof(tiles, old_size, new_size)
     assert [item.hex() for item in hashes] == proof
     old_root, new_root = bytes.fromhex(ROOTS[old_size - 1]), bytes.fromhex(ROOTS[new_size - 1])

@@ -26,7 +26,7 @@ def test_appends_and_reads_back_byte_for_byte(on_disk: LogOnDisk) -> None:
     assert (first.first, first.count, rest.first, rest.count) == (0, 1, 1, 2499)
     leaves = [encode_record(record) for record in records]
     frontier = merkle.Frontier()
-    frontier.append([merkle.leaf_hash(leaf) for leaf in leaves])
+    frontier.append(b"".join(merkle.leaf_hash(leaf) for leaf in leaves))
     with on_disk.store.begin() as tx:
         assert log.head(tx.connection) == log.Head(2500, frontier.root()) == log.Head(2500, rest.root)
         reader = log.Leaves(tx.connection)
