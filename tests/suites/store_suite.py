@@ -15,6 +15,7 @@ TP = ("ingest.event-accepted.v1", 2)
 MARK = (b"/evenkeel/feature/abc", b"merge:EventAccepted/flights", *TP)
 LONG = "stream-" + "x" * 120
 LONG_MARK = (b"/evenkeel/feature/abc", f"merge:{','.join([LONG] * 9)}".encode(), *TP)
+OTHER_LONG_MARK = (*LONG_MARK[:3], 3)
 SECOND_US = 1_000_000
 
 
@@ -56,7 +57,7 @@ class StoreSuite:
     def test_reopening_keeps_everything(self, place: Place, store: Store) -> None:
         with store.begin() as tx:
             tx.move_positions({TP: (None, 7), ("other", 0): (None, 1)})
-            tx.put_marks({MARK: 41, LONG_MARK: 42})
+            tx.put_marks({MARK: 41, LONG_MARK: 42, OTHER_LONG_MARK: 43})
             tx.put_sequences({"http": 3, LONG: 4})
             tx.put_watermarks({(*TP, "flights"): 2**52, (*TP, LONG): -5})
             tx.add_pending([PendingRecord(*TP, 5, b"\x00\xff"), PendingRecord(*TP, 6, b"")])
@@ -69,7 +70,7 @@ class StoreSuite:
         again.close()
         assert before == RuntimeState(
             positions={TP: 7, ("other", 0): 1},
-            marks={MARK: 41, LONG_MARK: 42},
+            marks={MARK: 41, LONG_MARK: 42, OTHER_LONG_MARK: 43},
             sequences={"http": 3, LONG: 4},
             watermarks={(*TP, "flights"): 2**52, (*TP, LONG): -5},
             pending=before.pending,
