@@ -79,7 +79,8 @@ class OffsetRun:
 class SegmentFacts:
     """What the leaves of a segment say, without the rest of the log."""
 
-    hashes: list[bytes]
+    hashes: bytes
+    """32 bytes a leaf."""
     fingerprints: bytes
     """Eight bytes a leaf."""
     runs: list[OffsetRun]
@@ -150,7 +151,7 @@ def read_segment(data: bytes) -> SegmentFacts:
             runs.append((place, run))
         run[2] += 1
     return SegmentFacts(
-        hashes,
+        b"".join(hashes),
         b"".join(fingerprints),
         [OffsetRun(topic, partition, *run) for (topic, partition), run in runs],
         tuple(unreadable),

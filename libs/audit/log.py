@@ -223,7 +223,7 @@ class AuditLog:
         grown: dict[merkle.TileName, bytes] = {}
         for start, end in _cuts(leaves):
             part = leaves[start:end]
-            grown.update(self._frontier.append([merkle.leaf_hash(leaf) for leaf in part]))
+            grown.update(self._frontier.append(b"".join([merkle.leaf_hash(leaf) for leaf in part])))
             self._root = self._frontier.root()
             rows.append(
                 {

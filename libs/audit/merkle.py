@@ -73,13 +73,14 @@ class Frontier:
     def copy(self) -> Frontier:
         return Frontier(self.size, [bytes(hashes) for hashes in self._edge])
 
-    def append(self, leaf_hashes: Sequence[bytes]) -> dict[TileName, bytes]:
-        """Append leaves; returns the tiles that are new or have grown, whole, to be stored over their former state.
+    def append(self, leaf_hashes: bytes) -> dict[TileName, bytes]:
+        """Append leaves, their hashes one after another, 32 bytes each.
 
-        How leaves are split into calls makes no difference to the tree.
+        Returns the tiles that are new or have grown, whole, to be stored over their former state. How leaves are split
+        into calls makes no difference to the tree.
         """
         changed: dict[TileName, bytes] = {}
-        arriving = b"".join(leaf_hashes)
+        arriving = leaf_hashes
         first, level = self.size, 0
         while arriving:
             if level == len(self._edge):
@@ -92,19 +93,19 @@ class Frontier:
                 tile = bytes(edge[start : start + TILE_BYTES])
                 changed[level, number] = tile
                 if len(tile) == TILE_BYTES:
-                    roots.append(_subtree_root(_split(tile)))
+                    roots.append(_subtree_root(tile))
                     number += 1
             del edge[: len(roots) * TILE_BYTES]
             arriving = b"".join(roots)
             first, level = first // TILE_HASHES, level + 1
-        self.size += len(leaf_hashes)
+        self.size += len(leaf_hashes) // HASH_BYTES
         return changed
 
     def root(self) -> bytes:
         """The tree's root hash."""
         root: bytes | None = None
         for edge in self._edge:
-            for subtree in reversed(_perfect_subtrees(_split(edge))):
+            for subtree in reversed(_perfect_subtrees(bytes(edge))):
                 root = subtree if root is None else node_hash(subtree, root)
         return EMPTY_ROOT if root is None else root
 
@@ -212,24 +213,20 @@ def _largest_power_below(count: int) -> int:
     return 1 << (count - 1).bit_length() - 1
 
 
-def _split(hashes: bytes | bytearray) -> list[bytes]:
-    return [bytes(hashes[start : start + HASH_BYTES]) for start in range(0, len(hashes), HASH_BYTES)]
-
-
-def _subtree_root(hashes: list[bytes]) -> bytes:
+def _subtree_root(hashes: bytes) -> bytes:
     """The root over 1, 2, 4, … hashes."""
-    while len(hashes) > 1:
-        pairs = iter(hashes)
-        hashes = [sha256(b"\x01" + left + right).digest() for left, right in zip(pairs, pairs, strict=True)]
-    return hashes[0]
+    while len(hashes) > HASH_BYTES:
+        pairs = range(0, len(hashes), 2 * HASH_BYTES)
+        hashes = b"".join([sha256(b"\x01" + hashes[start : start + 2 * HASH_BYTES]).digest() for start in pairs])
+    return hashes
 
 
-def _perfect_subtrees(hashes: list[bytes]) -> list[bytes]:
+def _perfect_subtrees(hashes: bytes) -> list[bytes]:
     """The roots of the perfect subtrees that make up any number of hashes, largest first."""
     roots, start = [], 0
-    for count in _powers(len(hashes)):
-        roots.append(_subtree_root(hashes[start : start + count]))
-        start += count
+    for count in _powers(len(hashes) // HASH_BYTES):
+        roots.append(_subtree_root(hashes[start : start + count * HASH_BYTES]))
+        start += count * HASH_BYTES
     return roots
 
 
@@ -257,4 +254,4 @@ def _node(tiles: Tiles, height: int, start: int) -> bytes:
     level, within = divmod(height, TILE_LEVELS)
     number, position = divmod(start >> TILE_LEVELS * level, TILE_HASHES)
     tile = tiles.tile(level, number)
-    return _subtree_root(_split(tile[position * HASH_BYTES : (position + (1 << within)) * HASH_BYTES]))
+    return _subtree_root(tile[position * HASH_BYTES : (position + (1 << within)) * HASH_BYTES])

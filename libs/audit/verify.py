@@ -269,30 +269,32 @@ class _Verification:
         except ValueError as error:
             self._fail("segment", first, f"the segment from leaf {first} on cannot be read: {error}")
             return None
-        if len(facts.hashes) != segment.count:
-            message = f"the segment from leaf {first} on holds {len(facts.hashes)} leaves instead of {segment.count}"
+        leaves = len(facts.hashes) // merkle.HASH_BYTES
+        if leaves != segment.count:
+            message = f"the segment from leaf {first} on holds {leaves} leaves instead of {segment.count}"
             self._fail("segment", first, message)
         return facts
 
-    def _grow(self, segment: _Segment, hashes: list[bytes], promises: list[_Promise]) -> None:
+    def _grow(self, segment: _Segment, hashes: bytes, promises: list[_Promise]) -> None:
         """Take the leaves into the tree and hold it against tiles, promised roots, and the segment's own root."""
-        start, end = segment.first, segment.first + len(hashes)
+        start, end = segment.first, segment.first + len(hashes) // merkle.HASH_BYTES
         while promises and promises[0].checkpoint.size <= end:
             promise = promises.pop(0)
-            self._append(hashes[self.frontier.size - start : promise.checkpoint.size - start])
+            below = (promise.checkpoint.size - start) * merkle.HASH_BYTES
+            self._append(hashes[(self.frontier.size - start) * merkle.HASH_BYTES : below])
             if self.frontier.root() == promise.checkpoint.root:
                 self.kept.append(promise)
             else:
                 where = "that you kept" if promise.kind == "trusted" else "in the log"
                 message = f"the first {promise.checkpoint.size} leaves are not those of the signed checkpoint {where}"
                 self._fail(promise.kind, None, message)
-        self._append(hashes[self.frontier.size - start :])
+        self._append(hashes[(self.frontier.size - start) * merkle.HASH_BYTES :])
         if not self.diverged and self.frontier.root() != segment.root:
             self.diverged = True
             message = f"the segment of leaves {start} to {end - 1} does not lead to the root stored with it"
             self._fail("segment", start, message)
 
-    def _append(self, hashes: list[bytes]) -> None:
+    def _append(self, hashes: bytes) -> None:
         finished = {}
         for name, content in self.frontier.append(hashes).items():
             if len(content) == merkle.TILE_BYTES:
