@@ -94,6 +94,9 @@ class Context:
         """Topics outside the map that this service reads now, with the partitions to create them with."""
         return {}
 
+    def assigned(self, partitions: Mapping[str, int]) -> None:
+        """The raw topics that are read from here on, with the partitions they have; before their first record comes."""
+
     def merge_groups(self) -> Iterable[frozenset[tuple[type[Payload], str]]]:
         """Which (payload, stream) inputs are merged with which: each set is released by its own watermark."""
         return ()

@@ -79,6 +79,7 @@ class KafkaBus:
         self._broker, self._client_id, self._group_id, self._fetch = broker, client_id, group_id, fetch
         self._consumer: AIOKafkaConsumer | None = None
         self._producer: AIOKafkaProducer | None = None
+        self._connecting = asyncio.Lock()
 
     async def start(self) -> None:
         if self._consumer is None:
@@ -98,15 +99,18 @@ class KafkaBus:
         await self._live_producer()
 
     async def _live_producer(self) -> AIOKafkaProducer:
-        if self._producer is None:
-            producer = AIOKafkaProducer(bootstrap_servers=self._broker, client_id=self._client_id, **PRODUCER_SETTINGS)
-            try:
-                await _call("connect", producer.start())
-            except Retry:
-                await _quietly(producer.stop())
-                raise
-            self._producer = producer
-        return self._producer
+        async with self._connecting:
+            if self._producer is None:
+                producer = AIOKafkaProducer(
+                    bootstrap_servers=self._broker, client_id=self._client_id, **PRODUCER_SETTINGS
+                )
+                try:
+                    await _call("connect", producer.start())
+                except Retry:
+                    await _quietly(producer.stop())
+                    raise
+                self._producer = producer
+            return self._producer
 
     async def stop(self) -> None:
         consumer, producer, self._consumer, self._producer = self._consumer, self._producer, None, None
@@ -185,7 +189,8 @@ class KafkaBus:
         except Retry:
             for send in sends:
                 send.cancel()
-            self._producer = None
+            if self._producer is producer:
+                self._producer = None
             await _quietly(producer.stop())
             raise
 

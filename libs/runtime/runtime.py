@@ -233,7 +233,9 @@ class Runtime(Generic[C]):
         raw = dict(self.context.raw_topics())
         if raw:
             await self._persist("topics", lambda: self._make_raw_topics(raw))
-            topics |= await self._persist("topics", lambda: self.bus.partition_counts(raw))
+            counts = await self._persist("topics", lambda: self._count_raw_partitions(raw))
+            await self.in_writer(lambda: self.context.assigned(counts))
+            topics |= counts
         wanted = {(name, partition) for name, count in topics.items() for partition in range(count)}
         begins = await self._persist("broker", lambda: self.bus.beginning_offsets(wanted))
         for tp in wanted:
@@ -261,6 +263,13 @@ class Runtime(Generic[C]):
     async def _make_raw_topics(self, raw: dict[str, int]) -> None:
         for name, partitions in raw.items():
             await self.bus.create_raw_topic(name, partitions)
+
+    async def _count_raw_partitions(self, raw: dict[str, int]) -> dict[str, int]:
+        counts = await self.bus.partition_counts(raw)
+        for name in raw:
+            if name not in counts:
+                raise Retry(f"topic {name} does not exist yet")
+        return counts
 
     async def _consume_for_ever(self) -> None:
         while not self._stopping.is_set():

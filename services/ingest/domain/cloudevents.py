@@ -1,0 +1,64 @@
+"""CloudEvents from producers: structured mode by content type, binary mode by `ce_` headers (CloudEvents 1.0.2, Kafka
+protocol binding). The event's id and time stand in where its data does not carry the stream's id and time fields.
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import Any, Final, NamedTuple
+
+from contracts.envelope import Headers
+from services.ingest.domain.fault import Fault, shown
+from services.ingest.domain.json_record import read_json
+
+STRUCTURED: Final = "application/cloudevents+json"
+BATCH: Final = "application/cloudevents-batch+json"
+
+
+class Wrapped(NamedTuple):
+    """The data of a CloudEvent, with what its attributes say."""
+
+    data: Any
+    id: str | None
+    time: str | None
+
+
+def unwrap(value: bytes, headers: Headers) -> Wrapped:
+    """The record's JSON, out of its CloudEvent if it is one; raises Fault."""
+    attributes = {name.lower(): found for name, found in headers if found is not None}
+    content_type = attributes.get("content-type", b"").decode("ascii", "replace").partition(";")[0].strip().lower()
+    if content_type == STRUCTURED:
+        return _structured(read_json(value))
+    return Wrapped(read_json(value), _text(attributes, "ce_id"), _text(attributes, "ce_time"))
+
+
+def _structured(event: Any) -> Wrapped:
+    fix = 'Send a CloudEvent such as {"specversion": "1.0", "id": …, "source": …, "type": …, "data": {…}}.'
+    if not isinstance(event, dict):
+        raise Fault("shape", f"A CloudEvent in structured mode is an object, this is {shown(event)}.", fix)
+    if event.get("specversion") != "1.0":
+        found = shown(event.get("specversion"))
+        raise Fault("shape", f"specversion is {found}, only 1.0 is read.", fix, field="specversion")
+    data = event.get("data")
+    if "data_base64" in event:
+        try:
+            data = read_json(base64.b64decode(event["data_base64"], validate=True))
+        except (ValueError, TypeError):
+            raise Fault("encoding", "data_base64 is not Base64.", fix, field="data_base64") from None
+    if not isinstance(data, dict):
+        raise Fault("shape", f"The data of a CloudEvent is an object, this is {shown(data)}.", fix, field="data")
+    return Wrapped(data, _if_text(event.get("id")), _if_text(event.get("time")))
+
+
+def _if_text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _text(attributes: dict[str, bytes], name: str) -> str | None:
+    value = attributes.get(name)
+    if value is None:
+        return None
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        raise Fault("encoding", f"Header {name} is not UTF-8.", "Send headers in UTF-8.", field=name) from None

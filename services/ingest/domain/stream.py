@@ -1,0 +1,99 @@
+"""One stream (events, or labels as `<stream>#label`): its place in time, the ids it has seen, what became of its records."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from contracts.declaration import StreamSpec, format_duration
+from contracts.envelope import format_us
+from services.ingest.domain.contract import Checked, Contract, Kind
+from services.ingest.domain.fault import Fault
+from services.ingest.domain.identities import SeenIds
+from services.ingest.domain.watermark import StreamClock
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """What is read from one raw topic, and the declaration that it is checked under."""
+
+    topic: str
+    stream: str
+    kind: Kind
+    declaration: int
+    """Offset in `registry.stream-declared`."""
+    spec: StreamSpec
+    contract: Contract
+
+    @property
+    def name(self) -> str:
+        """The stream's name in merges and watermarks."""
+        return self.stream if self.kind == "event" else f"{self.stream}#label"
+
+
+def routes_of(stream: str, spec: StreamSpec, declaration: int) -> list[Route]:
+    """The raw topics that a declaration names."""
+    routes = [Route(spec.topic, stream, "event", declaration, spec, Contract(spec))]
+    if spec.label is not None:
+        routes.append(Route(spec.label.topic, stream, "label", declaration, spec, Contract(spec.label)))
+    return routes
+
+
+@dataclass(slots=True)
+class Stream:
+    """What is known of a stream now. `topic` is where its current declaration reads it; others no longer count in time."""
+
+    topic: str
+    clock: StreamClock = field(default_factory=StreamClock)
+    seen: SeenIds = field(default_factory=SeenIds)
+    largest_us: int | None = None
+    """The largest event time accepted."""
+    positions: dict[int, int] = field(default_factory=dict)
+    """Next offset of each partition."""
+    counts: Counter[str] = field(default_factory=Counter)
+    """accepted, late, heartbeats, wait_expired."""
+    rejected: Counter[str] = field(default_factory=Counter)
+    """By rule."""
+
+    @property
+    def time_us(self) -> int | None:
+        """The stream's own time: its watermark, or before there is one the largest event time."""
+        return self.largest_us if self.clock.watermark_us is None else self.clock.watermark_us
+
+    def judge(self, checked: Checked, id_digest: int, content_digest: int, spec: StreamSpec) -> bool:
+        """Whether the record is late; raises Fault when it came before, contradicts an earlier one or is out of time.
+
+        Ids come first: a repeat of an accepted record is a duplicate however late it comes.
+        """
+        known = self.seen.look(id_digest, content_digest)
+        if known != "new":
+            raise _known(checked.record_id, known == "duplicate")
+        time_us, watermark_us = checked.time_us, self.clock.watermark_us
+        reference_us = self.largest_us if watermark_us is None else watermark_us
+        if reference_us is not None and time_us > reference_us + spec.max_ahead_us:
+            raise Fault(
+                "too_far_ahead",
+                f"{format_us(time_us)} is more than {format_duration(spec.max_ahead_us)} ahead of the stream, "
+                f"which is at {format_us(reference_us)}.",
+                "Check the producer's clock. If time really jumped, send a heartbeat on every partition first.",
+                event_id=checked.record_id,
+            )
+        if watermark_us is None or time_us >= watermark_us:
+            return False
+        if time_us < watermark_us - spec.lateness_us:
+            raise Fault(
+                "too_late",
+                f"{format_us(time_us)} is more than {format_duration(spec.lateness_us)} behind the stream's watermark, "
+                f"{format_us(watermark_us)}.",
+                "Send records sooner, or declare a larger disorder or lateness.",
+                event_id=checked.record_id,
+            )
+        return True
+
+
+def _known(record_id: str, duplicate: bool) -> Fault:
+    if duplicate:
+        reason, fix = f"{record_id} was accepted before with this content.", "Nothing: the first one counts."
+        return Fault("duplicate", reason, fix, event_id=record_id)
+    reason = f"{record_id} was accepted before with other content."
+    return Fault("id_conflict", reason, "Give every record an id of its own.", event_id=record_id)

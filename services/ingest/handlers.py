@@ -1,0 +1,278 @@
+"""What ingest does: folds declarations, and turns each raw record into an accepted or a rejected event."""
+
+from __future__ import annotations
+
+import re
+from base64 import b64encode
+from collections.abc import Iterable, Mapping, Sequence
+from hashlib import sha256
+from typing import Any, Final, TypeVar
+
+from contracts.envelope import HEARTBEAT_HEADER, Event, Headers, Record, parse_us
+from contracts.governance import SubjectErased
+from contracts.ingest import EventAccepted, EventRejected, LabelAccepted, RawRecord
+from contracts.payload import Payload
+from contracts.registry import StreamDeclared
+from libs.ids import derived_id
+from libs.service import Cause, Derived, Each, Output, Raw, Reply, Watermark
+from libs.telemetry import new_traceparent
+from services.ingest.context import IngestContext
+from services.ingest.domain.contract import Checked, Kind, in_bounds
+from services.ingest.domain.fault import Fault, shown
+from services.ingest.domain.stream import Route, Stream
+
+ACCEPTED: Final[dict[Kind, type[Payload]]] = {"event": EventAccepted, "label": LabelAccepted}
+TYPES: Final[dict[Kind, str]] = {"event": "ingest.event-accepted.v1", "label": "ingest.label-accepted.v1"}
+_EVENT_FIELDS: Final = frozenset(EventAccepted.model_fields)
+_LABEL_FIELDS: Final = frozenset(LabelAccepted.model_fields)
+_RAW_FIELDS: Final = frozenset(RawRecord.model_fields)
+KEPT_BYTES: Final = 262_144
+"""A rejected record is kept whole up to this size; a larger one would not fit into a record of ours."""
+_is_traceparent: Final = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}").fullmatch
+
+
+def on_stream_declared(event: Event[StreamDeclared], ctx: IngestContext) -> Iterable[Payload]:
+    """From here on the stream's records are checked under this declaration."""
+    ctx.declare(event.data.name, event.data.spec, event.offset)
+    return ()
+
+
+def on_subject_erased(event: Event[SubjectErased], ctx: IngestContext) -> Iterable[Payload]:
+    """Nothing to destroy: as long as personal fields are refused in declarations, there are no subject keys."""
+    return ()
+
+
+def on_raw_records(records: Sequence[Record], ctx: IngestContext) -> Iterable[Output]:
+    """One outcome for each record of one raw topic, then the watermark if it moved."""
+    route = ctx.routes[records[0].topic]
+    stream = ctx.streams[route.name]
+    before_us = stream.clock.watermark_us
+    step = _Step(route, stream, ctx)
+    outputs: list[Output] = []
+    for record in in_order_of_arrival(records):
+        try:
+            output = step.take(record)
+        except Fault as fault:
+            output = step.reject(record, fault)
+        if output is not None:
+            outputs.append(output)
+    ctx.save(route.name, stream)
+    return [*outputs, *advanced(route, stream, before_us)]
+
+
+def identity(name: str, type_name: str, record_id: str) -> tuple[str, int]:
+    """The id of the accepted event of a record, and 64 bits of it to remember."""
+    event_id = derived_id("ingest", f"{name}|{record_id}", type_name, 0)
+    return event_id, int(event_id[28:] + event_id[:8], 16)
+
+
+def on_waited_enough(ctx: IngestContext, silent: Mapping[str, Sequence[int]]) -> Reply[dict[str, list[int]]]:
+    """These partitions of these streams no longer hold their watermarks back."""
+    outputs: list[Output] = []
+    given_up: dict[str, list[int]] = {}
+    for route in ctx.routes.values():
+        stream = ctx.streams[route.name]
+        if route.topic != stream.topic or route.name not in silent:
+            continue
+        before_us = stream.clock.watermark_us
+        gone = stream.clock.leave_out(silent[route.name])
+        if not gone:
+            continue
+        given_up[route.name] = gone
+        stream.counts["wait_expired"] += len(gone)
+        ctx.save(route.name, stream)
+        outputs += advanced(route, stream, before_us)
+    return Reply(given_up, outputs)
+
+
+def advanced(route: Route, stream: Stream, before_us: int | None) -> list[Output]:
+    """The watermark as an output, if it moved."""
+    watermark_us = stream.clock.watermark_us
+    if watermark_us is None or watermark_us == before_us:
+        return []
+    return [Watermark(ACCEPTED[route.kind], route.name, watermark_us)]
+
+
+def in_order_of_arrival(records: Sequence[Record]) -> Sequence[Record]:
+    """By the broker's clock across partitions, and as they are within each: a partition that is read first must not run
+    ahead of the others."""
+    if records[0].partition == records[-1].partition:
+        return records
+    latest: dict[int, int] = {}
+    arrived: list[int] = []
+    for record in records:
+        before = latest.get(record.partition, 0)
+        latest[record.partition] = stamp = max(before, record.timestamp)
+        arrived.append(stamp)
+    return [records[number] for number in sorted(range(len(records)), key=arrived.__getitem__)]
+
+
+class _Step:
+    """The records of one raw topic in one batch."""
+
+    def __init__(self, route: Route, stream: Stream, ctx: IngestContext) -> None:
+        self._route, self._stream, self._ctx = route, stream, ctx
+        self._name, self._type, self._spec = route.name, TYPES[route.kind], route.spec
+        self._check, self._is_event = route.contract.check, route.kind == "event"
+        self._clock = stream.clock
+        # A topic that the stream no longer names is still read, but has no say in its watermark.
+        self._counts_in_time = route.topic == stream.topic
+        self._trace_ratio = ctx.settings.trace_ratio
+
+    def take(self, record: Record) -> Derived | None:
+        """The accepted event of a record, None for a heartbeat; raises Fault."""
+        partition, offset, value, headers = record.partition, record.offset, record.value, record.headers
+        if self._counts_in_time:
+            self._stream.positions[partition] = offset + 1
+        if headers and not value and self._heartbeat(partition, headers):
+            return None
+        checked = self._check(value, headers)
+        event_id, id_digest = identity(self._name, self._type, checked.record_id)
+        content_digest = checked.digest()
+        stream, time_us = self._stream, checked.time_us
+        try:
+            late = stream.judge(checked, id_digest, content_digest, self._spec)
+        except Fault as fault:
+            if fault.rule == "duplicate":
+                self._speak(partition, time_us - self._spec.disorder_us)
+            raise
+        stream.seen.add(id_digest, content_digest, time_us)
+        stream.counts["accepted"] += 1
+        if late:
+            stream.counts["late"] += 1
+        if stream.largest_us is None or time_us > stream.largest_us:
+            stream.largest_us = time_us
+        self._speak(partition, time_us - self._spec.disorder_us)
+        trace = traceparent_of(headers) if headers else None
+        cause = Cause(
+            f"{record.topic}/{partition}/{offset}",
+            time_us,
+            event_id,
+            trace or new_traceparent(event_id, self._trace_ratio),
+        )
+        payload = self._accepted(checked, late, raw_record(record))
+        return Derived(payload, cause, time_us, event_id, self._name, self._clock.watermark_us)
+
+    def _speak(self, partition: int, mark_us: int) -> None:
+        if self._counts_in_time:
+            self._clock.advance(partition, mark_us)
+
+    def _heartbeat(self, partition: int, headers: Headers) -> bool:
+        for name, text in headers:
+            if name == HEARTBEAT_HEADER:
+                self._speak(partition, heartbeat_us(text))
+                self._stream.counts["heartbeats"] += 1
+                return True
+        return False
+
+    def _accepted(self, checked: Checked, late: bool, raw: RawRecord) -> EventAccepted | LabelAccepted:
+        values: dict[str, Any] = {
+            "stream": self._route.stream,
+            "event_id": checked.event_id,
+            "fields": checked.fields,
+            "declaration": self._route.declaration,
+            "late": late,
+            "raw": raw,
+        }
+        if self._is_event:
+            return _made(EventAccepted, values, _EVENT_FIELDS)
+        values["label_id"] = checked.record_id
+        return _made(LabelAccepted, values, _LABEL_FIELDS)
+
+    def reject(self, record: Record, fault: Fault) -> Derived:
+        """The record with what is wrong with it, byte for byte, at the stream's own time."""
+        self._stream.rejected[fault.rule] += 1
+        place = f"{record.topic}/{record.partition}/{record.offset}"
+        time_us = self._stream.time_us
+        cause = Cause(
+            place,
+            self._ctx.now_us if time_us is None else time_us,
+            place,
+            traceparent_of(record.headers) or new_traceparent(place, self._ctx.settings.trace_ratio),
+        )
+        original: dict[str, Any] = {}
+        reason = fault.reason
+        if _size(record) <= KEPT_BYTES:
+            original = {
+                "original_key": _base64(record.key),
+                "original_value": _base64(record.value),
+                "original_headers": [(name, _base64(value) or "") for name, value in record.headers],
+            }
+        else:
+            reason += " It is too large to be kept here, and stays in the raw topic as long as that keeps it."
+        payload = EventRejected(
+            stream=self._route.stream,
+            kind=self._route.kind,
+            rule=fault.rule,
+            field=fault.field,
+            reason=reason,
+            fix=fault.fix,
+            event_id=fault.event_id,
+            raw=raw_record(record),
+            **original,
+        )
+        return Derived(payload, cause, stream=self._name)
+
+
+def heartbeat_us(text: bytes) -> int:
+    """The time that a heartbeat names; raises Fault."""
+    try:
+        found = text.decode()
+        return in_bounds(parse_us(found), found, HEARTBEAT_HEADER)
+    except (ValueError, OverflowError, AttributeError):
+        raise Fault(
+            "event_time",
+            f"The heartbeat's time is {shown(text)}.",
+            "Send RFC 3339 text with a zone, such as 2013-01-01T05:15:00Z.",
+            field=HEARTBEAT_HEADER,
+        ) from None
+
+
+def traceparent_of(headers: Headers) -> str | None:
+    """The W3C trace context that the producer sent, if it is well formed."""
+    for name, value in headers:
+        if name == "traceparent" and value is not None and _is_traceparent(value):
+            return value.decode()
+    return None
+
+
+def raw_record(record: Record) -> RawRecord:
+    values = {
+        "topic": record.topic,
+        "partition": record.partition,
+        "offset": record.offset,
+        "sha256": sha256(record.value or b"").hexdigest(),
+    }
+    return _made(RawRecord, values, _RAW_FIELDS)
+
+
+_set: Final = object.__setattr__
+
+
+P = TypeVar("P", bound=Payload)
+
+
+def _made(model: type[P], values: dict[str, Any], fields: frozenset[str]) -> P:
+    """A payload of values that were checked here already; `model_construct` would cost four times as much."""
+    payload = model.__new__(model)
+    _set(payload, "__dict__", values)
+    _set(payload, "__pydantic_fields_set__", fields)
+    _set(payload, "__pydantic_extra__", None)
+    _set(payload, "__pydantic_private__", None)
+    return payload
+
+
+def _size(record: Record) -> int:
+    headers = sum(len(name) + len(value or b"") for name, value in record.headers)
+    return len(record.key or b"") + len(record.value or b"") + headers
+
+
+def _base64(data: bytes | None) -> str | None:
+    return None if data is None else b64encode(data).decode()
+
+
+HANDLERS: Final = (
+    Each(StreamDeclared, on_stream_declared),
+    Each(SubjectErased, on_subject_erased),
+    Raw(on_raw_records),
+)
