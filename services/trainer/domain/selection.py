@@ -1,0 +1,90 @@
+"""Choosing among candidates, and a decision threshold, without a look at the evaluation rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from libs.metrics import HIGHER_IS_BETTER, UndefinedMetricError, best_f1_threshold, metric
+from services.trainer.domain.estimators import fit, resolved
+from services.trainer.domain.request import Candidate, TrainingRequest, Trial
+from services.trainer.domain.split import TrainingTable
+
+VALIDATION_SHARE: Final = 0.2
+MAX_FIT_ROWS: Final = 30_000
+MAX_VALIDATION_ROWS: Final = 10_000
+MIN_VALIDATION_ROWS: Final = 50
+DEFAULT_THRESHOLD: Final = 0.5
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The candidate to train on all training rows, the threshold of a binary model, and what was tried."""
+
+    candidate: Candidate
+    threshold: float | None
+    trials: tuple[Trial, ...]
+
+
+def select(
+    request: TrainingRequest, table: TrainingTable, training: NDArray[np.int64], elapsed_seconds: Callable[[], float]
+) -> Selection:
+    """Fit every candidate on older training rows and compare them on the newest fifth, split by time like the outer
+    split and capped in rows for speed. With nothing to choose, or too few rows to, the first candidate is taken.
+
+    A candidate is skipped when half of the time budget is spent, the first one never.
+    """
+    is_binary = request.task == "binary"
+    threshold = request.threshold
+    if threshold is None and is_binary:
+        threshold = DEFAULT_THRESHOLD
+    undecided = len(request.candidates) > 1 or (is_binary and request.threshold is None)
+    fit_rows, validation = _inner_split(table, training)
+    usable = len(fit_rows) >= request.min_training_rows and len(validation) >= MIN_VALIDATION_ROWS
+    if is_binary and usable:
+        usable = all(0.0 < table.label[part].mean() < 1.0 for part in (fit_rows, validation))
+    if not undecided or not usable:
+        return Selection(request.candidates[0], threshold, ())
+    trials: list[Trial] = []
+    best: tuple[float, Candidate, NDArray[np.float64]] | None = None
+    for candidate in request.candidates:
+        value: float | None = None
+        if best is None or elapsed_seconds() < request.time_budget_seconds / 2:
+            fitted = fit(
+                candidate.estimator,
+                request.task,
+                candidate.parameters,
+                table.rows[fit_rows],
+                table.label[fit_rows],
+                request.seed,
+            )
+            score = fitted.predict(table.rows[validation])
+            try:
+                value = metric(request.metric, table.label[validation], score)
+            except UndefinedMetricError:
+                value = None
+            if value is not None:
+                gain = value if HIGHER_IS_BETTER[request.metric] else -value
+                if best is None or gain > best[0]:
+                    best = gain, candidate, score
+        parameters = resolved(candidate.estimator, candidate.parameters, len(fit_rows))
+        trials.append(Trial(estimator=candidate.estimator, parameters=parameters, value=value))
+    if best is None:
+        return Selection(request.candidates[0], threshold, tuple(trials))
+    if is_binary and request.threshold is None:
+        threshold = best_f1_threshold(table.label[validation], best[2])
+    return Selection(best[1], threshold, tuple(trials))
+
+
+def _inner_split(table: TrainingTable, training: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    size = min(MAX_VALIDATION_ROWS, int(VALIDATION_SHARE * len(training)))
+    if not size:
+        return training, training[:0]
+    validation = training[-size:]
+    cut_us = table.event_time_us[validation[0]]
+    older = training[:-size]
+    return older[table.label_time_us[older] < cut_us][-MAX_FIT_ROWS:], validation

@@ -1,0 +1,99 @@
+"""A training job with its inputs and outputs: table and champion in, package and result out."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import pyarrow as pa
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+from libs.clock import Clock, format_us, parse_us
+from libs.keys import signing_key, verification_keys
+from libs.packages.package import Package, read_package, write_package
+from libs.packages.scorer import Scorer
+from services.trainer.domain.request import JobRequest, JobResult, Refused
+from services.trainer.domain.training import train
+from services.trainer.table import read_table
+
+RECORDED_LIBRARIES: Final = (
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "onnx",
+    "skl2onnx",
+    "onnxruntime",
+    "deltalake",
+    "pyarrow",
+)
+
+
+def run(request: JobRequest, clock: Clock, seconds: Callable[[], float]) -> JobResult:
+    """Do one job; a model that cannot come out is an answer (`refused`), anything else raises.
+
+    `seconds` is a monotonic clock that counts the run's wall time.
+    """
+    training = request.training
+    began = seconds()
+    marks: dict[str, float] = {}
+
+    def mark(name: str) -> None:
+        marks[name] = round(seconds() - began - sum(marks.values()), 4)
+
+    pa.set_cpu_count(training.threads)
+    with threadpool_limits(limits=training.threads):
+        try:
+            label_cut_us = parse_us(training.dataset.label_cut)
+            table = read_table(Path(request.table), training.dataset.version, training.features, label_cut_us)
+            mark("read")
+            champion = _champion(request)
+            trained = train(training, table, champion, versions(), lambda: seconds() - began)
+            mark("train")
+        except Refused as refused:
+            return JobResult(
+                outcome="refused", run_id=training.run_id, reason=refused.reason, detail=str(refused), seconds=marks
+            )
+        artifacts, keys = Path(request.artifacts), Path(request.keys)
+        key = signing_key(keys, "trainer")
+        ref = write_package(artifacts, trained.contents, key, signed_at=format_us(clock.now_us()))
+        written = read_package(artifacts, ref.digest, {"trainer": key.verification_key})
+        golden_rows = Scorer(written).check_golden()
+        mark("package")
+    manifest = trained.contents.manifest
+    return JobResult(
+        outcome="completed",
+        run_id=training.run_id,
+        package=ref.digest,
+        package_uri=ref.uri,
+        package_bytes=ref.size_bytes,
+        estimator=trained.estimator,
+        parameters=manifest.parameters,
+        threshold=manifest.threshold,
+        dataset_rows=len(table.label),
+        golden_rows=golden_rows,
+        golden_matched=True,
+        evidence=trained.evidence,
+        seconds=marks,
+    )
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the libraries that shape a model."""
+    return {"python": platform.python_version()} | {
+        name: importlib.metadata.version(name) for name in RECORDED_LIBRARIES
+    }
+
+
+def stopwatch() -> Callable[[], float]:
+    began = time.monotonic()
+    return lambda: time.monotonic() - began
+
+
+def _champion(request: JobRequest) -> Package | None:
+    if request.champion is None:
+        return None
+    return read_package(Path(request.artifacts), request.champion, verification_keys(Path(request.keys)))
