@@ -17,6 +17,7 @@ COMMANDS: Final = {
     "up": ("libs.cli.lifecycle:up", "Start the broker and the seven services, watch them, restart what died."),
     "down": ("libs.cli.lifecycle:down", "Stop a running `evenkeel up`; everything in the data folder stays."),
     "reset": ("libs.cli.lifecycle:reset", "Delete the data folder: topics, databases, models, keys."),
+    "topics": ("libs.cli.topics:topics", "Make the map's topics on a Kafka of yours; `up` does it by itself."),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import os
@@ -10,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +19,14 @@ from typing import Final, Literal, Self
 
 from contracts.topics import SERVICES
 from libs.bus.embedded import EmbeddedKafka, EmbeddedKafkaError
+from libs.bus.topics import create_map_topics
 from libs.cli.tokens import bootstrap_token
-from libs.errors import EvenkeelError
+from libs.errors import EvenkeelError, Retry
 from libs.process import LOOPBACK, ChildProcess, FolderLock, FolderLocked, listening_process, port_is_free
 from libs.settings import SUPERVISOR_VARIABLES
 
 BROKER: Final = "kafka"
+TOPICS_TIMEOUT_SECONDS: Final = 30.0
 READY_TIMEOUT_SECONDS: Final = 120.0
 STOP_SERVICES_SECONDS: Final = 11.0
 STOP_BROKER_SECONDS: Final = 3.5
@@ -130,6 +134,7 @@ class Supervisor:
             self._stopping.clear()
             self._require_free_ports()
             self._start_broker()
+            self._make_topics()
             self._make_token()
             for name in self.commands:
                 self._start_service(name)
@@ -257,6 +262,19 @@ class Supervisor:
                 raise SupervisorError(
                     f"no Kafka answers on {self.broker} ({error}): start it, or unset BROKER"
                 ) from error
+
+    def _make_topics(self) -> None:
+        self._notify("progress", BROKER, "making the topics")
+        deadline = time.monotonic() + TOPICS_TIMEOUT_SECONDS
+        with ThreadPoolExecutor(1) as pool:  # the caller may have an event loop of its own
+            while True:
+                try:
+                    pool.submit(lambda: asyncio.run(create_map_topics(self.broker))).result()
+                    return
+                except Retry as error:
+                    if time.monotonic() > deadline:
+                        raise SupervisorError(f"the topics could not be made on {self.broker}: {error}") from error
+                self._stopping.wait(_LOOK_EVERY_SECONDS)
 
     def _make_token(self) -> None:
         keys = Path(self._environment.get("EVENKEEL_KEYS_DIR", self.data_dir / "keys"))

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 DOCKERFILE = (ROOT / "deploy" / "Dockerfile").read_text()
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-INFRASTRUCTURE = {"kafka", "postgres", "bootstrap", "collector", "jaeger", "prometheus"}
+INFRASTRUCTURE = {"kafka", "postgres", "bootstrap", "topics", "collector", "jaeger", "prometheus"}
 NO_SQL = {"serving"}
 
 
@@ -64,7 +64,7 @@ def test_each_service_is_built_as_itself_and_waits_for_what_it_needs(name: str) 
     service = COMPOSE["services"][name]
     assert service["build"] == {"context": ".", "dockerfile": "deploy/Dockerfile", "args": {"SERVICE": name}}
     assert service["image"] == f"evenkeel-{name}"
-    assert set(service["depends_on"]) == {"kafka", "postgres", "bootstrap"}
+    assert set(service["depends_on"]) == {"kafka", "postgres", "bootstrap", "topics"}
     assert int(service["stop_grace_period"].removesuffix("s")) >= 15
 
 
@@ -206,6 +206,12 @@ def test_bootstrap_makes_the_token_where_services_look_for_it() -> None:
     assert command[3] == _environment("ingest")["EVENKEEL_KEYS_DIR"]
     assert _environment("ingest")["EVENKEEL_TOKENS_FILE"] == f"{command[3]}/tokens.json"
     assert TOKEN_ROLES == ROLES
+
+
+def test_topics_are_made_before_the_services_start() -> None:
+    topics = COMPOSE["services"]["topics"]
+    assert topics["command"] == ["python", "-m", "libs.bus.topics", _environment("ingest")["EVENKEEL_BROKER"]]
+    assert topics["depends_on"] == {"kafka": {"condition": "service_healthy"}}
 
 
 def test_scripts_can_be_executed() -> None:
