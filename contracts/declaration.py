@@ -296,6 +296,7 @@ class MonitoringPolicy(Spec):
     `psi_threshold`: population stability index of one feature against the package's profile.
     `adwin_delta`: false-alarm rate of the change detector on the error stream.
     `decay_tolerance`: how much worse than its evidence the champion's metric may get (in the metric's unit).
+    `cooldown_us`: no drift signal this soon after a signal or after a new champion; decay waits for its own signals only.
     """
 
     windows_us: tuple[DurationUs, ...] = Field(default=(DAY_US, 7 * DAY_US), alias="windows", min_length=1)
@@ -303,7 +304,7 @@ class MonitoringPolicy(Spec):
     min_samples: int = Field(default=500, ge=30)
     adwin_delta: float = Field(default=0.002, gt=0.0, lt=1.0)
     decay_tolerance: float = Field(default=0.02, ge=0.0)
-    cooldown_us: DurationUs = Field(default=3 * DAY_US, alias="cooldown")
+    cooldown_us: DurationUs = Field(default=21 * DAY_US, alias="cooldown")
 
 
 class ModelSpec(Spec):

@@ -14,7 +14,10 @@ class FeatureDrift(Payload):
 
 
 class WindowMeasured(Payload):
-    """A closed window of one model: performance over labels that arrived in it, and its inputs against the profile."""
+    """A closed window of one model: performance over labels that arrived in it, and its inputs against the profile.
+
+    Epoch and version are the champion's at its end; `versions` says whose predictions the labels of it were about.
+    """
 
     model: Identifier
     window_start: Time
@@ -23,7 +26,9 @@ class WindowMeasured(Payload):
     version: Count | None = None
     labelled: Count
     predictions: Count
-    rejected: Count = 0
+    vectors: Count = 0
+    versions: dict[str, Count] = {}
+    """Version → labelled predictions."""
     metrics: dict[str, Finite | None]
     drift: list[FeatureDrift]
 

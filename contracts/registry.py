@@ -44,7 +44,7 @@ class GateDecided(Payload):
     version: Count
     package: Digest
     run_id: str
-    gate: Literal["better_than_champion", "golden_rows", "package_size", "view_version"]
+    gate: Literal["better_than_champion", "golden_rows", "package_size", "view_version", "cooldown"]
     passed: bool
     value: Finite | None = None
     bar: Finite | None = None

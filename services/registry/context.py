@@ -1,0 +1,37 @@
+"""What the registry's handlers see."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from libs.errors import EvenkeelError
+from libs.keys import VerificationKey, verification_keys
+from libs.packages.package import read_package
+from libs.packages.scorer import Scorer
+from libs.service import Context
+from libs.settings import Settings
+from services.registry.settings import RegistrySettings
+from services.registry.store import RegistryStore
+
+
+class RegistryContext(Context):
+    """Everything is in the store; nothing is cached."""
+
+    own: RegistrySettings
+
+    def __init__(self, settings: Settings) -> None:
+        self._artifacts: Path = settings.data_dir / "artifacts"
+        self._keys_folder = settings.keys
+
+    @property
+    def store(self) -> RegistryStore:
+        return RegistryStore(self.tx.connection)
+
+    def package_fault(self, digest: str) -> str | None:
+        """Why a package cannot be used: its bytes, its signature or its golden rows; None if all is well."""
+        keys: dict[str, VerificationKey] = dict(verification_keys(self._keys_folder))
+        try:
+            Scorer(read_package(self._artifacts, digest, keys)).check_golden()
+        except EvenkeelError as error:
+            return f"{type(error).__name__}: {error}"
+        return None

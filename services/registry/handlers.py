@@ -1,0 +1,387 @@
+"""What follows from a run, a receipt, a degraded champion, and from what people command."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from contracts.declaration import Declaration, ModelSpec, StreamSpec
+from contracts.envelope import Event
+from contracts.monitor import PerformanceDegraded
+from contracts.payload import Payload
+from contracts.registry import (
+    ApprovalDecided,
+    ChampionChanged,
+    GateDecided,
+    ModelDeclared,
+    RollbackTarget,
+    StreamDeclared,
+    VersionRegistered,
+)
+from contracts.serving import ActivationFailed, VersionActivated
+from contracts.trainer import RunCompleted
+from libs.errors import NotYet, Refused
+from libs.features import compile_plan
+from libs.ids import derived_id, random_id
+from libs.runtime.failpoints import failpoint
+from libs.service import Cause, Derived, Each, Reply
+from services.registry import domain
+from services.registry.context import RegistryContext
+from services.registry.domain import Candidate, Champion, Gate
+
+Cause_ = Literal["promotion", "approval", "rollback", "command"]
+
+
+def on_run_completed(event: Event[RunCompleted], ctx: RegistryContext) -> Iterable[Payload]:
+    """Register the candidate, decide its gates, and promote it or ask for approval if all of them passed."""
+    run, store = event.data, ctx.store
+    model = store.model(run.model)
+    if model is None:
+        raise NotYet(f"model {run.model} is not declared")
+    store.saw(run.model, event.time_us)
+    policy = ModelSpec.model_validate(model.spec).promotion
+    champion = store.champion(run.model)
+    version, registered = _register(run, event.time_us, ctx)
+    candidate = Candidate(
+        run.package,
+        run.package_bytes,
+        run.view_version,
+        run.comparison,
+        run.champion.digest if run.champion else None,
+        ctx.package_fault(run.package),
+    )
+    gates = domain.decide_gates(candidate, champion, policy, model.view_version, event.time_us)
+    store.put_gates([_gate_row(run, version, gate) for gate in gates])
+    produced: list[Payload] = [*registered, *(_gate_decided(run, version, gate) for gate in gates)]
+    failpoint("promotion.decided")
+    match domain.after_gates(gates, policy):
+        case "refused":
+            store.set_state(run.model, version, "refused")
+        case "awaiting_approval":
+            _ask_for_approval(run, version, champion, ctx)
+        case "promote":
+            produced.append(
+                _promote(run.model, version, champion, "promotion", event.id, event.time_us, ctx, run.run_id)
+            )
+    return produced
+
+
+def on_version_activated(event: Event[VersionActivated], ctx: RegistryContext) -> Iterable[Payload]:
+    """Keep the replica's receipt."""
+    _receipt(event, "active", f"loaded in {event.data.load_seconds:.2f} s", ctx)
+    return ()
+
+
+def on_activation_failed(event: Event[ActivationFailed], ctx: RegistryContext) -> Iterable[Payload]:
+    """Keep the replica's refusal; it goes on answering with what it has."""
+    _receipt(event, event.data.reason, event.data.detail, ctx)
+    return ()
+
+
+def on_performance_degraded(event: Event[PerformanceDegraded], ctx: RegistryContext) -> Iterable[Payload]:
+    """Roll back a champion that is worse in its bake period; once, and only if it still answers."""
+    degraded, store = event.data, ctx.store
+    model, champion = store.model(degraded.model), store.champion(degraded.model)
+    if model is None or champion is None or champion.epoch != degraded.epoch:
+        return ()
+    store.saw(degraded.model, event.time_us)
+    policy = ModelSpec.model_validate(model.spec).promotion
+    if (
+        not domain.is_in_bake(champion, policy, event.time_us)
+        or _rollback_target(degraded.model, champion, ctx) is None
+    ):
+        return ()
+    return (_roll_back(degraded.model, champion, event.id, event.time_us, degraded.detail, "rollback", ctx),)
+
+
+@dataclass(frozen=True, slots=True)
+class Rollback:
+    """A command: take the champion of this epoch out of service."""
+
+    model: str
+    epoch: int | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """A command: the answer to a request for approval."""
+
+    model: str
+    nonce: str
+    package: str
+    approved: bool
+    approver: str
+    comment: str
+
+
+def on_apply(declaration: Declaration, ctx: RegistryContext) -> Reply[dict[str, list[str]]]:
+    """Take a checked declaration; what is as it was is not said again."""
+    store, cause = ctx.store, _command_cause(ctx, None)
+    before = store.streams()
+    streams = before | declaration.streams
+    changed = {name for name, spec in declaration.streams.items() if before.get(name) != spec}
+    for name in changed:
+        store.put_stream(name, streams[name])
+    produced: list[Payload] = [StreamDeclared(name=name, spec=streams[name]) for name in sorted(changed)]
+    known = store.models()
+    specs = {name: ModelSpec.model_validate(row.spec) for name, row in known.items()} | declaration.models
+    declared = []
+    for name, spec in sorted(specs.items()):
+        used, view_version = _plan_of(spec, streams)
+        row = known.get(name)
+        if row is None or ModelSpec.model_validate(row.spec) != spec or _streams_of(row) != used:
+            store.put_model(name, spec, used, view_version)
+            produced.append(ModelDeclared(name=name, spec=spec, streams=used, view_version=view_version))
+            declared.append(name)
+    answer = {"streams": sorted(changed), "models": declared}
+    return Reply(answer, [Derived(payload, cause) for payload in produced])
+
+
+def on_rollback(command: Rollback, ctx: RegistryContext) -> Reply[dict[str, Any]]:
+    """Roll back by hand; if the named epoch no longer answers, nothing changes."""
+    champion = _known_champion(command.model, ctx)
+    if command.epoch is not None and command.epoch != champion.epoch:
+        return Reply(
+            {"changed": False, "epoch": champion.epoch, "version": champion.version, "reason": "the world moved on"}
+        )
+    if _rollback_target(command.model, champion, ctx) is None:
+        raise Refused(
+            409,
+            "Nothing to roll back to",
+            f"Version {champion.version} has no predecessor that may answer.",
+            field="model",
+            fix="Train and promote another version.",
+        )
+    cause = _command_cause(ctx, command.model)
+    changed = _roll_back(command.model, champion, cause.id, cause.time_us, command.reason, "rollback", ctx)
+    return Reply({"changed": True, "epoch": changed.epoch, "version": changed.version}, [Derived(changed, cause)])
+
+
+def on_approval(command: Approval, ctx: RegistryContext) -> Reply[dict[str, Any]]:
+    """Use a request for approval, once, for the very package and epoch that it was asked for."""
+    store = ctx.store
+    asked = store.approval(command.nonce)
+    if asked is None or asked.model != command.model:
+        raise Refused(
+            404, "No such request", "There is no request with this nonce.", field="nonce", fix="List the open ones."
+        )
+    if asked.package != command.package:
+        raise Refused(
+            409,
+            "Another package",
+            "The request is about another package.",
+            field="package",
+            fix=f"Send {asked.package}.",
+        )
+    if asked.state != "open" or asked.expires_us < ctx.now_us:
+        state = asked.state if asked.state != "open" else "expired"
+        raise Refused(409, "Request is closed", f"This request is {state}.", field="nonce", fix="Train again.")
+    champion = store.champion(command.model)
+    if (champion.epoch if champion else 0) != asked.epoch:
+        store.close_approval(command.nonce, "overtaken", command.approver, command.comment)
+        return Reply({"promoted": False, "reason": "another version was promoted meanwhile"})
+    store.close_approval(
+        command.nonce, "approved" if command.approved else "rejected", command.approver, command.comment
+    )
+    cause = _command_cause(ctx, command.model)
+    decided = ApprovalDecided(
+        model=command.model,
+        version=asked.version,
+        package=asked.package,
+        epoch=asked.epoch,
+        nonce=command.nonce,
+        approved=command.approved,
+        approver=command.approver,
+        comment=command.comment,
+    )
+    produced: list[Payload] = [decided]
+    if command.approved:
+        produced.append(_promote(command.model, asked.version, champion, "approval", cause.id, cause.time_us, ctx))
+    else:
+        store.set_state(command.model, asked.version, "rejected")
+    return Reply(
+        {"promoted": command.approved, "version": asked.version}, [Derived(payload, cause) for payload in produced]
+    )
+
+
+def _register(run: RunCompleted, event_us: int, ctx: RegistryContext) -> tuple[int, list[Payload]]:
+    """The version's number; a package that is known already keeps the one it has."""
+    known = ctx.store.version_of_package(run.model, run.package)
+    if known is not None:
+        return known.version, []
+    row = {
+        "model": run.model,
+        "package": run.package,
+        "package_uri": run.package_uri,
+        "package_bytes": run.package_bytes,
+        "view_version": run.view_version,
+        "run_id": run.run_id,
+        "dataset_version": run.dataset.version,
+        "estimator": run.estimator,
+        "threshold": run.threshold,
+    }
+    evidence = run.model_dump(
+        mode="json", include={"candidate", "champion", "comparison", "training_rows", "evaluation_rows"}
+    )
+    number = ctx.store.add_version(row | {"state": "registered", "registered_us": event_us, "evidence": evidence})
+    return number, [VersionRegistered(version=number, **row)]
+
+
+def _gate_row(run: RunCompleted, version: int, gate: Gate) -> dict[str, Any]:
+    return {
+        "model": run.model,
+        "version": version,
+        "run_id": run.run_id,
+        "gate": gate.gate,
+        "passed": gate.passed,
+        "value": gate.value,
+        "bar": gate.bar,
+        "detail": gate.detail,
+    }
+
+
+def _gate_decided(run: RunCompleted, version: int, gate: Gate) -> GateDecided:
+    return GateDecided(package=run.package, **_gate_row(run, version, gate))
+
+
+def _ask_for_approval(run: RunCompleted, version: int, champion: Champion | None, ctx: RegistryContext) -> None:
+    ctx.store.set_state(run.model, version, "awaiting_approval")
+    ctx.store.add_approval(
+        {
+            "nonce": derived_id("registry", f"{run.run_id}|{run.package}", "approval", 0),
+            "model": run.model,
+            "version": version,
+            "package": run.package,
+            "epoch": champion.epoch if champion else 0,
+            "expires_us": ctx.now_us + int(ctx.own.approval_hours * 3_600_000_000),
+            "state": "open",
+        }
+    )
+
+
+def _promote(
+    model: str,
+    version: int,
+    champion: Champion | None,
+    cause: Cause_,
+    cause_id: str,
+    event_us: int,
+    ctx: RegistryContext,
+    run_id: str | None = None,
+    reason: str = "",
+    quarantined: int | None = None,
+) -> ChampionChanged:
+    """Make a version the champion by compare-and-set."""
+    store = ctx.store
+    row = store.version(model, version)
+    previous = champion.version if champion else None
+    # Behind a rollback there is no further fallback: its predecessor is the version that was just taken out.
+    fallback = store.version(model, previous) if previous and cause != "rollback" else None
+    epoch = store.replace_champion(
+        model,
+        champion.epoch if champion else 0,
+        {
+            "version": version,
+            "package": row.package,
+            "since_us": event_us,
+            "previous_version": fallback.version if fallback else None,
+            "cause": cause,
+        },
+    )
+    if previous is not None and quarantined is None:
+        store.set_state(model, previous, "retired")
+    store.set_state(model, version, "champion")
+    return ChampionChanged(
+        model=model,
+        epoch=epoch,
+        version=version,
+        package=row.package,
+        package_uri=row.package_uri,
+        view_version=row.view_version,
+        threshold=row.threshold,
+        cause=cause,
+        cause_id=cause_id,
+        run_id=run_id or row.run_id,
+        previous_version=previous,
+        rollback_target=_target(fallback),
+        quarantined=quarantined,
+        reason=reason,
+    )
+
+
+def _target(row: Any) -> RollbackTarget | None:
+    if row is None:
+        return None
+    return RollbackTarget(
+        version=row.version, package=row.package, package_uri=row.package_uri, threshold=row.threshold
+    )
+
+
+def _rollback_target(model: str, champion: Champion, ctx: RegistryContext) -> Any:
+    """The version to go back to: the champion's predecessor, unless it was itself taken out."""
+    if champion.previous_version is None:
+        return None
+    row = ctx.store.version(model, champion.previous_version)
+    return None if row is None or row.state == "quarantined" else row
+
+
+def _roll_back(
+    model: str, champion: Champion, cause_id: str, event_us: int, reason: str, cause: Cause_, ctx: RegistryContext
+) -> ChampionChanged:
+    target = _rollback_target(model, champion, ctx)
+    ctx.store.set_state(model, champion.version, "quarantined")
+    return _promote(
+        model, target.version, champion, cause, cause_id, event_us, ctx, reason=reason, quarantined=champion.version
+    )
+
+
+def _receipt(
+    event: Event[VersionActivated] | Event[ActivationFailed], state: str, detail: str, ctx: RegistryContext
+) -> None:
+    receipt = event.data
+    ctx.store.saw(receipt.model, event.time_us)
+    ctx.store.put_receipt(
+        {
+            "model": receipt.model,
+            "epoch": receipt.epoch,
+            "replica": receipt.replica,
+            "state": state,
+            "detail": detail,
+            "recorded_us": ctx.now_us,
+        }
+    )
+
+
+def _known_champion(model: str, ctx: RegistryContext) -> Champion:
+    champion = ctx.store.champion(model)
+    if champion is None:
+        known = ", ".join(ctx.store.models()) or "none"
+        raise Refused(404, "No champion", f"{model} has no champion.", field="model", fix=f"Declared models: {known}.")
+    return champion
+
+
+def _command_cause(ctx: RegistryContext, model: str | None) -> Cause:
+    """A command's event time is the latest folded for its model, so that a click today does not age a replayed year."""
+    row = ctx.store.model(model) if model else None
+    command_id = random_id()
+    return Cause(command_id, row.event_us if row is not None and row.event_us else ctx.now_us, command_id)
+
+
+def _plan_of(spec: ModelSpec, streams: Mapping[str, StreamSpec]) -> tuple[dict[str, StreamSpec], str]:
+    plan = compile_plan(spec, streams)
+    names = {spec.stream} | {source.removesuffix("#label") for source in plan.sources}
+    return {name: streams[name] for name in sorted(names)}, plan.view_version
+
+
+def _streams_of(row: Any) -> dict[str, StreamSpec]:
+    return {name: StreamSpec.model_validate(spec) for name, spec in row.streams.items()}
+
+
+HANDLERS = (
+    Each(RunCompleted, on_run_completed),
+    Each(VersionActivated, on_version_activated),
+    Each(ActivationFailed, on_activation_failed),
+    Each(PerformanceDegraded, on_performance_degraded),
+)

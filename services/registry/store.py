@@ -1,0 +1,216 @@
+"""Tables and named queries of the registry."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import sqlalchemy as sa
+from alembic.operations import Operations
+
+from contracts.declaration import ModelSpec, StreamSpec
+from libs.errors import Fenced
+from libs.store.sql import Migration, upsert
+from services.registry.domain import Champion
+
+tables: Final = sa.MetaData()
+
+streams = sa.Table(
+    "streams", tables, sa.Column("name", sa.Text, primary_key=True), sa.Column("spec", sa.JSON, nullable=False)
+)
+models = sa.Table(
+    "models",
+    tables,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("spec", sa.JSON, nullable=False),
+    sa.Column("streams", sa.JSON, nullable=False),
+    sa.Column("view_version", sa.Text, nullable=False),
+    sa.Column("event_us", sa.BigInteger),
+)
+versions = sa.Table(
+    "versions",
+    tables,
+    sa.Column("model", sa.Text, primary_key=True),
+    sa.Column("version", sa.Integer, primary_key=True),
+    sa.Column("package", sa.Text, nullable=False),
+    sa.Column("package_uri", sa.Text, nullable=False),
+    sa.Column("package_bytes", sa.BigInteger, nullable=False),
+    sa.Column("view_version", sa.Text, nullable=False),
+    sa.Column("run_id", sa.Text, nullable=False),
+    sa.Column("dataset_version", sa.BigInteger, nullable=False),
+    sa.Column("estimator", sa.Text, nullable=False),
+    sa.Column("threshold", sa.Float),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("registered_us", sa.BigInteger, nullable=False),
+    sa.Column("evidence", sa.JSON, nullable=False),
+    sa.UniqueConstraint("model", "package"),
+)
+gates = sa.Table(
+    "gates",
+    tables,
+    sa.Column("model", sa.Text, primary_key=True),
+    sa.Column("version", sa.Integer, primary_key=True),
+    sa.Column("run_id", sa.Text, primary_key=True),
+    sa.Column("gate", sa.Text, primary_key=True),
+    sa.Column("passed", sa.Boolean, nullable=False),
+    sa.Column("value", sa.Float),
+    sa.Column("bar", sa.Float),
+    sa.Column("detail", sa.Text, nullable=False),
+)
+champions = sa.Table(
+    "champions",
+    tables,
+    sa.Column("model", sa.Text, primary_key=True),
+    sa.Column("epoch", sa.Integer, primary_key=True),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("package", sa.Text, nullable=False),
+    sa.Column("since_us", sa.BigInteger, nullable=False),
+    sa.Column("previous_version", sa.Integer),
+    sa.Column("cause", sa.Text, nullable=False),
+    sa.Column("active", sa.Boolean, nullable=False),
+)
+sa.Index(
+    "one_champion",
+    champions.c.model,
+    unique=True,
+    sqlite_where=champions.c.active.is_(True),
+    postgresql_where=champions.c.active.is_(True),
+)
+approvals = sa.Table(
+    "approvals",
+    tables,
+    sa.Column("nonce", sa.Text, primary_key=True),
+    sa.Column("model", sa.Text, nullable=False),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("package", sa.Text, nullable=False),
+    sa.Column("epoch", sa.Integer, nullable=False),
+    sa.Column("expires_us", sa.BigInteger, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("approver", sa.Text),
+    sa.Column("comment", sa.Text),
+)
+receipts = sa.Table(
+    "receipts",
+    tables,
+    sa.Column("model", sa.Text, primary_key=True),
+    sa.Column("epoch", sa.Integer, primary_key=True),
+    sa.Column("replica", sa.Text, primary_key=True),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("detail", sa.Text, nullable=False),
+    sa.Column("recorded_us", sa.BigInteger, nullable=False),
+)
+
+
+def create_tables(op: Operations) -> None:
+    tables.create_all(op.get_bind())
+
+
+MIGRATIONS: Final[tuple[Migration, ...]] = (create_tables,)
+
+
+class RegistryStore:
+    """The named queries, on the connection of the transaction at hand."""
+
+    def __init__(self, connection: sa.Connection) -> None:
+        self._connection = connection
+
+    def streams(self) -> dict[str, StreamSpec]:
+        return {r.name: StreamSpec.model_validate(r.spec) for r in self._connection.execute(sa.select(streams))}
+
+    def put_stream(self, name: str, spec: StreamSpec) -> None:
+        upsert(
+            self._connection, streams, ("name",), [{"name": name, "spec": spec.model_dump(mode="json", by_alias=True)}]
+        )
+
+    def model(self, name: str) -> Any:
+        return self._connection.execute(sa.select(models).where(models.c.name == name)).first()
+
+    def models(self) -> dict[str, Any]:
+        return {r.name: r for r in self._connection.execute(sa.select(models).order_by(models.c.name))}
+
+    def put_model(self, name: str, spec: ModelSpec, used: dict[str, StreamSpec], view_version: str) -> None:
+        found = self.model(name)
+        row = {
+            "name": name,
+            "spec": spec.model_dump(mode="json", by_alias=True),
+            "streams": {n: s.model_dump(mode="json", by_alias=True) for n, s in used.items()},
+            "view_version": view_version,
+            "event_us": found.event_us if found else None,
+        }
+        upsert(self._connection, models, ("name",), [row])
+
+    def saw(self, model: str, event_us: int) -> None:
+        """The latest event time folded for a model, which is the event time of commands about it."""
+        later = sa.or_(models.c.event_us.is_(None), models.c.event_us < event_us)
+        self._connection.execute(models.update().where(models.c.name == model, later).values(event_us=event_us))
+
+    def version(self, model: str, version: int) -> Any:
+        where = (versions.c.model == model, versions.c.version == version)
+        return self._connection.execute(sa.select(versions).where(*where)).first()
+
+    def version_of_package(self, model: str, package: str) -> Any:
+        where = (versions.c.model == model, versions.c.package == package)
+        return self._connection.execute(sa.select(versions).where(*where)).first()
+
+    def add_version(self, row: dict[str, Any]) -> int:
+        latest = sa.select(sa.func.max(versions.c.version)).where(versions.c.model == row["model"])
+        number = (self._connection.execute(latest).scalar() or 0) + 1
+        self._connection.execute(versions.insert(), row | {"version": number})
+        return number
+
+    def set_state(self, model: str, version: int, state: str) -> None:
+        where = (versions.c.model == model, versions.c.version == version)
+        self._connection.execute(versions.update().where(*where).values(state=state))
+
+    def versions(self, model: str) -> Sequence[Any]:
+        return self._connection.execute(
+            sa.select(versions).where(versions.c.model == model).order_by(versions.c.version)
+        ).all()
+
+    def put_gates(self, rows: list[dict[str, Any]]) -> None:
+        upsert(self._connection, gates, ("model", "version", "run_id", "gate"), rows)
+
+    def gates(self, model: str) -> Sequence[Any]:
+        return self._connection.execute(sa.select(gates).where(gates.c.model == model)).all()
+
+    def champion(self, model: str) -> Champion | None:
+        row = self._connection.execute(
+            sa.select(champions).where(champions.c.model == model, champions.c.active.is_(True))
+        ).first()
+        return (
+            None if row is None else Champion(row.epoch, row.version, row.package, row.since_us, row.previous_version)
+        )
+
+    def champions(self, model: str) -> Sequence[Any]:
+        return self._connection.execute(
+            sa.select(champions).where(champions.c.model == model).order_by(champions.c.epoch)
+        ).all()
+
+    def replace_champion(self, model: str, expected_epoch: int, row: dict[str, Any]) -> int:
+        """Compare-and-set: the new epoch, if the champion's is still the expected one (0: none); raises Fenced."""
+        if expected_epoch:
+            where = (champions.c.model == model, champions.c.epoch == expected_epoch, champions.c.active.is_(True))
+            if self._connection.execute(champions.update().where(*where).values(active=False)).rowcount != 1:
+                raise Fenced(f"the champion of {model} is no longer that of epoch {expected_epoch}")
+        epoch = expected_epoch + 1
+        self._connection.execute(champions.insert(), row | {"model": model, "epoch": epoch, "active": True})
+        return epoch
+
+    def add_approval(self, row: dict[str, Any]) -> None:
+        self._connection.execute(approvals.insert(), row)
+
+    def approval(self, nonce: str) -> Any:
+        return self._connection.execute(sa.select(approvals).where(approvals.c.nonce == nonce)).first()
+
+    def approvals(self, model: str) -> Sequence[Any]:
+        return self._connection.execute(sa.select(approvals).where(approvals.c.model == model)).all()
+
+    def close_approval(self, nonce: str, state: str, approver: str, comment: str) -> None:
+        changed = {"state": state, "approver": approver, "comment": comment}
+        self._connection.execute(approvals.update().where(approvals.c.nonce == nonce).values(changed))
+
+    def put_receipt(self, row: dict[str, Any]) -> None:
+        upsert(self._connection, receipts, ("model", "epoch", "replica"), [row])
+
+    def receipts(self, model: str) -> Sequence[Any]:
+        return self._connection.execute(sa.select(receipts).where(receipts.c.model == model)).all()
