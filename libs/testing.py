@@ -73,7 +73,7 @@ class Producer:
         """On every partition: nothing earlier than `time` will come."""
         for partition in await self._producer.partitions_for(topic):
             await self._producer.send_and_wait(
-                topic, None, partition=partition, headers=[(HEARTBEAT_HEADER, time.encode())]
+                topic, None, key=b"heartbeat", partition=partition, headers=[(HEARTBEAT_HEADER, time.encode())]
             )
 
 

@@ -46,7 +46,8 @@ def fault_of(value: bytes | dict[str, Any] | None, headers: Any = (), contract: 
     with pytest.raises(Fault) as caught:
         contract.check(orjson.dumps(value) if isinstance(value, dict) else value, headers)
     fault = caught.value
-    assert fault.reason.endswith((".", "?")) and fault.fix.endswith("."), "a sentence each"
+    assert fault.reason.endswith((".", "?"))
+    assert fault.fix.endswith(".")
     return fault
 
 
