@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -19,6 +20,7 @@ from libs.errors import EvenkeelError
 
 LOOPBACK = "127.0.0.1"
 _PR_SET_PDEATHSIG = 1  # prctl(2)
+_LOWEST_PORT, _EPHEMERAL_PORTS = 10_240, 32_768
 
 
 class FolderLocked(EvenkeelError):
@@ -184,17 +186,18 @@ def _die_with_owner() -> Callable[[], None] | None:
 
 
 def free_port() -> int:
-    """A TCP port on the loopback address that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        return int(probe.getsockname()[1])
+    """A TCP port on the loopback address that nobody uses at this moment."""
+    return free_port_base(1) + 1
 
 
 def free_port_base(count: int = 7) -> int:
-    """A port after which nobody listens on the next `count` ones, as `EVENKEEL_PORT_BASE` needs."""
+    """A port after which nobody uses the next `count` ones, as `EVENKEEL_PORT_BASE` needs.
+
+    They lie below the ports that systems give to outgoing connections, so that none of those takes one meanwhile.
+    """
     while True:
-        base = free_port()
-        if base + count < 65536 and all(port_is_free(base + offset) for offset in range(1, count + 1)):
+        base = _LOWEST_PORT + secrets.randbelow(_EPHEMERAL_PORTS - _LOWEST_PORT - count)
+        if all(port_is_free(base + offset) for offset in range(1, count + 1)):
             return base
 
 

@@ -153,8 +153,8 @@ def _detach(data_dir: Path, port_base: int, broker_port: int, broker: str | None
                 process.terminate()
                 raise SupervisorError(f"not ready after {_DETACHED_START_SECONDS:.0f} s, see {log}") from None
             continue
-        text = log.read_text(encoding="utf-8", errors="replace").strip()
-        raise SupervisorError(f"it did not start: {text.splitlines()[-1] if text else 'no output'} (see {log})")
+        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["no output"]
+        raise SupervisorError(f"it did not start: {lines[-1].removeprefix('error: ')} (see {log})")
     urls = state.get("urls")
     out.result(
         f"running in the background (process {process.pid}); its messages go to {log}",
