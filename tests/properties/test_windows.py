@@ -137,22 +137,20 @@ def bits(vector: Sequence[float]) -> list[bytes | None]:
 
 
 values = st.none() | st.floats(-1e6, 1e6) | st.integers(-500, 500)
-origins = st.sampled_from(["JFK", "EWR", "3|J", None])
-carriers = st.sampled_from(["B6", "K|B6"])
-steps = st.one_of(
-    st.integers(0, 3 * SECOND_US),
-    st.integers(0, 3 * MINUTE_US),
-    st.sampled_from([0, SECOND_US, MINUTE_US, 59 * MINUTE_US, 60 * MINUTE_US]),
-)
-lates = st.one_of(st.just(0), st.just(0), st.integers(0, 10 * MINUTE_US))
+origins = st.sampled_from(["JFK", "JFK", "JFK", "3|J", None])
+carriers = st.sampled_from(["B6", "B6", "K|B6"])
+paces = st.sampled_from([2 * SECOND_US, 40 * SECOND_US, 3 * MINUTE_US, 25 * MINUTE_US])
 
 
 @st.composite
 def histories(draw: st.DrawFn) -> list[Record]:
     now_us, records = 1_357_020_000 * SECOND_US, []
-    for number in range(draw(st.integers(1, 30))):
-        now_us += draw(steps)
-        stream = draw(st.sampled_from(["flights", "flights#label", "flights#label", "weather"]))
+    pace_us = draw(paces)
+    steps = st.integers(0, pace_us) | st.sampled_from([0, MINUTE_US, 59 * MINUTE_US, 60 * MINUTE_US])
+    lates = st.sampled_from([0, 0, pace_us // 2, pace_us, 2 * pace_us]) | st.integers(0, 4 * pace_us)
+    for number in range(draw(st.integers(1, 10) | st.integers(20, 40))):
+        now_us += draw(steps) if number % 3 == 0 else draw(st.sampled_from([0, pace_us // 4, pace_us]))
+        stream = draw(st.sampled_from(["flights", "flights#label", "flights#label", "flights#label", "weather"]))
         place = draw(origins)
         fields: dict[str, object]
         if stream == "weather":

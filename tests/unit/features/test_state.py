@@ -91,10 +91,10 @@ def test_an_event_does_not_see_itself_and_a_later_one_does() -> None:
 
 def test_a_late_record_still_counts_and_does_not_become_the_last() -> None:
     state = _state(_delay("count", "mean", "last"))
-    for minutes, delay in [(10, 10.0), (30, 30.0), (10.5, 50.0), (5, 70.0)]:
+    expected = [(10, 10.0, [1, 10, 10]), (30, 30.0, [2, 20, 30]), (10.5, 50.0, [3, 30, 30]), (5, 70.0, [4, 40, 30])]
+    for minutes, delay, vector in expected:
         _arrive(state, minutes, delay)
-        state.vector({"origin": "JFK"}, _at(30))
-    assert state.vector({"origin": "JFK"}, _at(30)) == [4.0, 40.0, 30.0]
+        assert state.vector({"origin": "JFK"}, _at(30)) == vector
     _arrive(state, -31, 1e6)
     assert state.vector({"origin": "JFK"}, _at(30))[0] == 4.0
 
