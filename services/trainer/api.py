@@ -1,0 +1,63 @@
+"""HTTP of the trainer: decisions and runs to look at, a run to ask for, the loop to pause."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import APIRouter
+
+from contracts.envelope import format_us
+from libs.errors import Refused
+from libs.http import role, router
+from libs.runtime.runtime import Runtime
+from services.trainer.handlers import on_pause, on_train
+from services.trainer.store import TrainerStore
+
+
+def routers(runtime: Runtime[Any]) -> Sequence[APIRouter]:
+    routes = router()
+
+    @routes.get("/v1/models/{model}/runs", **role("scientist"))
+    async def list_runs(model: str) -> dict[str, Any]:
+        jobs = await runtime.query(lambda c: _runs(TrainerStore(c), model))
+        return {"model": model, "runs": jobs}
+
+    @routes.get("/v1/models/{model}/datasets", **role("scientist"))
+    async def list_datasets(model: str) -> dict[str, Any]:
+        cuts = await runtime.query(lambda c: TrainerStore(c).cuts(model))
+        shown = [{"version": c.version, "rows": c.rows, "label_cut": format_us(c.cut_us), "uri": c.uri} for c in cuts]
+        return {"model": model, "datasets": shown}
+
+    @routes.post("/v1/models/{model}/train", **role("scientist"))
+    async def train(model: str) -> dict[str, Any]:
+        return await runtime.command(lambda ctx: on_train(model, ctx))
+
+    @routes.post("/v1/models/{model}/pause", **role("operator"))
+    async def pause(model: str) -> dict[str, Any]:
+        return await runtime.command(lambda ctx: on_pause(model, True, ctx))
+
+    @routes.post("/v1/models/{model}/resume", **role("operator"))
+    async def resume(model: str) -> dict[str, Any]:
+        return await runtime.command(lambda ctx: on_pause(model, False, ctx))
+
+    return (routes,)
+
+
+def _runs(store: TrainerStore, model: str) -> list[dict[str, Any]]:
+    if store.model(model) is None:
+        known = ", ".join(row.name for row in store.models()) or "none"
+        raise Refused(
+            404, "Unknown model", f"There is no model {model}.", field="model", fix=f"Declared models: {known}."
+        )
+    return [
+        {
+            "run_id": job.run_id,
+            "trigger": job.trigger,
+            "decided": format_us(job.decided_us),
+            "state": job.state,
+            "attempt": job.attempt,
+            "detail": job.detail,
+        }
+        for job in store.jobs(model)
+    ]

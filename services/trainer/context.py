@@ -1,0 +1,41 @@
+"""What the trainer's handlers see."""
+
+from __future__ import annotations
+
+from importlib import metadata
+from pathlib import Path
+
+from libs.service import Context
+from services.trainer.settings import TrainerSettings
+from services.trainer.store import TrainerStore
+
+
+class TrainerContext(Context):
+    """Everything is in the store; nothing is cached."""
+
+    own: TrainerSettings
+
+    @property
+    def store(self) -> TrainerStore:
+        return TrainerStore(self.tx.connection)
+
+    @property
+    def code_commit(self) -> str:
+        """What packages record: the setting, the checkout's commit, or the installed release."""
+        return self.own.code_commit or _checkout_commit() or f"evenkeel-{metadata.version('evenkeel')}"
+
+
+def _checkout_commit() -> str | None:
+    git = Path(__file__).parents[2] / ".git"
+    try:
+        head = (git / "HEAD").read_text().strip()
+        if not head.startswith("ref: "):
+            return head
+        reference = head.removeprefix("ref: ")
+        loose = git / reference
+        if loose.exists():
+            return loose.read_text().strip()
+        packed = (line.split() for line in (git / "packed-refs").read_text().splitlines())
+        return next((parts[0] for parts in packed if parts[1:] == [reference]), None)
+    except OSError:
+        return None

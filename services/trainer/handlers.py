@@ -1,0 +1,366 @@
+"""What follows from new data, drift, decay, a command, and a finished job."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from contracts.declaration import ModelSpec, StreamSpec
+from contracts.envelope import Event
+from contracts.feature import DatasetCommitted
+from contracts.monitor import DriftDetected, PerformanceDegraded
+from contracts.payload import Payload
+from contracts.registry import ChampionChanged, GateDecided, ModelDeclared, StreamDeclared
+from contracts.trainer import (
+    Comparison,
+    DatasetVersion,
+    RetrainDecided,
+    RunCompleted,
+    RunFailed,
+    RunStarted,
+    Scores,
+)
+from libs.clock import SECOND_US, format_us, parse_us
+from libs.errors import NotYet, Refused
+from libs.features import compile_plan
+from libs.ids import derived_id, random_id
+from libs.runtime.failpoints import failpoint
+from libs.service import Cause, Derived, Each, Reply
+from services.trainer.context import TrainerContext
+from services.trainer.domain import decision
+from services.trainer.domain.decision import Answer, Asked, Cut
+from services.trainer.domain.request import Candidate, DatasetClaim, Evidence, JobRequest, JobResult, TrainingRequest
+
+LEASE_US = 30 * SECOND_US
+
+
+def on_stream_declared(event: Event[StreamDeclared], ctx: TrainerContext) -> Iterable[Payload]:
+    """A model's declaration carries the streams it needs; nothing is kept here."""
+    return ()
+
+
+def on_model_declared(event: Event[ModelDeclared], ctx: TrainerContext) -> Iterable[Payload]:
+    """Take the declaration, by its offset."""
+    declared = event.data
+    ctx.store.put_model(
+        {
+            "name": declared.name,
+            "declaration": event.offset,
+            "spec": declared.spec.model_dump(mode="json", by_alias=True),
+            "streams": {name: s.model_dump(mode="json", by_alias=True) for name, s in declared.streams.items()},
+            "view_version": declared.view_version,
+        }
+    )
+    return ()
+
+
+def on_dataset_committed(event: Event[DatasetCommitted], ctx: TrainerContext) -> Iterable[Payload]:
+    """Keep the cut; it may be the first sufficient data, or the schedule may be due."""
+    committed = event.data
+    cut = Cut(
+        committed.uri,
+        committed.version,
+        committed.view_version,
+        committed.rows,
+        parse_us(committed.label_cut),
+        parse_us(committed.last_event_time) - parse_us(committed.first_event_time),
+        committed.offsets,
+    )
+    spec = _spec(committed.model, ctx)
+    ctx.store.put_cut(committed.model, cut)
+    ctx.store.saw(committed.model, event.time_us)
+    history = ctx.store.history(committed.model)
+    if not history.accepted_us and not history.champion_epoch and decision.is_enough(cut, spec):
+        return _decide(Asked("first_data", max(event.time_us, cut.cut_us)), committed.model, event, ctx)
+    if decision.is_due(cut.cut_us, spec, history):
+        return _decide(Asked("schedule", max(event.time_us, cut.cut_us)), committed.model, event, ctx)
+    return ()
+
+
+def on_drift_detected(event: Event[DriftDetected], ctx: TrainerContext) -> Iterable[Payload]:
+    """Inputs have moved."""
+    return _signal("drift", event.data.model, event.data.epoch, event, ctx)
+
+
+def on_performance_degraded(event: Event[PerformanceDegraded], ctx: TrainerContext) -> Iterable[Payload]:
+    """The champion has become worse than its evidence."""
+    return _signal("decay", event.data.model, event.data.epoch, event, ctx)
+
+
+def on_gate_decided(event: Event[GateDecided], ctx: TrainerContext) -> Iterable[Payload]:
+    """A verdict on a run of ours; kept with the job for those who ask."""
+    ctx.store.saw(event.data.model, event.time_us)
+    return ()
+
+
+def on_champion_changed(event: Event[ChampionChanged], ctx: TrainerContext) -> Iterable[Payload]:
+    """The next candidate is compared with this one."""
+    ctx.store.put_champion(event.data.model, event.data.epoch, event.data.package)
+    ctx.store.saw(event.data.model, event.time_us)
+    return ()
+
+
+def on_train(model: str, ctx: TrainerContext) -> Reply[dict[str, Any]]:
+    """A person asks for a run."""
+    row = _known(model, ctx)
+    command_id = random_id()
+    cause = Cause(command_id, row.event_us or ctx.now_us, command_id)
+    (decided,) = _decide(Asked("command", cause.time_us), model, cause, ctx)
+    answer = {"retrain": decided.retrain, "reason": decided.reason, "detail": decided.detail, "run_id": decided.run_id}
+    return Reply(answer, [Derived(decided, cause)])
+
+
+def on_pause(model: str, paused: bool, ctx: TrainerContext) -> Reply[dict[str, Any]]:
+    """Stop or resume the loop of one model; commands still train."""
+    _known(model, ctx)
+    ctx.store.set_paused(model, paused)
+    return Reply({"model": model, "paused": paused})
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A job that this instance has taken."""
+
+    run_id: str
+    attempt: int
+    request: JobRequest
+
+
+def on_job_wanted(owner: str, ctx: TrainerContext) -> Reply[Started | None]:
+    """Take the next job, if there is one, under a new attempt; an old attempt's finish will affect nothing."""
+    job = ctx.store.next_job(owner, ctx.now_us)
+    if job is None:
+        return Reply(None)
+    cause = _job_cause(job, "started", job.attempt + 1)
+    if job.attempt >= ctx.own.max_attempts:
+        ctx.store.take_job(job.run_id, job.attempt, owner, ctx.now_us)
+        ctx.store.close_job(job.run_id, job.attempt + 1, "failed", "its process died too often")
+        failed = RunFailed(
+            model=job.model,
+            run_id=job.run_id,
+            attempt=job.attempt,
+            reason="crashed",
+            detail=f"its process died {job.attempt} times: see the trainer's log",
+        )
+        return Reply(None, [Derived(failed, cause)])
+    if not ctx.store.take_job(job.run_id, job.attempt, owner, ctx.now_us + LEASE_US):
+        return Reply(None)
+    request = JobRequest.model_validate(job.request)
+    claim = request.training.dataset
+    started = RunStarted(
+        model=job.model,
+        run_id=job.run_id,
+        attempt=job.attempt + 1,
+        dataset=DatasetVersion(
+            uri=claim.uri, version=claim.version, rows=0, label_cut=claim.label_cut, offsets=claim.offsets
+        ),
+        champion=request.champion,
+    )
+    failpoint("job.started")
+    return Reply(Started(job.run_id, job.attempt + 1, request), [Derived(started, cause)])
+
+
+def on_job_alive(run_id: str, attempt: int, ctx: TrainerContext) -> Reply[bool]:
+    """Extend the job's lease; False: it is somebody else's now."""
+    return Reply(ctx.store.keep_job(run_id, attempt, ctx.now_us + LEASE_US))
+
+
+def on_job_finished(
+    started: Started, result: JobResult | None, fault: str, seconds: float, ctx: TrainerContext
+) -> Reply[None]:
+    """A job's process has ended: with a package, with a refusal, or without an answer (it is tried again then)."""
+    job = ctx.store.job(started.run_id)
+    if result is None:
+        if "time limit" not in fault:
+            ctx.store.keep_job(started.run_id, started.attempt, 0)
+            return Reply(None)
+        outcome, reason = "failed", "timeout"
+    else:
+        outcome, reason = ("completed", "") if result.outcome == "completed" else ("refused", result.reason or "error")
+    detail = fault if result is None else result.detail
+    if not ctx.store.close_job(started.run_id, started.attempt, outcome, detail):
+        return Reply(None)
+    cause = _job_cause(job, "finished", started.attempt)
+    if result is not None and outcome == "completed":
+        return Reply(None, [Derived(_completed(job, started.request, result, seconds), cause)])
+    failed = RunFailed.model_validate(
+        {"model": job.model, "run_id": job.run_id, "attempt": started.attempt, "reason": reason, "detail": detail}
+    )
+    failpoint("job.finished")
+    return Reply(None, [Derived(failed, cause)])
+
+
+def _signal(
+    trigger: Any, model: str, epoch: int, event: Event[DriftDetected] | Event[PerformanceDegraded], ctx: TrainerContext
+) -> Iterable[Payload]:
+    spec = _spec(model, ctx)
+    ctx.store.saw(model, event.time_us)
+    if trigger not in spec.retraining.triggers:
+        return ()
+    return _decide(Asked(trigger, event.time_us, epoch), model, event, ctx)
+
+
+def _decide(asked: Asked, model: str, cause: Event[Any] | Cause, ctx: TrainerContext) -> tuple[RetrainDecided]:
+    row, spec = ctx.store.model(model), _spec(model, ctx)
+    answer = decision.decide(asked, spec, row.view_version, ctx.store.cuts(model), ctx.store.history(model))
+    run_id = derived_id("trainer", cause.id, "run", 0) if answer.retrain else None
+    if run_id is not None and answer.cut is not None:
+        request = _request(row, spec, answer, run_id, asked.time_us, ctx)
+        ctx.store.add_job(
+            {
+                "run_id": run_id,
+                "model": model,
+                "trigger": asked.trigger,
+                "decided_us": asked.time_us,
+                "request": request.model_dump(mode="json"),
+                "correlation_id": cause.correlation_id,
+                "traceparent": cause.traceparent,
+            }
+        )
+    return (
+        RetrainDecided(
+            model=model,
+            retrain=answer.retrain,
+            trigger=asked.trigger,
+            reason=answer.reason,
+            detail=answer.detail,
+            cause_id=cause.id,
+            as_of=format_us(asked.time_us),
+            dataset=_dataset(answer.cut) if answer.retrain else None,
+            run_id=run_id,
+        ),
+    )
+
+
+def _request(row: Any, spec: ModelSpec, answer: Answer, run_id: str, time_us: int, ctx: TrainerContext) -> JobRequest:
+    """Everything a job needs, fixed at the decision, so that another attempt does the same again."""
+    assert answer.cut is not None
+    streams = {name: StreamSpec.model_validate(stream) for name, stream in row.streams.items()}
+    label = streams[spec.stream].label
+    plan, cut, policy = compile_plan(spec, streams), answer.cut, spec.retraining
+    data_dir = ctx.settings.data_dir.resolve()
+    training = TrainingRequest(
+        model=row.name,
+        task=spec.task,
+        run_id=run_id,
+        stream=spec.stream,
+        label=spec.label,
+        declaration=row.declaration,
+        view_version=row.view_version,
+        features=plan.names,
+        candidates=tuple(Candidate(estimator=name) for name in spec.candidate_names),
+        metric=spec.metric_name,
+        confidence=spec.promotion.confidence,
+        as_of=format_us(time_us),
+        label_horizon_us=label.horizon_us if label else 0,
+        holdout_us=policy.holdout_us,
+        max_span_us=policy.max_span_us,
+        max_rows=policy.max_rows,
+        seed=zlib.crc32(run_id.encode()),
+        threads=ctx.own.threads,
+        time_budget_seconds=ctx.own.time_budget_seconds,
+        dataset=DatasetClaim(uri=cut.uri, version=cut.version, label_cut=format_us(cut.cut_us), offsets=cut.offsets),
+        code_commit=ctx.code_commit,
+    )
+    return JobRequest(
+        training=training,
+        table=str(data_dir / cut.uri),
+        artifacts=str(data_dir / "artifacts"),
+        keys=str(ctx.settings.keys.resolve()),
+        champion=row.champion_package,
+    )
+
+
+def _completed(job: Any, request: JobRequest, result: JobResult, seconds: float) -> RunCompleted:
+    evidence: Evidence = result.evidence  # type: ignore[assignment]
+    training = request.training
+    dataset = training.dataset
+    return RunCompleted(
+        model=job.model,
+        run_id=job.run_id,
+        trigger=job.trigger,
+        package=result.package or "",
+        package_uri=result.package_uri or "",
+        package_bytes=result.package_bytes or 0,
+        view_version=training.view_version,
+        declaration=training.declaration,
+        estimator=result.estimator or "",
+        parameters=result.parameters,
+        threshold=result.threshold,
+        dataset=DatasetVersion(
+            uri=dataset.uri,
+            version=dataset.version,
+            rows=result.dataset_rows,
+            label_cut=dataset.label_cut,
+            offsets=dataset.offsets,
+        ),
+        training_rows=evidence.training_rows,
+        evaluation_rows=evidence.evaluation_rows,
+        candidate=Scores(digest=result.package, metrics=evidence.candidate.metrics),
+        champion=None if evidence.champion is None else Scores(**evidence.champion.model_dump()),
+        comparison=None if evidence.comparison is None else _comparison(evidence),
+        golden_rows=result.golden_rows,
+        golden_matched=result.golden_matched,
+        code_commit=training.code_commit,
+        seed=training.seed,
+        duration_seconds=seconds,
+    )
+
+
+def _comparison(evidence: Evidence) -> Comparison:
+    """The package's comparison, turned so that positive is better."""
+    compared = evidence.comparison
+    assert compared is not None
+    sign = 1.0 if evidence.higher_is_better else -1.0
+    return Comparison(
+        metric=compared.metric,
+        n=compared.n,
+        candidate=compared.candidate,
+        champion=compared.champion,
+        difference=sign * compared.difference,
+        lower=compared.lower if evidence.higher_is_better else -compared.upper,
+        confidence=compared.confidence,
+    )
+
+
+def _dataset(cut: Cut | None) -> DatasetVersion | None:
+    if cut is None:
+        return None
+    return DatasetVersion(
+        uri=cut.uri, version=cut.version, rows=cut.rows, label_cut=format_us(cut.cut_us), offsets=cut.offsets
+    )
+
+
+def _job_cause(job: Any, what: str, attempt: int) -> Cause:
+    cause_id = derived_id("trainer", job.run_id, what, attempt)
+    return Cause(cause_id, job.decided_us, job.correlation_id, job.traceparent)
+
+
+def _spec(model: str, ctx: TrainerContext) -> ModelSpec:
+    row = ctx.store.model(model)
+    if row is None:
+        raise NotYet(f"model {model} is not declared")
+    return ModelSpec.model_validate(row.spec)
+
+
+def _known(model: str, ctx: TrainerContext) -> Any:
+    row = ctx.store.model(model)
+    if row is None:
+        known = ", ".join(r.name for r in ctx.store.models()) or "none"
+        raise Refused(
+            404, "Unknown model", f"There is no model {model}.", field="model", fix=f"Declared models: {known}."
+        )
+    return row
+
+
+HANDLERS = (
+    Each(StreamDeclared, on_stream_declared),
+    Each(ModelDeclared, on_model_declared),
+    Each(DatasetCommitted, on_dataset_committed),
+    Each(DriftDetected, on_drift_detected),
+    Each(PerformanceDegraded, on_performance_degraded),
+    Each(GateDecided, on_gate_decided),
+    Each(ChampionChanged, on_champion_changed),
+)

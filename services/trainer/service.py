@@ -1,0 +1,22 @@
+"""The declaration of the trainer service."""
+
+from __future__ import annotations
+
+from libs.service import Service
+from libs.store.sql import SqlStore
+from services.trainer import api
+from services.trainer.context import TrainerContext
+from services.trainer.handlers import HANDLERS
+from services.trainer.jobs import run_jobs
+from services.trainer.settings import TrainerSettings
+from services.trainer.store import MIGRATIONS, tables
+
+service: Service[TrainerContext] = Service(
+    name="trainer",
+    settings=TrainerSettings,
+    open_store=lambda settings: SqlStore(settings.database("trainer"), "trainer", tables, MIGRATIONS),
+    context=lambda settings, own: TrainerContext(),
+    handlers=HANDLERS,
+    routers=api.routers,
+    background=(run_jobs,),
+)

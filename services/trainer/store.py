@@ -1,0 +1,163 @@
+"""Tables and named queries of the trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import sqlalchemy as sa
+from alembic.operations import Operations
+
+from libs.store.sql import Migration, upsert
+from services.trainer.domain.decision import Cut, History
+
+tables: Final = sa.MetaData()
+
+models = sa.Table(
+    "models",
+    tables,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("declaration", sa.BigInteger, nullable=False),
+    sa.Column("spec", sa.JSON, nullable=False),
+    sa.Column("streams", sa.JSON, nullable=False),
+    sa.Column("view_version", sa.Text, nullable=False),
+    sa.Column("champion_epoch", sa.Integer, nullable=False),
+    sa.Column("champion_package", sa.Text),
+    sa.Column("event_us", sa.BigInteger),
+    sa.Column("paused", sa.Boolean, nullable=False),
+)
+cuts = sa.Table(
+    "cuts",
+    tables,
+    sa.Column("model", sa.Text, primary_key=True),
+    sa.Column("version", sa.BigInteger, primary_key=True),
+    sa.Column("uri", sa.Text, nullable=False),
+    sa.Column("view_version", sa.Text, nullable=False),
+    sa.Column("rows", sa.BigInteger, nullable=False),
+    sa.Column("cut_us", sa.BigInteger, nullable=False),
+    sa.Column("span_us", sa.BigInteger, nullable=False),
+    sa.Column("offsets", sa.JSON, nullable=False),
+)
+jobs = sa.Table(
+    "jobs",
+    tables,
+    sa.Column("run_id", sa.Text, primary_key=True),
+    sa.Column("model", sa.Text, nullable=False),
+    sa.Column("trigger", sa.Text, nullable=False),
+    sa.Column("decided_us", sa.BigInteger, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("attempt", sa.Integer, nullable=False),
+    sa.Column("owner", sa.Text),
+    sa.Column("expires_us", sa.BigInteger),
+    sa.Column("request", sa.JSON, nullable=False),
+    sa.Column("correlation_id", sa.Text, nullable=False),
+    sa.Column("traceparent", sa.Text),
+    sa.Column("detail", sa.Text, nullable=False),
+)
+sa.Index(
+    "one_active_job",
+    jobs.c.model,
+    unique=True,
+    sqlite_where=jobs.c.state.in_(("queued", "running")),
+    postgresql_where=jobs.c.state.in_(("queued", "running")),
+)
+
+ACTIVE: Final = ("queued", "running")
+
+
+def create_tables(op: Operations) -> None:
+    tables.create_all(op.get_bind())
+
+
+MIGRATIONS: Final[tuple[Migration, ...]] = (create_tables,)
+
+
+class TrainerStore:
+    """The named queries, on the connection of the transaction at hand."""
+
+    def __init__(self, connection: sa.Connection) -> None:
+        self._connection = connection
+
+    def model(self, name: str) -> Any:
+        return self._connection.execute(sa.select(models).where(models.c.name == name)).first()
+
+    def models(self) -> Sequence[Any]:
+        return self._connection.execute(sa.select(models).order_by(models.c.name)).all()
+
+    def put_model(self, row: dict[str, Any]) -> None:
+        found = self.model(row["name"])
+        kept = {"champion_epoch": 0, "champion_package": None, "event_us": None, "paused": False}
+        if found is not None:
+            kept = {name: getattr(found, name) for name in kept}
+        upsert(self._connection, models, ("name",), [kept | row])
+
+    def saw(self, model: str, event_us: int) -> None:
+        """The latest event time folded for a model, which is the event time of commands about it."""
+        later = sa.or_(models.c.event_us.is_(None), models.c.event_us < event_us)
+        self._connection.execute(models.update().where(models.c.name == model, later).values(event_us=event_us))
+
+    def put_champion(self, model: str, epoch: int, package: str) -> None:
+        where = (models.c.name == model, models.c.champion_epoch < epoch)
+        changed = {"champion_epoch": epoch, "champion_package": package}
+        self._connection.execute(models.update().where(*where).values(changed))
+
+    def set_paused(self, model: str, paused: bool) -> None:
+        self._connection.execute(models.update().where(models.c.name == model).values(paused=paused))
+
+    def put_cut(self, model: str, cut: Cut) -> None:
+        row = {
+            "model": model,
+            "version": cut.version,
+            "uri": cut.uri,
+            "view_version": cut.view_version,
+            "rows": cut.rows,
+            "cut_us": cut.cut_us,
+            "span_us": cut.span_us,
+            "offsets": cut.offsets,
+        }
+        upsert(self._connection, cuts, ("model", "version"), [row])
+
+    def cuts(self, model: str) -> list[Cut]:
+        rows = self._connection.execute(sa.select(cuts).where(cuts.c.model == model).order_by(cuts.c.version))
+        return [Cut(r.uri, r.version, r.view_version, r.rows, r.cut_us, r.span_us, r.offsets) for r in rows]
+
+    def history(self, model: str) -> History:
+        row = self.model(model)
+        accepted = sa.select(jobs.c.decided_us).where(jobs.c.model == model).order_by(jobs.c.decided_us)
+        active = sa.select(jobs.c.run_id).where(jobs.c.model == model, jobs.c.state.in_(ACTIVE))
+        return History(
+            [r.decided_us for r in self._connection.execute(accepted)],
+            self._connection.execute(active).scalar(),
+            row.champion_epoch if row else 0,
+            bool(row and row.paused),
+        )
+
+    def add_job(self, row: dict[str, Any]) -> None:
+        self._connection.execute(jobs.insert(), row | {"state": "queued", "attempt": 0, "detail": ""})
+
+    def job(self, run_id: str) -> Any:
+        return self._connection.execute(sa.select(jobs).where(jobs.c.run_id == run_id)).first()
+
+    def jobs(self, model: str) -> Sequence[Any]:
+        return self._connection.execute(sa.select(jobs).where(jobs.c.model == model).order_by(jobs.c.decided_us)).all()
+
+    def next_job(self, owner: str, now_us: int) -> Any:
+        """A job that waits, or whose lease ran out, or that an earlier owner left: one instance at a time is active."""
+        lost = sa.and_(jobs.c.state == "running", sa.or_(jobs.c.owner != owner, jobs.c.expires_us < now_us))
+        waiting = sa.select(jobs).where(sa.or_(jobs.c.state == "queued", lost)).order_by(jobs.c.decided_us)
+        return self._connection.execute(waiting.limit(1)).first()
+
+    def take_job(self, run_id: str, attempt: int, owner: str, expires_us: int) -> bool:
+        """Compare-and-set on the attempt: False if somebody else took it."""
+        where = (jobs.c.run_id == run_id, jobs.c.attempt == attempt, jobs.c.state.in_(ACTIVE))
+        taken = {"state": "running", "attempt": attempt + 1, "owner": owner, "expires_us": expires_us}
+        return self._connection.execute(jobs.update().where(*where).values(taken)).rowcount == 1
+
+    def keep_job(self, run_id: str, attempt: int, expires_us: int) -> bool:
+        where = (jobs.c.run_id == run_id, jobs.c.attempt == attempt, jobs.c.state == "running")
+        return self._connection.execute(jobs.update().where(*where).values(expires_us=expires_us)).rowcount == 1
+
+    def close_job(self, run_id: str, attempt: int, state: str, detail: str) -> bool:
+        """False for a zombie's finish: another attempt is under way, or done."""
+        where = (jobs.c.run_id == run_id, jobs.c.attempt == attempt, jobs.c.state == "running")
+        return self._connection.execute(jobs.update().where(*where).values(state=state, detail=detail)).rowcount == 1
