@@ -31,6 +31,8 @@ LABEL_SUFFIX: Final = "#label"
 MIN_WINDOW_US: Final = MINUTE_US
 MAX_WINDOW_US: Final = 90 * DAY_US
 MAX_FEATURES: Final = 2_000
+RESERVED_NAMES: Final = ("event_id", "event_time", "label_time", "label")
+"""Columns that every training table has beside the features."""
 _ENGINE: Final = f"tiles-{TILES_PER_WINDOW}/1"
 _NUMERIC: Final = ("number", "integer", "boolean")
 _KEY_TYPES: Final = ("string", "category", "integer", "boolean")
@@ -261,10 +263,14 @@ class _Compiler:
         return FeaturePlan(self.stream, tuple(self.columns), series, digest[:16])
 
     def _column(self, path: Path, column: Column) -> None:
-        if column.name in self._names:
+        name = column.name.lower()  # tables do not tell columns apart by case
+        if name in self._names:
             fix = "remove one, or give a windowed one another `name`"
             self.problems.append(Problem(path, f"two features are named {column.name!r}", fix))
-        self._names.add(column.name)
+        if name in RESERVED_NAMES:
+            message = f"{column.name!r} is the name of a column of every training table"
+            self.problems.append(Problem(path, message, "rename the field in the stream"))
+        self._names.add(name)
         self.columns.append(column)
 
     def _event_field(self, path: Path, name: str, types: Sequence[str], what: str) -> FieldSpec | None:

@@ -140,6 +140,14 @@ def test_what_cannot_be_computed_says_what_to_do(feature: dict[str, Any], messag
         _plan(feature)
 
 
+def test_a_feature_cannot_take_the_name_of_a_column_of_the_training_table() -> None:
+    streams = {"s": {"topic": "t", "id": "id", "time": "at", "fields": {"Label": {"type": "number"}}}}
+    model = {"task": "binary", "stream": "s", "label": "x > 1", "features": [{"fields": ["Label"]}]}
+    declaration = Declaration.model_validate({"streams": streams, "models": {"m": model}})
+    with pytest.raises(PlanError, match="column of every training table"):
+        compile_plan(declaration.models["m"], declaration.streams)
+
+
 def test_every_problem_is_named_at_once() -> None:
     with pytest.raises(PlanError) as caught:
         _plan({"fields": ["a", "b"]}, _window(over=["1s", "1h"]))
