@@ -1,0 +1,176 @@
+"""What the handlers see: the models' measuring in memory, and the facts that it depends on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from contracts.declaration import ModelSpec
+from contracts.feature import VectorComputed
+from contracts.ingest import LabelAccepted
+from contracts.payload import Payload
+from contracts.registry import ChampionChanged, ModelDeclared
+from contracts.serving import PredictionMade
+from contracts.trainer import RunCompleted
+from libs.errors import NotYet, Retry
+from libs.features import label_stream, parse_label
+from libs.keys import verification_keys
+from libs.packages.errors import PackageError, PackageNotFound
+from libs.packages.package import read_package
+from libs.service import Context
+from libs.sketches.profile import Profile
+from libs.store.protocol import Transaction
+from services.monitor.domain.model import Model
+from services.monitor.domain.records import Baseline, Champion, Policy
+from services.monitor.settings import MonitorSettings
+from services.monitor.store import MonitorStore
+
+Group = frozenset[tuple[type[Payload], str]]
+
+
+def policy_of(spec: ModelSpec, horizon_us: int) -> Policy:
+    """The declaration's words as the domain takes them."""
+    monitoring = spec.monitoring
+    return Policy(
+        task=spec.task,
+        metric=spec.metric_name,
+        label=parse_label(spec.label),
+        horizon_us=horizon_us,
+        windows_us=tuple(sorted(set(monitoring.windows_us))),
+        psi_threshold=monitoring.psi_threshold,
+        min_samples=monitoring.min_samples,
+        adwin_delta=monitoring.adwin_delta,
+        decay_tolerance=monitoring.decay_tolerance,
+        cooldown_us=monitoring.cooldown_us,
+        bake_us=spec.promotion.bake_us,
+    )
+
+
+class MonitorContext(Context):
+    """All of it is rebuilt by `load`."""
+
+    own: MonitorSettings
+
+    def __init__(self) -> None:
+        self.models: dict[str, Model] = {}
+        self._policies: dict[str, dict[int, Policy]] = {}
+        self._champions: dict[str, dict[int, Champion]] = {}
+        self._members: dict[Group, tuple[str, ...]] = {}
+        self._stream_of: dict[str, str] = {}
+
+    @property
+    def store(self) -> MonitorStore:
+        return MonitorStore(self.tx.connection)
+
+    # -- loading ------------------------------------------------------------------------------------------------------
+
+    def load(self, tx: Transaction) -> None:
+        """Snapshots, then what was logged since."""
+        store = MonitorStore(tx.connection)
+        self.models, self._policies, self._champions, self._stream_of = {}, {}, {}, {}
+        for offset, text in store.declarations("model"):
+            self._take(offset, ModelDeclared.model_validate_json(text))
+        for name, policies in self._policies.items():
+            stored = store.read_model(name)
+            epoch = -1 if stored is None or stored.state.epoch is None else stored.state.epoch
+            for number in store.epochs(name, epoch):
+                self._champions[name][number] = self._champion(store, name, number)
+            model = Model(name, policies, self._champions[name], None if stored is None else stored.state)
+            if stored is not None:
+                model.restore(stored.slots, stored.parts, stored.entries)
+            self.models[name] = model
+        self._regroup()
+
+    def _take(self, offset: int, declared: ModelDeclared) -> None:
+        label = declared.streams[declared.spec.stream].label
+        assert label is not None, "registry declares no model without a label"
+        self._policies.setdefault(declared.name, {})[offset] = policy_of(declared.spec, label.horizon_us)
+        self._champions.setdefault(declared.name, {})
+        self._stream_of[declared.name] = declared.spec.stream
+
+    def declare(self, offset: int, declared: ModelDeclared) -> None:
+        """Measure this model from here on, or under another policy once vectors name this declaration."""
+        name = declared.name
+        self._take(offset, declared)
+        if name not in self.models:
+            self.models[name] = Model(name, self._policies[name], self._champions[name])
+        self._regroup()
+
+    # -- groups -------------------------------------------------------------------------------------------------------
+
+    def _regroup(self) -> None:
+        by_stream: dict[str, list[str]] = {}
+        for model, stream in sorted(self._stream_of.items()):
+            by_stream.setdefault(stream, []).append(model)
+        self._members = {
+            frozenset(
+                {(LabelAccepted, label_stream(stream))}
+                | {(payload, model) for model in models for payload in (PredictionMade, VectorComputed)}
+            ): tuple(models)
+            for stream, models in by_stream.items()
+        }
+
+    def merge_groups(self) -> Iterable[Group]:
+        """One group per stream with models: its labels, and the vectors and predictions of all of them."""
+        return self._members.keys()
+
+    def members(self, group: Group) -> tuple[str, ...]:
+        """The models of a group, by name."""
+        return self._members[group]
+
+    # -- facts that records name --------------------------------------------------------------------------------------
+
+    def require_declaration(self, model: str, offset: int) -> None:
+        if offset not in self._policies[model]:
+            raise NotYet(f"declaration {offset} of model {model} has not been read yet")
+
+    def require_champion(self, model: str, epoch: int) -> bool:
+        """Know an epoch's champion before its first prediction is folded. False if its profile cannot be used."""
+        if epoch in self._champions[model]:
+            return True
+        store = self.store
+        found = store.champion(model, epoch)
+        if found is None:
+            raise NotYet(f"champion of epoch {epoch} of model {model} has not been read yet")
+        changed = ChampionChanged.model_validate_json(found[0])
+        if changed.run_id is not None and store.evidence(model, changed.package) is None:
+            raise NotYet(f"run {changed.run_id} of model {model} has not been read yet")
+        if found[1] is None:
+            profile = self._read_profile(changed)
+            store.put_profile(model, epoch, None if profile is None else profile.model_dump_json())
+        champion = self._champion(store, model, epoch)
+        self._champions[model][epoch] = champion
+        return champion.profile is not None
+
+    def _read_profile(self, changed: ChampionChanged) -> Profile | None:
+        """From the content-addressed store, every byte verified. What is not there yet may still come."""
+        try:
+            keys = verification_keys(self.settings.keys)
+            return read_package(self.settings.data_dir / "artifacts", changed.package, keys).profile
+        except (PackageNotFound, OSError) as error:
+            raise Retry(f"profile of {changed.package}: {error}") from error
+        except PackageError:
+            return None
+
+    @staticmethod
+    def _champion(store: MonitorStore, model: str, epoch: int) -> Champion:
+        found = store.champion(model, epoch)
+        assert found is not None
+        changed = ChampionChanged.model_validate_json(found[0])
+        proof = store.evidence(model, changed.package)
+        return Champion(
+            epoch=epoch,
+            version=changed.version,
+            view_version=changed.view_version,
+            profile=Profile.model_validate_json(found[1]) if found[1] else None,
+            baseline=None if proof is None else _baseline(RunCompleted.model_validate_json(proof), store, model),
+        )
+
+
+def _baseline(run: RunCompleted, store: MonitorStore, model: str) -> Baseline | None:
+    """The candidate's metric on the run's evaluation rows, under the metric of the declaration it was trained for."""
+    for offset, text in reversed(store.declarations("model")):
+        if offset == run.declaration:
+            name = ModelDeclared.model_validate_json(text).spec.metric_name
+            value = run.candidate.metrics.get(name)
+            return None if value is None else Baseline(value, run.evaluation_rows)
+    return None

@@ -1,0 +1,89 @@
+"""What a model's measuring is fed with, in release order, and the policies it is done under."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, NamedTuple, TypeAlias
+
+from libs.features import LabelRule
+from libs.metrics import MetricName
+from libs.sketches.profile import Profile
+
+
+class Predicted(NamedTuple):
+    """A champion's answer on the stream. `order_us` is its place in the merge, `decision` -1 if there was none."""
+
+    order_us: int
+    cause: str
+    event_id: str
+    time_us: int
+    score: float
+    decision: int
+    epoch: int
+
+
+class Labelled(NamedTuple):
+    order_us: int
+    cause: str
+    event_id: str
+    fields: Mapping[str, object]
+
+
+class Vectored(NamedTuple):
+    order_us: int
+    cause: str
+    values: Sequence[float | None]
+    view_version: str
+    declaration: int
+
+
+Incoming: TypeAlias = Predicted | Labelled | Vectored
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What a model's declaration says about measuring it. All times are event time, in microseconds."""
+
+    task: Literal["binary", "multiclass", "regression"]
+    metric: MetricName
+    label: LabelRule
+    horizon_us: int
+    windows_us: tuple[int, ...]
+    psi_threshold: float
+    min_samples: int
+    adwin_delta: float
+    decay_tolerance: float
+    cooldown_us: int
+    bake_us: int
+
+    @cached_property
+    def slot_us(self) -> int:
+        """The span of which every window is a whole number: what is kept, and the cluster of the tests."""
+        return math.gcd(*self.windows_us)
+
+    @cached_property
+    def span_us(self) -> int:
+        """The longest window: detectors slide over it, slot by slot."""
+        return max(self.windows_us)
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """The champion's metric on `n` rows that it had not seen."""
+
+    value: float
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class Champion:
+    """What is known of an epoch's champion. Without a profile its inputs cannot be compared with anything."""
+
+    epoch: int
+    version: int
+    view_version: str
+    profile: Profile | None
+    baseline: Baseline | None

@@ -1,0 +1,169 @@
+"""From what a model's measuring found to payloads, with ids that follow from what they say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, Literal, NamedTuple
+
+from contracts.declaration import format_duration
+from contracts.monitor import AlertChanged, DriftDetected, FeatureDrift, PerformanceDegraded, WindowMeasured
+from contracts.topics import topic_of
+from libs.clock import format_us
+from libs.ids import derived_id
+from libs.service import Cause, Derived
+from services.monitor.domain.drift import FeatureShift
+from services.monitor.domain.model import (
+    AlertCleared,
+    Decayed,
+    ErrorsRose,
+    InputsShifted,
+    Measured,
+    Span,
+)
+from services.monitor.domain.records import Predicted
+
+NAMED: Final = 3
+"""Features named in a sentence."""
+
+
+def window_measured(model: str, found: Measured) -> Derived:
+    """Caused by the last event in the window; a window is a window whatever its champion, so that its id is, too."""
+    span = found.span
+    payload = WindowMeasured(
+        model=model,
+        window_start=format_us(span.start_us),
+        window_end=format_us(span.end_us),
+        epoch=span.epoch or None,
+        version=span.version or None,
+        labelled=found.labelled,
+        predictions=found.predictions,
+        vectors=found.vectors,
+        versions={str(version): count for version, count in sorted(found.versions.items())},
+        metrics=found.metrics,
+        drift=[_feature(shift) for shift in found.shifts],
+    )
+    window_id = _window_id(model, span.start_us, span.end_us)
+    return Derived(payload, Cause(span.cause, span.end_us, window_id), id=window_id)
+
+
+class Raised(NamedTuple):
+    """A signal, and the alert it raises for people."""
+
+    kind: Literal["drift", "decay"]
+    signal: Derived
+    alert: AlertChanged
+    raised: Derived
+
+
+def signal(model: str, found: InputsShifted | ErrorsRose | Decayed) -> Raised:
+    """A signal may start a turn of the loop, whose events then correlate with it."""
+    if isinstance(found, Decayed):
+        payload: DriftDetected | PerformanceDegraded = _degraded(model, found)
+        kind: Literal["drift", "decay"] = "decay"
+    else:
+        payload = _shifted(model, found) if isinstance(found, InputsShifted) else _risen(model, found)
+        kind = "drift"
+    span = found.span
+    topic = topic_of(type(payload), "monitor").name
+    signal_id = derived_id("monitor", f"{model}|{span.epoch}|{span.end_us}", topic, 0)
+    derived = Derived(payload, Cause(span.cause, span.end_us, signal_id), id=signal_id)
+    alert = AlertChanged(model=model, alert=kind, state="raised", detail=payload.detail)
+    return Raised(kind, derived, alert, derive_alert(alert, Cause(signal_id, span.end_us, signal_id)))
+
+
+def alert_cleared(model: str, found: AlertCleared) -> tuple[AlertChanged, Derived]:
+    """What was found is over."""
+    detail = f"{model}: {found.alert} is over: {found.because}"
+    alert = AlertChanged(model=model, alert=found.alert, state="cleared", detail=detail)
+    return alert, derive_alert(alert, Cause(found.span.cause, found.span.end_us, found.span.cause))
+
+
+def profile_unusable(model: str, first: Predicted) -> tuple[AlertChanged, Derived]:
+    """A champion's package was altered or is not signed by the trainer; serving has its own verification."""
+    detail = (
+        f"{model}: the package of epoch {first.epoch} cannot be verified: its inputs are not compared with training"
+    )
+    alert = AlertChanged(model=model, alert="profile", state="raised", detail=detail)
+    return alert, derive_alert(alert, Cause(first.cause, first.order_us, first.cause))
+
+
+def derive_alert(alert: AlertChanged, cause: Cause) -> Derived:
+    topic = topic_of(AlertChanged, "monitor").name
+    alert_id = derived_id("monitor", f"{alert.model}|{alert.alert}|{alert.state}|{cause.time_us}", topic, 0)
+    return Derived(alert, cause, id=alert_id)
+
+
+def _window_id(model: str, start_us: int, end_us: int) -> str:
+    return derived_id("monitor", f"{model}|{start_us}|{end_us}", topic_of(WindowMeasured, "monitor").name, 0)
+
+
+def _feature(shift: FeatureShift) -> FeatureDrift:
+    return FeatureDrift(feature=shift.feature, psi=shift.psi, p_value=shift.p_value)
+
+
+def _times(span: Span) -> dict[str, str]:
+    return {"window_start": format_us(span.start_us), "window_end": format_us(span.end_us)}
+
+
+def _over(span: Span) -> str:
+    return f"over {format_duration(span.end_us - span.start_us)} to {format_us(span.end_us)}"
+
+
+def _names(shifts: Sequence[FeatureShift]) -> str:
+    return ", ".join(f"{shift.feature} (PSI {shift.psi:.2f})" for shift in shifts[:NAMED])
+
+
+def _shifted(model: str, found: InputsShifted) -> DriftDetected:
+    top, more = found.shifts[0], len(found.shifts) - NAMED
+    others = f" and {more} more" if more > 0 else ""
+    return DriftDetected(
+        model=model,
+        detector="psi",
+        epoch=found.span.epoch,
+        version=found.span.version,
+        **_times(found.span),
+        effect_size=top.psi,
+        significance=top.p_value,
+        n=found.n,
+        features=[_feature(shift) for shift in found.shifts],
+        detail=f"{model}: inputs of version {found.span.version} are no longer distributed as in training "
+        f"{_over(found.span)}, {found.n:,} vectors: {_names(found.shifts)}{others}",
+    )
+
+
+def _risen(model: str, found: ErrorsRose) -> DriftDetected:
+    rise = found.rise
+    near = f"; inputs furthest from training: {_names(found.shifts)}" if found.shifts else ""
+    return DriftDetected(
+        model=model,
+        detector="adwin",
+        epoch=found.span.epoch,
+        version=found.span.version,
+        **_times(found.span),
+        effect_size=rise.effect,
+        significance=found.delta,
+        n=rise.n,
+        features=[_feature(shift) for shift in found.shifts],
+        detail=f"{model}: the mean error of version {found.span.version} rose from {rise.before:.3f} to {rise.after:.3f} "
+        f"around {format_us(rise.since_us)[:10]}, {rise.n:,} labelled predictions since{near}",
+    )
+
+
+def _degraded(model: str, found: Decayed) -> PerformanceDegraded:
+    decay = found.decay
+    return PerformanceDegraded(
+        model=model,
+        epoch=found.span.epoch,
+        version=found.span.version,
+        metric=decay.metric,
+        baseline=decay.baseline,
+        current=decay.current,
+        effect_size=decay.effect,
+        significance=decay.p_value,
+        n=decay.n,
+        **_times(found.span),
+        in_bake_period=found.in_bake_period,
+        detail=f"{model}: {decay.metric} of version {found.span.version} went from {decay.baseline:.3f} to "
+        f"{decay.current:.3f} {_over(found.span)}, {decay.n:,} labelled predictions"
+        + (", in its bake period" if found.in_bake_period else ""),
+    )
