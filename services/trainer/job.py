@@ -17,6 +17,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from libs.clock import SystemClock
+from services.trainer.domain.request import JobRequest
 
 
 class _WithoutPandas(importlib.abc.MetaPathFinder):
@@ -30,8 +31,8 @@ class _WithoutPandas(importlib.abc.MetaPathFinder):
 def main(arguments: list[str]) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that spin while they wait starve a busy machine
     sys.meta_path.insert(0, _WithoutPandas())
-    importlib.import_module("services.trainer.run")
     if arguments == ["--standby"]:
+        importlib.import_module("services.trainer.run")
         line = sys.stdin.readline()
         if not line.strip():
             return 0
@@ -39,18 +40,14 @@ def main(arguments: list[str]) -> int:
     if len(arguments) != 2:
         print("usage: python -m services.trainer.job REQUEST.json RESULT.json | --standby", file=sys.stderr)
         return 2
-    return _job(Path(arguments[0]), Path(arguments[1]))
-
-
-def _job(request_path: Path, result_path: Path) -> int:
-    from services.trainer.domain.request import JobRequest  # after _WithoutPandas is in place
-    from services.trainer.run import run, stopwatch
-
+    request_path, result_path = map(Path, arguments)
     try:
         request = JobRequest.model_validate_json(request_path.read_bytes())
     except (OSError, ValidationError) as error:
         print(f"{request_path.name}: {error}", file=sys.stderr)
         return 2
+    from services.trainer.run import run, stopwatch  # slow, and only after _WithoutPandas is in place
+
     result = run(request, SystemClock(), stopwatch())
     draft = result_path.with_name(result_path.name + ".draft")
     with draft.open("wb") as file:

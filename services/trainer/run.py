@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Final
 
 import pyarrow as pa
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from libs.clock import Clock, format_us, parse_us
 from libs.keys import signing_key, verification_keys
+from libs.packages.errors import PackageError
 from libs.packages.package import Package, read_package, write_package
 from libs.packages.scorer import Scorer
 from services.trainer.domain.request import JobRequest, JobResult, Refused
@@ -45,24 +45,23 @@ def run(request: JobRequest, clock: Clock, seconds: Callable[[], float]) -> JobR
         marks[name] = round(seconds() - began - sum(marks.values()), 4)
 
     pa.set_cpu_count(training.threads)
-    with threadpool_limits(limits=training.threads):
-        try:
-            label_cut_us = parse_us(training.dataset.label_cut)
-            table = read_table(Path(request.table), training.dataset.version, training.features, label_cut_us)
-            mark("read")
-            champion = _champion(request)
-            trained = train(training, table, champion, versions(), lambda: seconds() - began)
-            mark("train")
-        except Refused as refused:
-            return JobResult(
-                outcome="refused", run_id=training.run_id, reason=refused.reason, detail=str(refused), seconds=marks
-            )
-        artifacts, keys = Path(request.artifacts), Path(request.keys)
-        key = signing_key(keys, "trainer")
-        ref = write_package(artifacts, trained.contents, key, signed_at=format_us(clock.now_us()))
-        written = read_package(artifacts, ref.digest, {"trainer": key.verification_key})
-        golden_rows = Scorer(written).check_golden()
-        mark("package")
+    try:
+        label_cut_us = parse_us(training.dataset.label_cut)
+        table = read_table(Path(request.table), training.dataset.version, training.features, label_cut_us)
+        mark("read")
+        champion = _champion(request)
+        trained = train(training, table, champion, versions(), lambda: seconds() - began)
+        mark("train")
+    except Refused as refused:
+        return JobResult(
+            outcome="refused", run_id=training.run_id, reason=refused.reason, detail=str(refused), seconds=marks
+        )
+    artifacts, keys = Path(request.artifacts), Path(request.keys)
+    key = signing_key(keys, "trainer")
+    ref = write_package(artifacts, trained.contents, key, signed_at=format_us(clock.now_us()))
+    written = read_package(artifacts, ref.digest, {"trainer": key.verification_key})
+    golden_rows = Scorer(written).check_golden()
+    mark("package")
     manifest = trained.contents.manifest
     return JobResult(
         outcome="completed",
@@ -96,4 +95,7 @@ def stopwatch() -> Callable[[], float]:
 def _champion(request: JobRequest) -> Package | None:
     if request.champion is None:
         return None
-    return read_package(Path(request.artifacts), request.champion, verification_keys(Path(request.keys)))
+    try:
+        return read_package(Path(request.artifacts), request.champion, verification_keys(Path(request.keys)))
+    except PackageError as error:
+        raise Refused("error", f"the champion cannot be compared with: {error}") from error

@@ -69,6 +69,9 @@ def fit(
 
 def _fit_trees(task: Task, parameters: dict[str, Parameter], rows: Rows, label: Labels, seed: int) -> Fitted:
     settings: dict[str, Any] = {**parameters, "early_stopping": False, "random_state": seed}
+    never_seen = np.isnan(rows).all(axis=0)
+    if never_seen.any():  # scikit-learn cannot bin such a column; a constant one is never split on
+        rows = np.where(never_seen, np.float32(0.0), rows)
     trees: Trees
     if task == "binary":
         classifier = HistGradientBoostingClassifier(**settings).fit(rows, label.astype(np.int64))

@@ -8,6 +8,7 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from libs.clock import format_us, parse_us
 from libs.metrics import BINARY_METRICS, HIGHER_IS_BETTER, REGRESSION_METRICS, evaluate, paired_difference
@@ -76,13 +77,14 @@ def train(
         unseen_from_us=parse_us(champion.manifest.split.training_label_cut) if champion else None,
     )
     _check(request, table, split)
-    selection = select(request, table, split.training, elapsed_seconds)
-    training, label = table.rows[split.training], table.label[split.training]
-    chosen = selection.candidate
-    fitted = fit(chosen.estimator, request.task, chosen.parameters, training, label, request.seed)
-    unseen = table.rows[split.evaluation]
-    parity_sample = _parity_sample(training, unseen)
-    exported = export(fitted, request.task, parity_sample)
+    with threadpool_limits(limits=request.threads):  # of BLAS and OpenMP; sums depend on their number
+        selection = select(request, table, split.training, elapsed_seconds)
+        training, label = table.rows[split.training], table.label[split.training]
+        chosen = selection.candidate
+        fitted = fit(chosen.estimator, request.task, chosen.parameters, training, label, request.seed)
+        unseen = table.rows[split.evaluation]
+        parity_sample = _parity_sample(training, unseen)
+        exported = export(fitted, request.task, parity_sample)
     evidence = _evidence(request, table, split, selection, exported, champion, len(parity_sample))
     contents = PackageContents(
         manifest=_manifest(request, table, split, selection, fitted, exported, versions),
