@@ -17,6 +17,9 @@ COMMANDS: Final = {
     "up": ("libs.cli.lifecycle:up", "Start the broker and the seven services, watch them, restart what died."),
     "down": ("libs.cli.lifecycle:down", "Stop a running `evenkeel up`; everything in the data folder stays."),
     "reset": ("libs.cli.lifecycle:reset", "Delete the data folder: topics, databases, models, keys."),
+    "apply": ("libs.cli.apply:apply", "Declare the streams and models of a YAML file."),
+    "verify": ("libs.cli.verify:verify", "Check the audit log offline: every byte, every checkpoint."),
+    "demo": ("libs.cli.demo:demo", "Carry a year of real flights through the whole loop."),
     "topics": ("libs.cli.topics:topics", "Make the map's topics on a Kafka of yours; `up` does it by itself."),
 }
 

@@ -186,7 +186,7 @@ def draw(seen: Seen, path: Path) -> None:
         times = np.array([at for at, _ in weeks], "datetime64[us]")
         axes.plot(times, [auc for _, auc in weeks], label=name, color=colour, linewidth=2)
     for at, version, cause in seen.promotions:
-        axes.axvline(
+        axes.axvline(  # type: ignore[arg-type]
             np.datetime64(at, "us"),
             color="#666666",
             linewidth=0.8,

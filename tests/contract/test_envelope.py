@@ -1,0 +1,82 @@
+"""Our codec against the official CloudEvents SDK, where the SDK keeps to the specification."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import Any
+
+import pytest
+from cloudevents.core.bindings.kafka import KafkaMessage, from_binary_event, to_binary_event
+from cloudevents.core.formats.json import JSONFormat
+from cloudevents.core.v1.event import CloudEvent
+from hypothesis import given
+from hypothesis import strategies as st
+
+from contracts.envelope import EnvelopeError, attributes_of, encode, format_us, origin_of, parse_us
+
+MICROSECONDS = st.integers(min_value=0, max_value=4_102_444_800_000_000)
+TEXT = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=40)
+
+
+def encoded(**changes: Any) -> list[tuple[str, bytes]]:
+    return encode(
+        **(
+            {
+                "id": "a",
+                "source": b"/evenkeel/ingest/1",
+                "type": b"io.evenkeel.ingest.event-accepted.v1",
+                "time_us": 1_357_000_000_000_001,
+                "recorded": b"2026-01-01T00:00:00Z",
+                "sequence": 7,
+                "shard": b"flights",
+                "correlation_id": "c",
+            }
+            | changes
+        )
+    )
+
+
+@given(event_id=TEXT, time_us=MICROSECONDS, correlation=TEXT, causation=TEXT)
+def test_the_sdk_reads_what_we_write(event_id: str, time_us: int, correlation: str, causation: str) -> None:
+    headers = dict(encoded(id=event_id, time_us=time_us, correlation_id=correlation, causation_id=causation))
+    event = from_binary_event(KafkaMessage(headers, b"key", b'{"x":1}'), JSONFormat())
+    assert (event.get_id(), event.get_source(), event.get_specversion()) == (event_id, "/evenkeel/ingest/1", "1.0")
+    assert event.get_type() == "io.evenkeel.ingest.event-accepted.v1"
+    assert event.get_time() == datetime.fromisoformat(format_us(time_us))
+    assert event.get_datacontenttype() == "application/json"
+    assert event.get_extension("correlationid") == correlation
+    assert event.get_extension("causationid") == causation
+    assert event.get_data() == {"x": 1}
+
+
+@given(event_id=TEXT)
+def test_we_read_what_the_sdk_writes(event_id: str) -> None:
+    attributes = {"id": event_id, "source": "/x", "type": "t", "specversion": "1.0", "time": datetime.fromisoformat("2013-01-01T05:15:00Z")}
+    message = to_binary_event(CloudEvent(attributes, json.dumps({"x": 1}).encode()), JSONFormat())
+    read = attributes_of(list(message.headers.items()))
+    assert read["ce_id"].decode() == event_id
+    assert parse_us(read["ce_time"].decode()) == parse_us("2013-01-01T05:15:00Z")
+
+
+@given(time_us=MICROSECONDS)
+def test_time_survives_its_text(time_us: int) -> None:
+    assert parse_us(format_us(time_us)) == time_us
+
+
+@pytest.mark.parametrize("text", ["2013-01-01", "2013-01-01T05:15:00", "yesterday", "", "2013-13-01T00:00:00Z"])
+def test_a_time_without_a_zone_is_refused(text: str) -> None:
+    with pytest.raises(ValueError):
+        parse_us(text)
+
+
+@pytest.mark.parametrize("missing", ["ce_id", "ce_source", "ce_type", "ce_time", "ce_specversion"])
+def test_a_missing_attribute_is_named(missing: str) -> None:
+    with pytest.raises(EnvelopeError, match=missing):
+        attributes_of([header for header in encoded() if header[0] != missing])
+
+
+def test_sequences_compare_as_text() -> None:
+    sequences = [dict(encoded(sequence=n))["ce_sequence"] for n in (9, 10, 123_456_789)]
+    assert sequences == sorted(sequences)
+    assert origin_of(dict(encoded(sequence=9))) == (b"/evenkeel/ingest/1", b"flights", 9)
