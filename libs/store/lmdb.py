@@ -84,6 +84,12 @@ class LmdbConnection:
                     return
                 yield key, value
 
+    def scan_from(self, database: str, start: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Keys from `start` on, in order."""
+        with self._transaction.cursor(self._databases[database]) as cursor:
+            if cursor.set_range(start):
+                yield from cursor
+
 
 class LmdbTransaction:
     """See libs.store.protocol.Transaction."""

@@ -1,0 +1,237 @@
+"""What the handlers, the scorer and the HTTP side see: champions, declarations and the online view."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, NamedTuple
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from contracts.declaration import StreamSpec
+from contracts.envelope import Event
+from contracts.feature import ViewUpdated
+from contracts.registry import ModelDeclared
+from libs.features import FeaturePlan, SlotUpdate, compile_plan
+from libs.features.tiles import Tile
+from libs.service import Context
+from libs.store.protocol import Transaction
+from services.serving.domain.champions import Champion, Fact, Line
+from services.serving.settings import ServingSettings
+from services.serving.store import Declared, Progress, ServingStore, ViewRow, slot_key, slot_value
+from services.serving.views import OnlineView, OnlineViews, ViewKey
+
+SWEEP_SLOTS: Final = 5_000
+"""Slots looked at per tick for expired ones: about 10 ms of the writer's time a second."""
+LATENCY_BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+
+
+class Plan(NamedTuple):
+    """One declared view version of a model: what its features are, and the stream they are about."""
+
+    offset: int
+    stream: str
+    spec: StreamSpec
+    features: FeaturePlan
+
+
+class ServingMetrics:
+    """No label grows with entities or requests; models are few and declared."""
+
+    def __init__(self) -> None:
+        self.latency = Histogram(
+            "evenkeel_prediction_seconds",
+            "From the request's last byte to its answer.",
+            ["model"],
+            buckets=LATENCY_BUCKETS,
+            registry=None,
+        )
+        self.swaps = Counter("evenkeel_champion_swaps", "Champions put to work.", ["model"], registry=None)
+        self.failures = Counter(
+            "evenkeel_champion_failures", "Champions that could not be put to work.", ["model", "reason"], registry=None
+        )
+        self.unscored = Counter("evenkeel_vectors_unscored", "Vectors without a prediction.", ["reason"], registry=None)
+        self.refusals = Counter("evenkeel_requests_refused", "Requests not answered.", ["status"], registry=None)
+        self.slots = Counter("evenkeel_view_slots", "Slots of the online view taken over.", registry=None)
+        self.entities = Gauge("evenkeel_view_entities", "Entities in the online view.", ["model"], registry=None)
+
+    def register(self, registry: CollectorRegistry) -> None:
+        for metric in vars(self).values():
+            registry.register(metric)
+
+
+class ServingContext(Context):
+    """Caches of what is committed; `lines` alone is written by the event loop."""
+
+    own: ServingSettings
+
+    def __init__(self) -> None:
+        self.metrics = ServingMetrics()
+        self.views = OnlineViews()
+        self.plans: dict[ViewKey, Plan] = {}
+        self.facts: dict[str, Fact] = {}
+        self.lines: dict[str, Line] = {}
+        """Model → who answers here. A swap replaces one entry."""
+        self.settled = threading.Event()
+        """Set once every champion known at the start was tried: before, no vector is scored."""
+        self.on_change: Callable[[], None] = lambda: None
+        """Called after a commit that changed plans or facts."""
+        self._rows: dict[ViewKey, ViewRow] = {}
+        self._progress = Progress(0, {})
+        self._in_memory: int | None = None
+        """Stamp of the view that `views` holds."""
+        self._staged: list[Callable[[], None]] = []
+        self._shapes: set[tuple[type, ...]] = set()
+        self._sweep_from = b""
+        self._swept_at = -1
+
+    @property
+    def store(self) -> ServingStore:
+        return ServingStore(self.tx.connection)
+
+    def champion(self, model: str) -> Champion | None:
+        line = self.lines.get(model)
+        return None if line is None else line.active
+
+    # -- loading ------------------------------------------------------------------------------------------------------
+
+    def load(self, tx: Transaction) -> None:
+        """Declarations and facts are few; the view's slots are read only if the store has moved without us."""
+        store = ServingStore(tx.connection)
+        self._staged = []
+        self.plans = {_key(declared): _plan(declared) for declared in store.models()}
+        self.facts = store.facts()
+        self._rows = {(row.view, row.view_version): row for row in store.views()}
+        self._progress = store.progress()
+        if self._progress.stamp != self._in_memory:
+            views = {key: self._filled(store, row) for key, row in self._rows.items() if self._is_wanted(key)}
+            self.views.replace(views, self._progress.positions)
+            self._in_memory = self._progress.stamp
+        self.on_change()
+
+    def _filled(self, store: ServingStore, row: ViewRow) -> OnlineView:
+        view = OnlineView(row.number, self.plans[row.view, row.view_version].features, row.watermark_us)
+        for slot, tile in store.slots(row.number):
+            if not view.is_expired(int(slot.partition("|")[0]), int(tile[0])):
+                view.state.apply(SlotUpdate(slot, tile))
+        return view
+
+    def _is_wanted(self, key: ViewKey) -> bool:
+        """A view that the latest declaration or the champion computes with, and that can be computed."""
+        plan, fact = self.plans.get(key), self.facts.get(key[0])
+        if plan is None:
+            return False
+        is_latest = all(other.offset <= plan.offset for (model, _), other in self.plans.items() if model == key[0])
+        return is_latest or (fact is not None and fact.view_version == key[1])
+
+    def committed(self) -> None:
+        staged, self._staged = self._staged, []
+        for change in staged:
+            change()
+
+    # -- control plane ------------------------------------------------------------------------------------------------
+
+    def declare(self, declared: Declared) -> None:
+        """Take over a declaration; its view's slots may have come before it."""
+        plan = _plan(declared)
+        self.store.put_model(declared)
+        self.plans = self.plans | {_key(declared): plan}
+        self._row(_key(declared))
+        self._choose_views()
+
+    def decide(self, fact: Fact) -> bool:
+        """Take over a fact; False if this epoch or a later one is known."""
+        known = self.store.fact(fact.model)
+        if known is not None and known.epoch >= fact.epoch:
+            return False
+        self.store.put_fact(fact)
+        self.facts = self.facts | {fact.model: fact}
+        self._choose_views()
+        return True
+
+    def _choose_views(self) -> None:
+        held = self.views.all()
+        wanted = [row for key, row in self._rows.items() if self._is_wanted(key)]
+        chosen = {
+            (row.view, row.view_version): held.get((row.view, row.view_version)) or self._filled(self.store, row)
+            for row in wanted
+        }
+        self._staged += (lambda: self.views.choose(chosen), self.on_change)
+
+    # -- the online view ----------------------------------------------------------------------------------------------
+
+    def _row(self, key: ViewKey) -> ViewRow:
+        row = self._rows.get(key)
+        if row is None:
+            row = ViewRow(*key, 1 + max((known.number for known in self._rows.values()), default=0), 0)
+            self.store.put_view(row)
+            self._rows[key] = row
+        return row
+
+    def put_slots(self, events: Sequence[Event[ViewUpdated]]) -> None:
+        """Keep the slots of one batch, the last of each; raises ValueError for one that cannot be."""
+        slots: dict[bytes, bytes] = {}
+        watermarks: dict[ViewKey, int] = {}
+        positions = dict(self._progress.positions)
+        key: ViewKey = ("", "")
+        number, read = 0, b""
+        for event in events:
+            data = event.data
+            slot, tile = data.slot, data.tile
+            if data.view_version != key[1] or data.view != key[0]:
+                key, read = (data.view, data.view_version), b""
+                number = self._row(key).number
+            shape = tuple(map(type, tile))
+            if shape not in self._shapes or tile[1] < 1:  # type: ignore[operator]
+                Tile.from_state(tile)
+                self._shapes.add(shape)
+            slots[slot_key(number, slot)] = slot_value(slot, tile)
+            positions[event.partition] = event.offset + 1
+            stamped = event.attributes.get("ce_watermark", b"")
+            if stamped != read or not stamped:
+                read = stamped
+                watermarks[key] = max(watermarks.get(key, 0), event.watermark_us or event.time_us)
+        self.store.put_slots(slots)
+        for key, watermark_us in watermarks.items():
+            row = self._row(key)
+            if watermark_us > row.watermark_us:
+                self._rows[key] = ViewRow(*key, row.number, watermark_us)
+                self.store.put_view(self._rows[key])
+        stamp = self._progress.stamp + 1
+        self._progress = Progress(stamp, positions)
+        self.store.put_progress(self._progress)
+        self._staged.append(lambda: self._apply(events, watermarks, stamp))
+
+    def _apply(self, events: Sequence[Event[ViewUpdated]], watermarks: Mapping[ViewKey, int], stamp: int) -> None:
+        self.views.apply(events, watermarks)
+        self._in_memory = stamp
+        self.metrics.slots.inc(len(events))
+
+    def sweep(self) -> None:
+        """Forget slots that no window reads any more, some per call: expired ones, and views that nobody wants."""
+        if not self._sweep_from:
+            if self._progress.stamp == self._swept_at:
+                return
+            self._swept_at = self._progress.stamp
+        declared = {row.number for key, row in self._rows.items() if key in self.plans}
+        views = {view.number: view for view in self.views.all().values()}
+        found = self.store.slots_from(self._sweep_from, SWEEP_SLOTS)
+        gone: list[bytes] = []
+        for key, number, series, start_us in found:
+            view = views.get(number)
+            if view.is_expired(series, start_us) if view is not None else number in declared:
+                gone.append(key)
+        self.store.remove_slots(gone)
+        self._sweep_from = found[-1][0] + b"\0" if len(found) == SWEEP_SLOTS else b""
+        for (model, _), view in self.views.all().items():
+            self.metrics.entities.labels(model).set(view.state.entities)
+
+
+def _key(declared: Declared) -> ViewKey:
+    return declared.model.name, declared.model.view_version
+
+
+def _plan(declared: Declared) -> Plan:
+    model: ModelDeclared = declared.model
+    spec = model.spec
+    return Plan(declared.offset, spec.stream, model.streams[spec.stream], compile_plan(spec, model.streams))

@@ -1,0 +1,205 @@
+"""What a request may hold: a row of features by name, or an event's fields. Each error names the field and the fix."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
+from typing import Any, Final
+
+from contracts.declaration import FieldSpec, StreamSpec
+from contracts.payload import IDENTIFIER_PATTERN
+from libs.clock import parse_us
+from libs.errors import Refused
+
+_identifier: Final = re.compile(IDENTIFIER_PATTERN.removesuffix("$") + r"\Z").match
+_LARGEST: Final = 3.4028235677973366e38
+"""float32's largest number, with what rounds to it."""
+_SHOWN: Final = 80
+_FIRST_TIME_US: Final = parse_us("1900-01-01T00:00:00Z")
+_LAST_TIME_US: Final = parse_us("2999-12-31T00:00:00Z")
+"""ingest's bounds: every service can add a window to a time between them."""
+
+Row = Sequence[float | None]
+
+
+def refused(status: int, detail: str, fix: str, field: str | None = None) -> Refused:
+    return Refused(status, "Invalid request" if status < 500 else "Unavailable", detail, field=field, fix=fix)
+
+
+def shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """The name that was probably meant, or some that exist, as advice."""
+    near = difflib.get_close_matches(name[:_SHOWN], known, n=1)
+    if near:
+        return f"Did you mean {near[0]!r}?"
+    listed = ", ".join(known[:20]) + (", …" if len(known) > 20 else "")
+    return f"Known: {listed}."
+
+
+def identifier(value: object, field: str) -> str:
+    if type(value) is str and _identifier(value):
+        return value
+    raise refused(
+        422,
+        f"{field} is {shown(value)}, which is not an identifier.",
+        f"Send {field} as text of 1 to 128 letters, digits, dots, underscores or hyphens, the first a letter or digit.",
+        field,
+    )
+
+
+def moment_us(value: object, field: str) -> int:
+    """A request's time in microseconds since the epoch, UTC."""
+    try:
+        time_us = parse_us(value) if type(value) is str else _LAST_TIME_US + 1
+    except (ValueError, OverflowError):
+        time_us = _LAST_TIME_US + 1
+    if _FIRST_TIME_US <= time_us <= _LAST_TIME_US:
+        return time_us
+    fix = f"Send {field} as RFC 3339 text with a zone, such as 2013-01-01T05:15:00Z, between 1900 and 2999."
+    raise refused(422, f"{field} is {shown(value)}, which is not a time.", fix, field)
+
+
+class RowReader:
+    """Reads a model's features by name into a row in the order of its schema. null is a missing value.
+
+    A feature that is a category may be given as its text, by the reader in `categories`, or as its code.
+    """
+
+    def __init__(self, names: Sequence[str], categories: Mapping[str, Callable[[object], float]]) -> None:
+        self.names, self.index = tuple(names), {name: position for position, name in enumerate(names)}
+        self._categories = dict(categories)
+        getter = itemgetter(*names)
+        self._get: Callable[[Any], tuple[Any, ...]] = getter if len(names) > 1 else lambda given: (getter(given),)
+
+    def row(self, given: object, where: str) -> list[float | None]:
+        """One row, as given; raises Refused."""
+        if type(given) is not dict:
+            raise refused(422, f"{where} is {shown(given)}.", f"Send {where} as an object of feature values.", where)
+        try:
+            values = self._get(given)
+        except KeyError:
+            raise self._missing(given, where) from None
+        if len(given) != len(values):
+            raise self._unknown(given, where)
+        row: list[float | None] = []
+        for position, value in enumerate(values):
+            kind = type(value)
+            if kind is float or kind is int:
+                if not -_LARGEST < value < _LARGEST:
+                    raise self._too_large(self.names[position], value, where)
+                row.append(float(value))
+            else:
+                row.append(self._other(self.names[position], value, where))
+        return row
+
+    def _other(self, name: str, value: object, where: str) -> float | None:
+        if value is None:
+            return None
+        if type(value) is bool:
+            return float(value)
+        reader = self._categories.get(name)
+        if reader is not None and type(value) is str:
+            return reader(value)
+        wanted = "a number, the category's text or null" if reader else "a number, a boolean or null"
+        raise refused(422, f"{name} is {shown(value)}.", f"Send {where}.{name} as {wanted}.", f"{where}.{name}")
+
+    def _too_large(self, name: str, value: float, where: str) -> Refused:
+        fix = f"Send {where}.{name} as a number that a float32 can hold, or null if it is missing."
+        return refused(422, f"{name} is {shown(value)}, beyond ±3.4e38.", fix, f"{where}.{name}")
+
+    def _missing(self, given: Mapping[str, object], where: str) -> Refused:
+        missing = [name for name in self.names if name not in given]
+        unknown = [name for name in given if name not in self.index]
+        near = difflib.get_close_matches(missing[0], unknown, n=1)
+        if near:
+            fix = f"Rename {near[0]!r} to {missing[0]!r}."
+        else:
+            fix = f"Send {where}.{missing[0]}, as null if its value is not known."
+        more = f", and {len(missing) - 1} more" if len(missing) > 1 else ""
+        return refused(422, f"The feature {missing[0]!r} is missing{more}.", fix, f"{where}.{missing[0]}")
+
+    def _unknown(self, given: Mapping[str, object], where: str) -> Refused:
+        name = next(name for name in given if name not in self.index)
+        return refused(
+            422,
+            f"There is no feature {shown(name)}.",
+            f"Leave it out. {nearest(name, self.names)}",
+            f"{where}.{name[:_SHOWN]}",
+        )
+
+
+class EventReader:
+    """Checks the fields of an event that a request hands in, as ingest checks the stream's records.
+
+    Only the fields that the features need must be there; `id_field` and `time_field` are used if they are.
+    """
+
+    def __init__(self, stream: str, spec: StreamSpec, needed: Sequence[str]) -> None:
+        self.id_field, self.time_field = spec.id, spec.time
+        self._stream = stream
+        names = {*spec.fields, spec.id, spec.time}
+        self._known = {name: found for name in sorted(names) if (found := spec.field(name)) is not None}
+        self._required = tuple(name for name in needed if name in self._known and self._known[name].required)
+
+    def fields(self, given: object) -> dict[str, Any]:
+        """The event's fields; raises Refused."""
+        if type(given) is not dict:
+            raise refused(422, f"event is {shown(given)}.", "Send event as an object of the event's fields.", "event")
+        for name in self._required:
+            if given.get(name) is None:
+                fix = f"Send event.{name}: the features of this model are computed from it."
+                raise refused(422, f"The field {name!r} is missing.", fix, f"event.{name}")
+        for name, value in given.items():
+            spec = self._known.get(name)
+            if spec is None:
+                fix = f"Leave it out. {nearest(name, tuple(self._known))}"
+                where = f"event.{name[:_SHOWN]}"
+                raise refused(422, f"The stream {self._stream} has no field {shown(name)}.", fix, where)
+            if value is not None:
+                _check(name, value, spec)
+        return given
+
+
+def _check(name: str, value: object, spec: FieldSpec) -> None:
+    wanted = _WANTED[spec.type]
+    kind = type(value)
+    if spec.type in ("number", "integer"):
+        is_right = kind is int or (kind is float and (spec.type == "number" or value.is_integer()))  # type: ignore[attr-defined]
+        if is_right:
+            assert isinstance(value, (int, float))
+            if (spec.min is not None and value < spec.min) or (spec.max is not None and value > spec.max):
+                limits = (
+                    f"{'' if spec.min is None else f'{spec.min:g}'} … {'' if spec.max is None else f'{spec.max:g}'}"
+                )
+                raise _wrong(name, value, f"is outside {limits.strip()}", "a value within the declared range")
+    elif spec.type == "boolean":
+        is_right = kind is bool
+    else:
+        is_right = kind is str
+        if is_right and spec.type == "time":
+            moment_us(value, f"event.{name}")
+        if is_right and spec.type == "category" and value not in (spec.values or ()):
+            assert isinstance(value, str)
+            raise _wrong(name, value, "is not declared", f"a declared value. {nearest(value, spec.values or ())}")
+    if not is_right:
+        raise _wrong(name, value, f"is not {wanted}", wanted)
+
+
+_WANTED: Final = {
+    "number": "a number",
+    "integer": "a whole number",
+    "boolean": "true or false",
+    "string": "text",
+    "category": "text",
+    "time": "RFC 3339 text with a zone",
+}
+
+
+def _wrong(name: str, value: object, what: str, wanted: str) -> Refused:
+    return refused(422, f"{name} is {shown(value)}, which {what}.", f"Send event.{name} as {wanted}", f"event.{name}")

@@ -1,0 +1,190 @@
+"""What serving does on each fact. The table at the foot maps payloads to handlers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+import numpy as np
+
+from contracts.envelope import Event
+from contracts.feature import VectorComputed, ViewUpdated
+from contracts.governance import SubjectErased
+from contracts.registry import ChampionChanged, ModelDeclared
+from contracts.serving import ActivationFailed, PredictionMade, ReplicaSeen, VersionActivated
+from libs.errors import Retry
+from libs.ids import derived_id
+from libs.service import Batch, Cause, Derived, Each, Output, Reply, Stateless
+from services.serving.context import ServingContext
+from services.serving.domain.champions import Champion, Fact, Outcome, Target, next_receipt
+from services.serving.store import Declared
+
+SETTLE_SECONDS: Final = 5.0
+"""How long the scorer waits for the champions known at the start, before it asks for its records again."""
+
+
+def on_model_declared(event: Event[ModelDeclared], ctx: ServingContext) -> list[Derived]:
+    """Know the features of this view version, and keep its windows from here on."""
+    ctx.declare(Declared(event.offset, event.data))
+    return []
+
+
+def on_champion_changed(event: Event[ChampionChanged], ctx: ServingContext) -> list[Derived]:
+    """Remember the latest epoch; the activator loads its version once this is committed."""
+    data, rollback = event.data, event.data.rollback_target
+    ctx.decide(
+        Fact(
+            model=data.model,
+            epoch=data.epoch,
+            target=Target(data.version, data.package, data.threshold),
+            view_version=data.view_version,
+            rollback=None if rollback is None else Target(rollback.version, rollback.package, rollback.threshold),
+            event_id=event.id,
+            correlation_id=event.correlation_id,
+            time_us=event.time_us,
+            traceparent=event.traceparent,
+        )
+    )
+    return []
+
+
+def on_subject_erased(event: Event[SubjectErased], ctx: ServingContext) -> list[Derived]:
+    """Nothing to forget: declarations with personal fields are refused, so nothing here is about a person."""
+    return []
+
+
+def on_views_updated(events: Sequence[Event[ViewUpdated]], ctx: ServingContext) -> list[Derived]:
+    """Keep the slots, with the position they came from."""
+    ctx.put_slots(events)
+    return []
+
+
+def on_vectors(events: Sequence[Event[VectorComputed]], ctx: ServingContext) -> Sequence[PredictionMade | None]:
+    """Score each vector with its model's champion, if that was trained on these features."""
+    if not ctx.settled.wait(SETTLE_SECONDS):
+        raise Retry("champions are still being loaded")
+    answers: list[PredictionMade | None] = [None] * len(events)
+    by_model: dict[str, list[int]] = {}
+    for position, event in enumerate(events):
+        by_model.setdefault(event.data.model, []).append(position)
+    for model, positions in by_model.items():
+        champion = ctx.champion(model)
+        if champion is None:
+            ctx.metrics.unscored.labels("no_champion").inc(len(positions))
+            continue
+        width = len(champion.rows.names)
+        fitting = [
+            position
+            for position in positions
+            if events[position].data.view_version == champion.view_version
+            and len(events[position].data.values) == width
+        ]
+        if len(fitting) < len(positions):
+            ctx.metrics.unscored.labels("view_version").inc(len(positions) - len(fitting))
+        if fitting:
+            rows = np.array([events[position].data.values for position in fitting], np.float32)
+            for position, score in zip(fitting, champion.predict(rows).tolist(), strict=True):
+                if math.isfinite(score):
+                    answers[position] = stream_prediction(champion, events[position], score)
+                else:
+                    ctx.metrics.unscored.labels("not_finite").inc()
+    return answers
+
+
+def stream_prediction(champion: Champion, event: Event[VectorComputed], score: float) -> PredictionMade:
+    data, threshold = event.data, champion.threshold
+    return PredictionMade(
+        model=data.model,
+        stream=data.stream,
+        event_id=data.event_id,
+        version=champion.version,
+        epoch=champion.epoch,
+        package=champion.package,
+        origin="stream",
+        score=score,
+        decision=None if threshold is None else score >= threshold,
+        view_version=data.view_version,
+        vector_id=event.id,
+    )
+
+
+def request_prediction(
+    champion: Champion,
+    event_id: str,
+    score: float,
+    values: Sequence[float | None],
+    view_position: dict[str, int] | None = None,
+) -> PredictionMade:
+    """An answer to a client, with the features that it was given for."""
+    return PredictionMade(
+        model=champion.model,
+        stream=champion.stream,
+        event_id=event_id,
+        version=champion.version,
+        epoch=champion.epoch,
+        package=champion.package,
+        origin="request",
+        score=score,
+        decision=None if champion.threshold is None else score >= champion.threshold,
+        view_version=champion.view_version,
+        values=list(values),
+        view_position=view_position,
+    )
+
+
+def on_activation(
+    fact: Fact, outcome: Outcome, detail: str, load_seconds: float, replica: str
+) -> Callable[[ServingContext], Reply[bool]]:
+    """Tell how an epoch's version fared on this replica, once: what was told before, also before a restart, is not
+    told again. The ids follow from the fact, the replica and how often the outcome has changed."""
+
+    def handle(ctx: ServingContext) -> Reply[bool]:
+        receipt = next_receipt(fact, outcome, ctx.store.receipt(fact.model))
+        if receipt is None:
+            return Reply(False)
+        ctx.store.put_receipt(fact.model, receipt)
+        payload: VersionActivated | ActivationFailed
+        if outcome == "activated":
+            payload = VersionActivated(
+                model=fact.model,
+                version=fact.target.version,
+                epoch=fact.epoch,
+                package=fact.target.package,
+                replica=replica,
+                load_seconds=load_seconds,
+            )
+        else:
+            payload = ActivationFailed(
+                model=fact.model,
+                version=fact.target.version,
+                epoch=fact.epoch,
+                package=fact.target.package,
+                replica=replica,
+                reason=outcome,
+                detail=detail,
+            )
+        receipt_id = derived_id("serving", f"{fact.event_id}|{replica}", "receipt", receipt.number)
+        cause = Cause(fact.event_id, fact.time_us, fact.correlation_id, fact.traceparent)
+        return Reply(True, [Derived(payload, cause, id=receipt_id)])
+
+    return handle
+
+
+def on_replica(seen: ReplicaSeen, cause_id: str) -> Callable[[ServingContext], Reply[None]]:
+    """Announce this replica, or that it leaves."""
+    return lambda ctx: Reply(None, [Derived(seen, Cause(cause_id, ctx.now_us, cause_id))])
+
+
+def on_tick(ctx: ServingContext) -> Iterable[Output]:
+    ctx.sweep()
+    return ()
+
+
+HANDLERS = (
+    Each(ModelDeclared, on_model_declared),
+    Each(ChampionChanged, on_champion_changed),
+    Each(SubjectErased, on_subject_erased),
+    Batch(ViewUpdated, on_views_updated),
+    Stateless(VectorComputed, PredictionMade, on_vectors),
+)

@@ -1,0 +1,132 @@
+"""What a prediction request may hold, and what is said about everything else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from contracts.declaration import FieldSpec, StreamSpec
+from libs.errors import Refused
+from libs.features.scalars import category_reader
+from services.serving.domain.requests import EventReader, RowReader, identifier, moment_us
+
+READER = RowReader(["distance", "hour", "carrier"], {"carrier": category_reader(("AA", "UA"), None)})
+SPEC = StreamSpec(
+    topic="flights.scheduled",
+    id="flight_id",
+    time="scheduled",
+    fields={
+        "distance": FieldSpec(type="number", min=0, max=20_000, required=True),
+        "minute": FieldSpec(type="integer", min=0, max=1439),
+        "carrier": FieldSpec(type="category", values=("AA", "UA"), required=True),
+        "tail": FieldSpec(type="string"),
+        "is_cargo": FieldSpec(type="boolean"),
+        "checked_in": FieldSpec(type="time"),
+        "above": FieldSpec(type="number", min=1),
+    },
+)
+EVENT = EventReader("flights", SPEC, ["carrier", "distance", "tail"])
+GOOD = {"distance": 100, "carrier": "UA"}
+
+
+def test_a_row_is_in_the_order_of_the_schema() -> None:
+    assert READER.row({"carrier": 1, "hour": 5, "distance": 99.5}, "features") == [99.5, 5.0, 1.0]
+
+
+def test_null_is_missing_and_booleans_are_numbers() -> None:
+    assert READER.row({"carrier": None, "hour": True, "distance": 1}, "features") == [1.0, 1.0, None]
+
+
+def test_a_category_may_be_its_text() -> None:
+    assert READER.row({"carrier": "UA", "hour": 5, "distance": 1}, "features") == [1.0, 5.0, 1.0]
+    assert READER.row({"carrier": "ZZ", "hour": 5, "distance": 1}, "features") == [1.0, 5.0, -1.0]
+
+
+def test_one_feature_is_a_row_too() -> None:
+    assert RowReader(["x"], {}).row({"x": 2}, "features") == [2.0]
+
+
+@pytest.mark.parametrize(
+    ("given", "field", "detail", "fix"),
+    [
+        ([1, 2, 3], "features", "[1, 2, 3]", "object"),
+        (None, "features", "None", "object"),
+        ({}, "features.distance", "'distance' is missing, and 2 more", "null"),
+        ({"distance": 1, "hour": 2}, "features.carrier", "'carrier' is missing", "null"),
+        ({"distance": 1, "hours": 2, "carrier": 1}, "features.hour", "'hour' is missing", "Rename 'hours' to 'hour'"),
+        (
+            {"distance": 1, "hour": 2, "carrier": 1, "origin": 1},
+            "features.origin",
+            "no feature 'origin'",
+            "Leave it out",
+        ),
+        ({"distance": "1", "hour": 2, "carrier": 1}, "features.distance", "'1'", "a number, a boolean or null"),
+        ({"distance": [1], "hour": 2, "carrier": 1}, "features.distance", "[1]", "a number"),
+        ({"distance": 1, "hour": 2, "carrier": {}}, "features.carrier", "{}", "the category's text"),
+        ({"distance": 1e39, "hour": 2, "carrier": 1}, "features.distance", "1e+39", "float32"),
+        ({"distance": -(10**60), "hour": 2, "carrier": 1}, "features.distance", "beyond", "float32"),
+    ],
+)
+def test_a_row_that_does_not_fit_is_refused_with_field_and_fix(given: Any, field: str, detail: str, fix: str) -> None:
+    with pytest.raises(Refused) as refusal:
+        READER.row(given, "features")
+    assert refusal.value.status == 422
+    assert refusal.value.field == field
+    assert detail in refusal.value.detail
+    assert fix in (refusal.value.fix or "")
+
+
+def test_an_event_needs_only_the_fields_that_features_need() -> None:
+    assert EVENT.fields(GOOD) == GOOD
+    every = GOOD | {
+        "minute": 5.0,
+        "tail": "N1",
+        "is_cargo": False,
+        "checked_in": "2013-01-01T05:15:00Z",
+        "above": None,
+        "flight_id": "f1",
+        "scheduled": "2013-01-01T05:15:00Z",
+    }
+    assert EVENT.fields(every) == every
+
+
+@pytest.mark.parametrize(
+    ("given", "field", "detail", "fix"),
+    [
+        ("x", "event", "'x'", "object"),
+        ({"distance": 1}, "event.carrier", "'carrier' is missing", "event.carrier"),
+        (GOOD | {"carrier": None}, "event.carrier", "missing", "event.carrier"),
+        (GOOD | {"dist": 1}, "event.dist", "no field 'dist'", "Did you mean 'distance'"),
+        (GOOD | {"distance": "9"}, "event.distance", "'9', which is not a number", "a number"),
+        (GOOD | {"distance": True}, "event.distance", "not a number", "a number"),
+        (GOOD | {"distance": 20_001}, "event.distance", "outside 0 … 20000", "declared range"),
+        (GOOD | {"above": 0.5}, "event.above", "outside 1 …", "declared range"),
+        (GOOD | {"minute": 5.5}, "event.minute", "not a whole number", "whole"),
+        (GOOD | {"carrier": "UAA"}, "event.carrier", "not declared", "Did you mean 'UA'"),
+        (GOOD | {"carrier": 1}, "event.carrier", "not text", "text"),
+        (GOOD | {"tail": 1}, "event.tail", "not text", "text"),
+        (GOOD | {"is_cargo": 1}, "event.is_cargo", "not true or false", "true or false"),
+        (GOOD | {"checked_in": "noon"}, "event.checked_in", "not a time", "RFC 3339"),
+        (GOOD | {"checked_in": "2013-01-01T05:15:00"}, "event.checked_in", "not a time", "zone"),
+        (GOOD | {"scheduled": 7}, "event.scheduled", "not RFC 3339", "RFC 3339"),
+    ],
+)
+def test_an_event_that_breaks_its_contract_is_refused(given: Any, field: str, detail: str, fix: str) -> None:
+    with pytest.raises(Refused) as refusal:
+        EVENT.fields(given)
+    assert (refusal.value.status, refusal.value.field) == (422, field)
+    assert detail in refusal.value.detail
+    assert fix in (refusal.value.fix or "")
+
+
+@pytest.mark.parametrize("value", ["", "a b", "-a", "a\n", "a" * 129, 7, None])
+def test_an_identifier_is_checked(value: object) -> None:
+    with pytest.raises(Refused):
+        identifier(value, "event_id")
+
+
+@pytest.mark.parametrize("value", ["", "2013-13-01T00:00:00Z", "2013-01-01", 7, None, "9999-12-31T23:59:59-23:59"])
+def test_a_time_is_checked(value: object) -> None:
+    with pytest.raises(Refused):
+        moment_us(value, "event_time")
