@@ -9,6 +9,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -94,20 +95,42 @@ RUNTIME_MIGRATIONS: Final[tuple[Migration, ...]] = (_create_runtime_tables,)
 
 def upsert(connection: sa.Connection, table: sa.Table, keys: tuple[str, ...], rows: list[dict[str, Any]]) -> None:
     """Insert the rows, or replace the ones with the same key; both engines have the same syntax for it."""
-    if not rows:
-        return
-    if connection.dialect.name == "postgresql":
+    if rows:
+        connection.execute(_upsert(connection.dialect.name, table, keys), rows)
+
+
+@lru_cache(maxsize=256)
+def _upsert(dialect: str, table: sa.Table, keys: tuple[str, ...]) -> sa.Insert:
+    if dialect == "postgresql":
         from sqlalchemy.dialects.postgresql import insert
     else:
         from sqlalchemy.dialects.sqlite import insert  # type: ignore[assignment]
     statement = insert(table)
     values = {c.name: statement.excluded[c.name] for c in table.columns if c.name not in keys}
-    action = (
-        statement.on_conflict_do_update(index_elements=list(keys), set_=values)
-        if values
-        else statement.on_conflict_do_nothing()
+    if not values:
+        return statement.on_conflict_do_nothing()
+    return statement.on_conflict_do_update(index_elements=list(keys), set_=values)
+
+
+# Statements of every transaction are built once: building one costs more than running it.
+_move_position: Final = (
+    _positions.update()
+    .where(
+        _positions.c.topic == sa.bindparam("t"),
+        _positions.c.partition == sa.bindparam("p"),
+        _positions.c.next == sa.bindparam("lo"),
     )
-    connection.execute(action, rows)
+    .values(next=sa.bindparam("hi"))
+)
+_extend_lease: Final = (
+    _lease.update()
+    .where(
+        _lease.c.name == _LEASE,
+        _lease.c.owner == sa.bindparam("held_by"),
+        _lease.c.epoch == sa.bindparam("held_epoch"),
+    )
+    .values(expires_us=sa.bindparam("until"))
+)
 
 
 class SqlTransaction:
@@ -128,11 +151,7 @@ class SqlTransaction:
                     )
                 self.connection.execute(_positions.insert(), {"topic": topic, "partition": partition, "next": hi})
                 continue
-            moved = self.connection.execute(
-                _positions.update()
-                .where(_positions.c.topic == topic, _positions.c.partition == partition, _positions.c.next == lo)
-                .values(next=hi)
-            )
+            moved = self.connection.execute(_move_position, {"t": topic, "p": partition, "lo": lo, "hi": hi})
             if moved.rowcount != 1:
                 raise Fenced(f"position of {topic}/{partition} is no longer {lo}: another instance consumes it")
 
@@ -178,11 +197,7 @@ class SqlTransaction:
             self.connection.execute(_outbox.delete().where(_outbox.c.row == sa.bindparam("r")), numbers)
 
     def hold_lease(self, owner: str, epoch: int, expires_us: int) -> None:
-        held = self.connection.execute(
-            _lease.update()
-            .where(_lease.c.name == _LEASE, _lease.c.owner == owner, _lease.c.epoch == epoch)
-            .values(expires_us=expires_us)
-        )
+        held = self.connection.execute(_extend_lease, {"held_by": owner, "held_epoch": epoch, "until": expires_us})
         if held.rowcount != 1:
             raise Fenced("the lease is another instance's now: this one stands back")
 
