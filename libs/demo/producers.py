@@ -67,7 +67,7 @@ class Producers:
     async def _heartbeat(self, time_us: int) -> list[asyncio.Future[Any]]:
         header = [(HEARTBEAT_HEADER, format_us(time_us).encode())]
         return [
-            await producer.send(topic, None, partition=partition, headers=header)
+            await producer.send(topic, None, key=b"heartbeat", partition=partition, headers=header)
             for topic, producer in self._producers.items()
             for partition in self._partitions[topic]
         ]

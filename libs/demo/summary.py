@@ -183,18 +183,17 @@ def draw(seen: Seen, path: Path) -> None:
         weeks = [
             (at, auc) for at, auc in weekly_auc(seen, score, YEAR_START_US, seen.flights.end_us) if not np.isnan(auc)
         ]
-        times = np.array([at for at, _ in weeks], "datetime64[us]")
-        axes.plot(times, [auc for _, auc in weeks], label=name, color=colour, linewidth=2)
+        axes.plot([at / DAY_US for at, _ in weeks], [auc for _, auc in weeks], label=name, color=colour, linewidth=2)
     for at, version, cause in seen.promotions:
-        axes.axvline(  # type: ignore[arg-type]
-            np.datetime64(at, "us"),
+        axes.axvline(
+            at / DAY_US,
             color="#666666",
             linewidth=0.8,
             linestyle=":" if cause != "rollback" else "--",
         )
         axes.annotate(
             f"v{version}",
-            (np.datetime64(at, "us"), 1.0),
+            (at / DAY_US, 1.0),
             xycoords=("data", "axes fraction"),
             fontsize=8,
             ha="center",

@@ -154,11 +154,19 @@ class _Step:
             traceparent=traceparent,
         )
 
+    def _passed_on(self, record: Record) -> list[tuple[str, bytes]]:
+        """A watermark on another topic is another record: under its input's id the audit log would hold it twice."""
+        own = self._runtime.service.name
+        return [
+            (name, derived_id(own, value.decode(), WATERMARK_TYPE, 0).encode() if name == "ce_id" else value)
+            for name, value in record.headers
+        ]
+
     def _decode(self, record: Record) -> Event[Any] | OutgoingRecord | None:
         try:
             attributes = attributes_of(record.headers)
             if attributes["ce_type"] == WATERMARK_TYPE.encode():
-                return OutgoingRecord(self._output.name, record.partition, None, None, record.headers)
+                return OutgoingRecord(self._output.name, record.partition, None, None, self._passed_on(record))
             if attributes["ce_type"] != self._types[0]:
                 raise EnvelopeError(f"ce_type is {attributes['ce_type']!r}, this topic carries {self._types[0]!r}")
             data = self._validate(record.value or b"")
