@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing import get_context
@@ -38,6 +38,7 @@ from libs.keys import VerificationKey
 
 ProblemKind: TypeAlias = Literal[
     "trusted",  # the log contradicts the checkpoint that the auditor kept
+    "anchor",  # the log contradicts a checkpoint that was anchored outside of it
     "checkpoint",  # a stored checkpoint is not signed by the key, or the log contradicts it
     "segment",  # a segment is missing, damaged, or its root does not follow from the leaves
     "leaf",  # a leaf is not the one that was hashed when it was appended
@@ -93,18 +94,20 @@ def verify_log(
     key: VerificationKey,
     trusted: bytes | None = None,
     *,
+    anchored: Iterable[bytes] = (),
     schema: str = "governance",
     progress: Progress | None = None,
 ) -> VerifyReport:
     """Verify the log in the database at `url` (SQLite file, opened read-only, or PostgreSQL with its `schema`).
 
-    `trusted` is a checkpoint that the caller kept from an earlier run. A log that is written meanwhile is verified as
+    `trusted` is a checkpoint that the caller kept from an earlier run, `anchored` are those that governance itself keeps
+    outside the database. A log that is written meanwhile is verified as
     it stood at the start. Raises FileNotFoundError if there is no such file; everything else wrong is in the report.
     """
     engine = _read_only_engine(url, schema)
     try:
         with engine.connect() as connection, connection.begin():
-            return _Verification(connection, key, trusted, progress).run()
+            return _Verification(connection, key, trusted, anchored, progress).run()
     finally:
         engine.dispose()
 
@@ -138,7 +141,7 @@ class _Segment:
 class _Promise:
     """A root that must come out at a size."""
 
-    kind: Literal["trusted", "checkpoint"]
+    kind: Literal["trusted", "anchor", "checkpoint"]
     checkpoint: Checkpoint
     note: bytes
 
@@ -148,6 +151,7 @@ class _Verification:
     connection: sa.Connection
     key: VerificationKey
     trusted: bytes | None
+    anchored: Iterable[bytes]
     progress: Progress | None
 
     frontier: merkle.Frontier = field(default_factory=merkle.Frontier)
@@ -216,7 +220,8 @@ class _Verification:
                 origin = checkpoint.origin
             except CheckpointError as error:
                 self._fail("trusted", None, f"the trusted checkpoint cannot be used: {error}")
-        for size, note in checkpoint_notes(self.connection):
+        stored = checkpoint_notes(self.connection)
+        for size, note in stored:
             try:
                 checkpoint = verify_checkpoint(note, self.key, origin)
             except CheckpointError as error:
@@ -226,6 +231,14 @@ class _Verification:
                 self._fail("checkpoint", None, f"the checkpoint stored for size {size} says {checkpoint.size}")
             origin = checkpoint.origin
             promises.append(_Promise("checkpoint", checkpoint, note))
+        known = {note for _, note in stored}
+        for note in self.anchored:
+            if note in known:
+                continue
+            try:
+                promises.append(_Promise("anchor", verify_checkpoint(note, self.key, origin), note))
+            except CheckpointError as error:
+                self._fail("anchor", None, f"an anchored checkpoint does not belong to this log: {error}")
         return sorted(promises, key=lambda promise: promise.checkpoint.size)
 
     def _segments(self) -> Iterator[_Segment]:
@@ -285,8 +298,11 @@ class _Verification:
             if self.frontier.root() == promise.checkpoint.root:
                 self.kept.append(promise)
             else:
-                where = "that you kept" if promise.kind == "trusted" else "in the log"
-                message = f"the first {promise.checkpoint.size} leaves are not those of the signed checkpoint {where}"
+                where = {"trusted": "that you kept", "anchor": "anchored outside", "checkpoint": "in the log"}
+                message = (
+                    f"the first {promise.checkpoint.size} leaves are not those of the signed checkpoint "
+                    f"{where[promise.kind]}"
+                )
                 self._fail(promise.kind, None, message)
         self._append(hashes[(self.frontier.size - start) * merkle.HASH_BYTES :])
         if not self.diverged and self.frontier.root() != segment.root:

@@ -1,0 +1,86 @@
+"""What governance's handlers see: the log, the key that signs it, and the file its checkpoints are anchored in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from libs.audit.anchor import Anchor, anchor_path
+from libs.audit.log import AuditLog, checkpoint_notes, duplicate_count, head
+from libs.errors import Retry
+from libs.keys import SigningKey, signing_key
+from libs.service import Context
+from libs.store.protocol import Transaction
+from services.governance.settings import GovernanceSettings
+from services.governance.store import GovernanceStore
+
+
+class GovernanceContext(Context):
+    """`size` and `signed_size` are leaves; the log keeps what else it needs to append."""
+
+    own: GovernanceSettings
+    key: SigningKey
+
+    def __init__(self) -> None:
+        self.log = AuditLog()
+        self.origin = ""
+        self.size = self.signed_size = self.duplicates = self.opaque = 0
+        self.signed_us = 0
+        """Wall time of the last checkpoint, 0 before the first of this process."""
+        self._anchor: Anchor | None = None
+        self._signed: list[bytes] = []
+
+    @property
+    def store(self) -> GovernanceStore:
+        return GovernanceStore(self.tx.connection)
+
+    def load(self, tx: Transaction) -> None:
+        """Read the log's state; anchor the checkpoints that were committed but not written to the file."""
+        connection = tx.connection
+        self.log.open(connection)
+        self.origin = GovernanceStore(connection).origin()
+        self.key = signing_key(self.settings.keys, self.service)
+        notes = checkpoint_notes(connection)
+        self.size, self.signed_size = head(connection).size, notes[-1][0] if notes else 0
+        self.duplicates = duplicate_count(connection)
+        self._signed = []
+        try:
+            self._anchor = Anchor(anchor_path(self.settings.data_dir, self.origin))
+            anchored = self._anchor.last_size
+            self._anchor.append([note for size, note in notes if size > anchored])
+        except OSError as error:
+            raise Retry(f"checkpoints cannot be anchored: {error}") from error
+
+    def signed(self, size: int, note: bytes) -> None:
+        """A checkpoint of the transaction at hand; the file may not run ahead of the store, so it waits for the commit."""
+        self.signed_size, self.signed_us = size, self.now_us
+        self._signed.append(note)
+
+    def committed(self) -> None:
+        signed, self._signed = self._signed, []
+        if signed and self._anchor is not None:
+            try:
+                self._anchor.append(signed)
+            except OSError as error:
+                raise Retry(f"checkpoints cannot be anchored: {error}") from error
+
+
+class GovernanceMetrics(Collector):
+    """Sizes of the log."""
+
+    def __init__(self, ctx: GovernanceContext) -> None:
+        self._ctx = ctx
+
+    def collect(self) -> Iterable[Metric]:
+        ctx = self._ctx
+        for name, what, value in (
+            ("leaves", "Records in the log.", ctx.size),
+            ("signed_leaves", "Records under the newest checkpoint.", ctx.signed_size),
+            ("duplicate_leaves", "Records whose event id was logged before.", ctx.duplicates),
+        ):
+            yield GaugeMetricFamily(f"governance_{name}", what, value)
+        yield CounterMetricFamily(
+            "governance_opaque", "Control-plane records that could not be read, since the start.", ctx.opaque
+        )

@@ -1,0 +1,59 @@
+"""Who was champion when, and the ids that follow from an outside id: pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from libs.ids import derived_id
+
+ClockName = Literal["event", "wall"]
+
+
+@dataclass(frozen=True, slots=True)
+class Reign:
+    """An epoch of a model, and when it began on either clock (microseconds)."""
+
+    epoch: int
+    event_us: int
+    wall_us: int
+
+    def since(self, clock: ClockName) -> int:
+        return self.event_us if clock == "event" else self.wall_us
+
+
+def reign_at(reigns: Sequence[Reign], at_us: int | None, clock: ClockName) -> tuple[Reign, int | None] | None:
+    """Of all epochs that had begun by `at_us` the highest, and when a higher one began; None: the latest of all.
+
+    On the event clock an epoch that began no later than one before it has never reigned.
+
+    >>> first, second = Reign(1, 100, 5), Reign(2, 200, 6)
+    >>> reign_at([first, second], 199, "event") == (first, 200)
+    True
+    >>> reign_at([first, second], 199, "wall") == (second, None)
+    True
+    """
+    begun = [reign for reign in reigns if at_us is None or reign.since(clock) <= at_us]
+    if not begun:
+        return None
+    found = max(begun, key=lambda reign: reign.epoch)
+    later = [r.since(clock) for r in reigns if r.epoch > found.epoch]
+    return found, min(later, default=None)
+
+
+def vector_ids(stream: str, event_id: str, models: int) -> Iterator[str]:
+    """The ids that the vectors of an outside event may have: an event has one for each model that wants it."""
+    accepted_id = accepted_event_id(stream, event_id)
+    for index in range(models):
+        yield derived_id("feature", accepted_id, "feature.vector-computed.v1", index)
+
+
+def accepted_event_id(stream: str, event_id: str) -> str:
+    """The id of the accepted event of an outside event."""
+    return derived_id("ingest", f"{stream}|{event_id}", "ingest.event-accepted.v1", 0)
+
+
+def prediction_id(vector_id: str) -> str:
+    """The id of the prediction that scores a vector of the stream."""
+    return derived_id("serving", vector_id, "serving.prediction-made.v1", 0)

@@ -1,0 +1,60 @@
+"""Log every record as it is, fold the control plane into facts, and sign what has grown."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Iterable, Sequence
+
+import structlog
+
+from contracts.envelope import Record
+from contracts.governance import CheckpointSigned
+from libs.clock import SECOND_US
+from libs.runtime.failpoints import failpoint
+from libs.service import Cause, Derived, Output, Raw
+from services.governance.context import GovernanceContext
+from services.governance.facts import TOPICS_WITH_FACTS, Opaque, row_of
+
+log = structlog.get_logger(__name__)
+
+
+def on_records(records: Sequence[Record], ctx: GovernanceContext) -> Iterable[Output]:
+    """One leaf a record, whatever it holds; those of the control plane are facts besides."""
+    appended = ctx.log.append(ctx.tx.connection, records)
+    rows = []
+    for leaf, record in enumerate(records, appended.first):
+        if record.topic in TOPICS_WITH_FACTS:
+            try:
+                rows.append(row_of(record, leaf))
+            except Opaque as error:
+                ctx.opaque += 1
+                log.warning("logged without being understood", leaf=leaf, error=str(error))
+    ctx.store.put_facts(rows)
+    ctx.size += appended.count
+    ctx.duplicates += len(appended.duplicates)
+    return ()
+
+
+def on_tick(ctx: GovernanceContext) -> Iterable[Output]:
+    """Sign, if the log has grown and the last checkpoint is old enough."""
+    if ctx.now_us - ctx.signed_us < ctx.own.checkpoint_seconds * SECOND_US:
+        return ()
+    return sign(ctx)
+
+
+def sign(ctx: GovernanceContext) -> Iterable[Output]:
+    """Sign the log as it stands, if it has grown."""
+    if ctx.size <= ctx.signed_size:
+        return ()
+    signed = ctx.log.sign(ctx.tx.connection, ctx.key, ctx.origin, ctx.now_us)
+    if signed is None:
+        return ()
+    checkpoint, note = signed
+    ctx.signed(checkpoint.size, note)
+    failpoint("checkpoint.signed")
+    cause_id = f"{ctx.origin}/{checkpoint.size}"
+    payload = CheckpointSigned(size=checkpoint.size, root=b64encode(checkpoint.root).decode(), note=note.decode())
+    return (Derived(payload, Cause(cause_id, ctx.now_us, cause_id)),)
+
+
+HANDLERS = (Raw(on_records, every_topic=True),)

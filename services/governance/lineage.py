@@ -1,0 +1,340 @@
+"""Why a prediction is as it is: the walk from it back to the raw record, and to whoever and whatever put its version there.
+
+Control-plane facts come from the graph, data-plane events from the log by the ids that cause each other. What is not
+found, or contradicts what it should prove, is said in `missing`; the rest of the walk goes on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+
+from contracts.envelope import format_us
+from contracts.feature import DatasetCommitted, VectorComputed
+from contracts.ingest import EventAccepted
+from contracts.payload import Payload
+from contracts.registry import (
+    ApprovalDecided,
+    ChampionChanged,
+    GateDecided,
+    ModelDeclared,
+    StreamDeclared,
+    VersionRegistered,
+)
+from contracts.serving import PredictionMade, VersionActivated
+from contracts.topics import topics_carrying
+from contracts.trainer import DatasetVersion, RetrainDecided, RunCompleted
+from libs.audit.log import AuditLog
+from libs.errors import Refused
+from services.governance import domain
+from services.governance.facts import Fact, Opaque, read_event
+from services.governance.sentences import WHAT, gates_in_words, offsets_in_words, sentence
+from services.governance.store import GovernanceStore
+
+P = TypeVar("P", bound=Payload)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One link of the chain, with the leaf that proves it; a raw record is proven by the leaf that holds its digest."""
+
+    what: str
+    id: str
+    summary: str
+    data: dict[str, Any]
+    leaf: int | None = None
+    event_us: int | None = None
+    recorded_us: int | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "what": self.what,
+            "id": self.id,
+            "time": None if self.event_us is None else format_us(self.event_us),
+            "recorded": None if self.recorded_us is None else format_us(self.recorded_us),
+            "summary": self.summary,
+            "data": self.data,
+            "leaf": self.leaf,
+        }
+
+
+def step_of(fact: Fact[Payload], what: str | None = None) -> Step:
+    data = fact.data
+    return Step(
+        what or WHAT[type(data)],
+        fact.event_id,
+        sentence(data),
+        data.model_dump(mode="json", by_alias=True),
+        fact.leaf,
+        fact.event_us,
+        fact.recorded_us,
+    )
+
+
+@dataclass(slots=True)
+class Lineage:
+    """One walk; `steps` and `missing` grow as it goes."""
+
+    connection: sa.Connection
+    log: AuditLog
+    steps: list[Step] = field(default_factory=list)
+    missing: list[dict[str, str]] = field(default_factory=list)
+
+    @property
+    def _graph(self) -> GovernanceStore:
+        return GovernanceStore(self.connection)
+
+    # -- finding the prediction -------------------------------------------------------------------------------------
+
+    def find_prediction(self, identifier: str, model: str | None) -> Fact[PredictionMade]:
+        """By its own id, or by the outside id of the event that was scored in `model`'s stream. Raises Refused."""
+        found = self._event(identifier, PredictionMade)
+        if found is not None:
+            if model in (None, found.data.model):
+                return found
+            raise Refused(
+                404, "Another model", f"This prediction is of {found.data.model}.", field="model", fix="Name that one."
+            )
+        if model is None:
+            known = self.log.find(self.connection, identifier)
+            kind = f"It is an event of {known[0][1].topic}." if known else "The log has no event with this id."
+            raise Refused(
+                404,
+                "Unknown prediction",
+                f"There is no prediction {identifier}. {kind}",
+                field="id",
+                fix="Give the prediction's CloudEvents id, or the outside event id together with ?model=.",
+            )
+        declarations = self._graph.facts(ModelDeclared, model)
+        if not declarations:
+            raise unknown_model(self._graph, model)
+        models = len(self._graph.subjects(ModelDeclared))
+        for stream in dict.fromkeys(fact.data.spec.stream for fact in reversed(declarations)):
+            for vector_id in domain.vector_ids(stream, identifier, models):
+                found = self._event(domain.prediction_id(vector_id), PredictionMade)
+                if found is not None and found.data.model == model:
+                    return found
+        raise Refused(
+            404,
+            "Unknown prediction",
+            f"The log has no prediction of {model} for an event {identifier}.",
+            field="id",
+            fix="It may not be logged yet, or was asked for over HTTP: then give the prediction's own id.",
+        )
+
+    def _event(self, event_id: str, payload: type[P]) -> Fact[P] | None:
+        """The first record with this id that carries the payload."""
+        (topic,) = topics_carrying(payload)
+        for leaf, record in self.log.find(self.connection, event_id):
+            if record.topic == topic.name:
+                try:
+                    return read_event(record, leaf, payload)
+                except Opaque:
+                    continue
+        return None
+
+    # -- the walk -----------------------------------------------------------------------------------------------------
+
+    def explain(self, prediction: Fact[PredictionMade]) -> None:
+        """From a prediction to everything it rests on."""
+        said = prediction.data
+        self.steps.append(step_of(prediction))
+        champions = self._graph.facts(ChampionChanged, said.model, said.epoch)
+        champion = self._found(champions, "champion", f"epoch {said.epoch} of {said.model}")
+        if champion is not None:
+            self._check_reign(said, champion.data)
+            self.steps.append(step_of(champion))
+            self.steps += map(step_of, self._graph.facts(VersionActivated, said.model, said.epoch))
+        self.explain_version(said.model, said.version, champion)
+        self._explain_input(prediction)
+
+    def explain_version(self, model: str, version: int, champion: Fact[ChampionChanged] | None) -> None:
+        """Where a version comes from, what it was held to, and why it became champion."""
+        registered = self._found(
+            self._graph.facts(VersionRegistered, model, version), "version", f"version {version} of {model}"
+        )
+        run_id = None if registered is None else registered.data.run_id
+        if champion is not None and champion.data.version == version:
+            run_id = champion.data.run_id or run_id
+        if registered is not None:
+            self.steps.append(step_of(registered))
+        run = None if run_id is None else self._found(self._graph.of_run(RunCompleted, run_id), "run", run_id)
+        if run is not None:
+            self.steps.append(step_of(run))
+            self._explain_dataset(model, run.data.dataset)
+        if run_id is not None:
+            self._explain_gates(model, version, run_id, champion)
+        if champion is not None:
+            self._explain_promotion(champion, run)
+        if run_id is not None:
+            self._explain_decision(run_id)
+
+    def _check_reign(self, said: PredictionMade, champion: ChampionChanged) -> None:
+        allowed = [(champion.version, champion.package)]
+        if champion.rollback_target is not None:
+            allowed.append((champion.rollback_target.version, champion.rollback_target.package))
+        if (said.version, said.package) not in allowed:
+            why = f"epoch {said.epoch} is version {champion.version}, the prediction is by version {said.version}"
+            self._miss("champion", f"epoch {said.epoch} of {said.model}", why)
+
+    def _explain_dataset(self, model: str, dataset: DatasetVersion) -> None:
+        found = [
+            fact
+            for fact in self._graph.facts(DatasetCommitted, model, dataset.version)
+            if (fact.data.uri, fact.data.label_cut) == (dataset.uri, dataset.label_cut)
+        ]
+        committed = self._found(found, "dataset", f"version {dataset.version} of {dataset.uri}")
+        if committed is None:
+            return
+        self.steps.append(step_of(committed))
+        if dataset.offsets and dataset.offsets != committed.data.offsets:
+            why = f"the run names other {offsets_in_words(dataset.offsets)} than the commit"
+            self._miss("dataset", committed.event_id, why)
+
+    def _explain_gates(self, model: str, version: int, run_id: str, champion: Fact[ChampionChanged] | None) -> None:
+        gates = [fact for fact in self._graph.facts(GateDecided, model, version) if fact.data.run_id == run_id]
+        first = self._found(gates, "gates", f"version {version} of {model}, run {run_id}")
+        if first is None:
+            return
+        decided = [fact.data.model_dump(mode="json") | {"id": fact.event_id, "leaf": fact.leaf} for fact in gates]
+        summary = gates_in_words([fact.data for fact in gates])
+        data = {"version": version, "run_id": run_id, "gates": decided}
+        self.steps.append(
+            Step("gates", first.event_id, summary, data, first.leaf, first.event_us, first.recorded_us),
+        )
+        failed = [fact.data.gate for fact in gates if not fact.data.passed]
+        if failed and champion is not None and champion.data.cause in ("promotion", "approval"):
+            self._miss("gates", first.event_id, f"promoted although {', '.join(failed)} failed")
+
+    def _explain_promotion(self, champion: Fact[ChampionChanged], run: Fact[RunCompleted] | None) -> None:
+        """What made the champion change: its run, a person, or the one before it."""
+        changed = champion.data
+        match changed.cause:
+            case "promotion":
+                if run is not None and run.event_id != changed.cause_id:
+                    self._miss(
+                        "champion", champion.event_id, f"its cause {changed.cause_id} is not the run's completion"
+                    )
+            case "approval":
+                approval = self._found(
+                    [a for a in self._graph.caused_by(ApprovalDecided, changed.cause_id) if a.data.approved],
+                    "approval",
+                    f"epoch {changed.epoch} of {changed.model}",
+                )
+                if approval is not None:
+                    self.steps.append(step_of(approval))
+                    if (approval.data.version, approval.data.package) != (changed.version, changed.package):
+                        self._miss("approval", approval.event_id, "it approves another version than was promoted")
+            case "rollback" | "command":
+                degraded = self._graph.with_id(changed.cause_id)
+                if degraded is not None:
+                    self.steps.append(step_of(degraded, "rollback"))
+                    return
+                quarantined = (
+                    f"version {changed.quarantined} was taken out of service" if changed.quarantined else "done"
+                )
+                self.steps.append(
+                    Step(
+                        changed.cause,
+                        changed.cause_id,
+                        f"{quarantined} by hand: {changed.reason or 'no reason given'}",
+                        {"reason": changed.reason, "quarantined": changed.quarantined},
+                        champion.leaf,
+                        champion.event_us,
+                        champion.recorded_us,
+                    )
+                )
+
+    def _explain_decision(self, run_id: str) -> None:
+        decisions = [fact for fact in self._graph.of_run(RetrainDecided, run_id) if fact.data.retrain]
+        decision = self._found(decisions, "decision", run_id)
+        if decision is None:
+            return
+        self.steps.append(step_of(decision))
+        trigger = self._graph.with_id(decision.data.cause_id)
+        if trigger is not None:
+            self.steps.append(step_of(trigger, "trigger"))
+        elif decision.data.trigger == "command":
+            self.steps.append(
+                Step(
+                    "trigger",
+                    decision.data.cause_id,
+                    "somebody asked for the run",
+                    {},
+                    decision.leaf,
+                    decision.event_us,
+                    decision.recorded_us,
+                )
+            )
+        else:
+            self._miss(
+                "trigger", decision.data.cause_id, f"the {decision.data.trigger} that asked for it is not logged"
+            )
+
+    def _explain_input(self, prediction: Fact[PredictionMade]) -> None:
+        """What was predicted from: a published vector and its event, or what came with the request."""
+        said = prediction.data
+        if said.vector_id is None:
+            accepted = self._event(domain.accepted_event_id(said.stream, said.event_id), EventAccepted)
+            summary = f"{len(said.values or ())} features came with the request or from the online view"
+            data = {"values": said.values, "view_position": said.view_position}
+            self.steps.append(
+                Step("request", prediction.cause_id or prediction.event_id, summary, data, prediction.leaf)
+            )
+            if accepted is not None:
+                self._explain_event(accepted)
+            return
+        vector = self._event(said.vector_id, VectorComputed)
+        if vector is None:
+            self._miss("vector", said.vector_id)
+            return
+        self.steps.append(step_of(vector))
+        self._explain_declaration(ModelDeclared, "model declaration", said.model, vector.data.declaration)
+        if vector.data.model != said.model or vector.data.event_id != said.event_id:
+            why = f"it is of {vector.data.event_id} for {vector.data.model}, the prediction is of {said.event_id}"
+            self._miss("vector", said.vector_id, why)
+        accepted = None if vector.cause_id is None else self._event(vector.cause_id, EventAccepted)
+        if accepted is None:
+            self._miss("accepted event", vector.cause_id or said.event_id)
+            return
+        self._explain_event(accepted)
+
+    def _explain_event(self, accepted: Fact[EventAccepted]) -> None:
+        self.steps.append(step_of(accepted))
+        said = accepted.data
+        self._explain_declaration(StreamDeclared, "stream declaration", said.stream, said.declaration)
+        raw = said.raw
+        place = f"{raw.topic}/{raw.partition}/{raw.offset}"
+        summary = f"topic {raw.topic}, partition {raw.partition}, offset {raw.offset}, SHA-256 {raw.sha256}"
+        self.steps.append(
+            Step("raw record", place, summary, raw.model_dump(), accepted.leaf, accepted.event_us, None),
+        )
+
+    def _explain_declaration(self, payload: type[P], what: str, name: str, offset: int) -> None:
+        fact = self._found(self._graph.facts(payload, name, offset), what, f"{name}, offset {offset}")
+        if fact is not None:
+            self.steps.append(step_of(fact))
+
+    # -- what is not there ----------------------------------------------------------------------------------------------
+
+    def _found(self, facts: list[Fact[P]], what: str, name: str) -> Fact[P] | None:
+        if facts:
+            return facts[0]
+        self._miss(what, name)
+        return None
+
+    def _miss(self, what: str, name: str, why: str = "it is not in the log") -> None:
+        self.missing.append({"what": what, "id": name, "why": why})
+
+
+def unknown_model(graph: GovernanceStore, model: str) -> Refused:
+    known = ", ".join(graph.subjects(ModelDeclared)) or "none"
+    return Refused(
+        404,
+        "Unknown model",
+        f"The log has no declaration of a model {model}.",
+        field="model",
+        fix=f"Declared models: {known}.",
+    )
