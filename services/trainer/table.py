@@ -37,7 +37,9 @@ def read_table(folder: Path, version: int, features: Sequence[str], label_cut_us
             "stale_view",
             f"version {version} of {folder.name} has no column {absent[0]}: wait for its next commit",
         )
-    table = dataset.to_table(columns=[*_KEYS, *features], filter=compute.field("label_time") < label_cut_us)
+    # Filtered after reading: handed down to the files, the filter drops those whose writer kept no statistics.
+    table = dataset.to_table(columns=[*_KEYS, *features])
+    table = table.filter(compute.less(table["label_time"], label_cut_us))
     order = compute.sort_indices(table, sort_keys=[("event_time", "ascending"), ("event_id", "ascending")]).to_numpy()
     rows = np.empty((table.num_rows, len(features)), dtype=np.float32)
     for column, name in enumerate(features):
