@@ -1,0 +1,240 @@
+"""What the handlers see: the views in memory, and how they get into the store and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+
+from contracts.envelope import Event
+from contracts.ingest import EventAccepted, LabelAccepted
+from contracts.payload import Payload
+from contracts.registry import ModelDeclared
+from libs.clock import DAY_US, SECOND_US
+from libs.errors import NotYet
+from libs.features import SlotUpdate, compile_plan, parse_label
+from libs.features.plan import LABEL_SUFFIX
+from libs.service import Context
+from libs.store.protocol import Transaction
+from services.feature.domain import NEVER_US, Counts, Folded, View, components
+from services.feature.settings import FeatureSettings
+from services.feature.store import FeatureStore, Progress, ViewProgress, ViewRow
+
+Group = frozenset[tuple[type[Payload], str]]
+Readers = dict[str, list[View]]
+"""Stream → the views that fold it."""
+
+
+class FeatureContext(Context):
+    """Views by model, what has been seen, and what is not published or stored yet. All of it can be loaded again."""
+
+    own: FeatureSettings
+
+    def __init__(self) -> None:
+        self.views: dict[str, View] = {}
+        self.last_event_id = ""
+        """CloudEvents id of the latest record folded."""
+        self.offsets: dict[str, dict[str, int]] = {}
+        """Topic → partition → all records folded lie below."""
+        self.on_staged: Callable[[], None] = lambda: None
+        """Called after a transaction that staged a commit."""
+        self._groups: dict[Group, Readers] = {}
+        self._newest_stream = -1
+        self._row = 0
+        self._journal_records = 0
+        self._journal_bytes = 0
+        self._view_changed = False
+        self._flush_at_us = 0
+        self._has_staged = False
+
+    @property
+    def store(self) -> FeatureStore:
+        return FeatureStore(self.tx.connection)
+
+    # -- loading ------------------------------------------------------------------------------------------------------
+
+    def load(self, tx: Transaction) -> None:
+        """Snapshot, then journal. What was folded after the last flush of the view is to be published again."""
+        store = FeatureStore(tx.connection)
+        rows = store.views()
+        self.views = {row.model: self._view(store.model(row.declaration), row.declaration) for row in rows}
+        for row in rows:
+            self.views[row.model].state.restore(store.entities(row.model))
+            self.views[row.model].restore_waiting(store.waiting(row.model))
+        self._replay(store, rows)
+        found = store.progress()
+        self._row, seen = found or (0, Progress("", {}, {}))
+        self.last_event_id, self.offsets = seen.event_id, seen.offsets
+        for row in rows:
+            view = self.views[row.model]
+            matured = [one for one in view.matured if one.label_time_us >= row.cut_us]
+            first_us = store.open_label_us(row.model) or (matured[0].label_time_us if matured else None)
+            view.matured, view.cut_us = matured, NEVER_US
+            if first_us is not None:
+                view.open_cut(first_us)
+            self._restore_counts(view, seen)
+        self._newest_stream = store.newest_stream()
+        self._flush_at_us = 0
+        self._has_staged = False
+        self._regroup()
+
+    def _replay(self, store: FeatureStore, rows: Sequence[ViewRow]) -> None:
+        self._journal_records = self._journal_bytes = 0
+        self._view_changed = False
+        flushed, since = store.flushed(), {row.model: row.since for row in rows}
+        for row, records, size in store.read_journal():
+            if row > flushed and not self._view_changed:
+                self._forget_changes()
+                self._view_changed = True
+            self._journal_records += len(records)
+            self._journal_bytes += size
+            for view in self.views.values():
+                if row >= since[view.model]:
+                    for record in records:
+                        if record.stream in view.streams:
+                            view.fold(record)
+        if not self._view_changed:
+            self._forget_changes()
+
+    def _forget_changes(self) -> None:
+        for view in self.views.values():
+            view.state.take_changes(0)
+
+    @staticmethod
+    def _restore_counts(view: View, seen: Progress) -> None:
+        one = seen.views.get(view.model)
+        if one is not None:
+            view.advance(one.watermark_us)
+            view.counts = Counts(one.vectors, one.late, one.labelled, one.expired, one.unmatched)
+
+    def _view(self, declared: ModelDeclared, declaration: int) -> View:
+        spec = declared.spec
+        label = declared.streams[spec.stream].label
+        if label is None:
+            raise ValueError(f"model {declared.name}: stream {spec.stream} declares no label")
+        plan = compile_plan(spec, declared.streams)
+        period_us = self.own.dataset_commit_days * DAY_US
+        return View(declared.name, declaration, plan, parse_label(spec.label), label.horizon_us, period_us)
+
+    # -- declarations -------------------------------------------------------------------------------------------------
+
+    def require_declarations(self, events: Iterable[Event[EventAccepted | LabelAccepted]]) -> None:
+        """Raises NotYet if an event was checked under a declaration that has not been folded here yet."""
+        newest = max((event.data.declaration for event in events), default=-1)
+        if newest > self._newest_stream:
+            raise NotYet(f"stream declaration {newest} has not been read yet")
+
+    def stream_declared(self, offset: int) -> None:
+        self._newest_stream = max(self._newest_stream, offset)
+
+    def declare(self, offset: int, declared: ModelDeclared) -> None:
+        """From here on the model is computed by this declaration; the journal must be empty if it goes on as it was."""
+        view, former, row = self._view(declared, offset), self.views.get(declared.name), self.store.view(declared.name)
+        self.store.put_model(offset, declared)
+        if former is not None and row is not None and view.same_rows(former):
+            former.declaration, former.horizon_us = offset, view.horizon_us
+            self.store.put_view(replace(row, declaration=offset))
+        else:
+            cut_us, staged = (row.cut_us, row.staged) if row else (0, 0)
+            self.store.begin_view(ViewRow(declared.name, offset, self._row + 1, cut_us, staged, 0, True))
+            self.views[declared.name] = view
+        self._regroup()
+
+    def _regroup(self) -> None:
+        self._groups = {}
+        for streams in components(view.streams for view in self.views.values()):
+            group = frozenset((LabelAccepted if s.endswith(LABEL_SUFFIX) else EventAccepted, s) for s in streams)
+            views = [self.views[model] for model in sorted(self.views) if self.views[model].streams <= streams]
+            self._groups[group] = {s: [view for view in views if s in view.streams] for s in streams}
+
+    def merge_groups(self) -> Iterable[Group]:
+        return self._groups
+
+    def readers(self, group: Group) -> tuple[list[View], Readers]:
+        """The views of a merge group, by model, and the ones that fold each of its streams."""
+        readers = self._groups[group]
+        views = {view.model: view for some in readers.values() for view in some}
+        return [views[model] for model in sorted(views)], readers
+
+    # -- journal, view and snapshot -----------------------------------------------------------------------------------
+
+    def seen(self, event: Event[EventAccepted | LabelAccepted]) -> None:
+        """The event is folded."""
+        self.last_event_id = event.id
+        offsets, partition = self.offsets.setdefault(event.topic, {}), str(event.partition)
+        if event.offset >= offsets.get(partition, 0):
+            offsets[partition] = event.offset + 1
+
+    def progress(self) -> Progress:
+        views = {
+            view.model: ViewProgress(
+                view.watermark_us,
+                view.counts.vectors,
+                view.counts.late,
+                view.counts.labelled,
+                view.counts.expired,
+                view.counts.unmatched,
+                view.waiting,
+                view.state.entities,
+            )
+            for view in self.views.values()
+        }
+        return Progress(self.last_event_id, self.offsets, views)
+
+    def keep(self, records: Sequence[Folded]) -> None:
+        """One journal row for what was just folded."""
+        if not records:
+            return
+        self._row += 1
+        self._journal_bytes += self.store.add_journal(self._row, records, self.progress())
+        self._journal_records += len(records)
+        self._view_changed = True
+
+    @property
+    def flush_due(self) -> bool:
+        return self._view_changed and self.now_us >= self._flush_at_us
+
+    @property
+    def snapshot_due(self) -> bool:
+        return self._journal_records >= self.own.snapshot_records or self._journal_bytes >= self.own.snapshot_bytes
+
+    def take_view_changes(self) -> list[tuple[View, list[SlotUpdate]]]:
+        """Slots that changed since they were last taken, to be published in this transaction.
+
+        Many slots put the next time off, so that a replay spends its time on vectors: the longer the span, the more of
+        its tiles are overwritten or expired by its end. What is put off is known again from the journal.
+        """
+        if not self._view_changed:
+            return []
+        self.store.put_flushed(self._row)
+        changes = [(view, view.state.take_changes(view.watermark_us)) for view in self.views.values()]
+        slots = sum(len(updates) for _, updates in changes)
+        wait_us = max(self.own.view_flush_ms * 1000, slots * SECOND_US // self.own.view_slots_per_second)
+        self._view_changed, self._flush_at_us = False, self.now_us + wait_us
+        return changes
+
+    def snapshot(self) -> None:
+        """Store what changed since the last one and empty the journal. View changes must have been taken before."""
+        assert not self._view_changed
+        for view in self.views.values():
+            view.state.evict(view.watermark_us)
+            self.store.put_entities(view.model, view.state.take_snapshots())
+            self.store.change_waiting(view.model, *view.take_waiting())
+            self.store.add_chunk(view.model, view.matured)
+            view.matured = []
+        self.store.put_snapshot(self._row, self.progress())
+        self._journal_records = self._journal_bytes = 0
+
+    # -- training tables ----------------------------------------------------------------------------------------------
+
+    def stage(self, view: View) -> None:
+        """Close the open commit of a view; what was folded so far is what it covers."""
+        row, cut_us = self.store.view(view.model), view.cut_us
+        assert row is not None
+        self.store.add_chunk(view.model, view.close_cut())
+        self.store.stage(row, view.plan.view_version, view.plan.names, cut_us, self.progress())
+        self._has_staged = True
+
+    def committed(self) -> None:
+        if self._has_staged:
+            self._has_staged = False
+            self.on_staged()

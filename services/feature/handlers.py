@@ -1,0 +1,143 @@
+"""What feature does on each fact. The table at the foot maps payloads to handlers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+from contracts.envelope import Event, format_us
+from contracts.feature import DatasetCommitted, VectorComputed, ViewUpdated
+from contracts.governance import SubjectErased
+from contracts.ingest import EventAccepted, LabelAccepted
+from contracts.registry import ModelDeclared, StreamDeclared
+from libs.service import Cause, Derived, Each, Merge, Output, Released, Reply, Watermark
+from services.feature.context import FeatureContext
+from services.feature.domain import Folded, View
+from services.feature.store import Commit
+
+
+def on_stream_declared(event: Event[StreamDeclared], ctx: FeatureContext) -> list[Derived]:
+    """Remember the contract that accepted events name."""
+    ctx.store.put_stream(event.offset, event.data)
+    ctx.stream_declared(event.offset)
+    return []
+
+
+def on_model_declared(event: Event[ModelDeclared], ctx: FeatureContext) -> list[Derived]:
+    """Compute this model from here on; with other features or another label, from nothing and into a new table."""
+    changes = list(view_updates(ctx))
+    ctx.snapshot()
+    ctx.declare(event.offset, event.data)
+    return changes
+
+
+def on_subject_erased(event: Event[SubjectErased], ctx: FeatureContext) -> list[Derived]:
+    """Keep the fact; declarations with personal fields are refused, so there is nothing to erase yet."""
+    ctx.store.put_erased(event.data.stream, event.data.subject)
+    return []
+
+
+def on_released(released: Released, ctx: FeatureContext) -> list[Output]:
+    """Evaluate each event's vector, then fold it; join labels; close the commits whose day has passed."""
+    ctx.require_declarations(released.events)
+    views, readers = ctx.readers(released.group)
+    outputs: list[Output] = []
+    folded: list[Folded] = []
+    for event in released.events:
+        data, stream, order_us = event.data, event.stream, event.order_us
+        if isinstance(data, LabelAccepted):
+            record = Folded(stream, order_us, event.time_us, data.label_id, data.event_id, data.fields)
+        else:
+            record = Folded(stream, order_us, event.time_us, data.event_id, None, data.fields)
+        folded.append(record)
+        for view in readers[stream]:
+            if order_us >= view.cut_us:
+                ctx.stage(view)
+            vector = view.fold(record)
+            if vector is not None:
+                outputs.append(vector_computed(view, event, vector))
+        ctx.seen(event)
+    for view in views:
+        if released.watermark_us >= view.cut_us:
+            ctx.stage(view)
+        view.advance(released.watermark_us)
+        outputs.append(Watermark(VectorComputed, view.model, released.watermark_us))
+    ctx.keep(folded)
+    if ctx.flush_due or ctx.snapshot_due:
+        outputs += view_updates(ctx)
+    if ctx.snapshot_due:
+        ctx.snapshot()
+    return outputs
+
+
+def on_tick(ctx: FeatureContext) -> Iterable[Output]:
+    """Publish view changes that no later batch has taken along."""
+    return view_updates(ctx) if ctx.flush_due else ()
+
+
+def on_dataset_written(commit: Commit, version: int) -> Callable[[FeatureContext], Reply[bool]]:
+    """Announce a commit that the table has, and forget its staging; False if the model was declared anew meanwhile."""
+
+    def handle(ctx: FeatureContext) -> Reply[bool]:
+        staged = ctx.store.commit(commit.model, commit.sequence)
+        if staged is None or staged.version is not None:
+            return Reply(False)
+        return Reply(True, [dataset_committed(commit, version, ctx.store.announce(commit, version))])
+
+    return handle
+
+
+def vector_computed(view: View, event: Event[EventAccepted], vector: list[float]) -> Derived:
+    """A late event takes its turn at its stream's watermark; saying so keeps its place in the merges behind us."""
+    data = event.data
+    payload = VectorComputed.model_construct(
+        model=view.model,
+        stream=data.stream,
+        event_id=data.event_id,
+        view_version=view.plan.view_version,
+        declaration=view.declaration,
+        values=[None if value != value else value for value in vector],
+        late=data.late,
+    )
+    order_us = event.order_us
+    if data.late:
+        view.counts.late += 1
+    return Derived(payload, event, stream=view.model, watermark_us=order_us if order_us > event.time_us else None)
+
+
+def view_updates(ctx: FeatureContext) -> Iterator[Derived]:
+    """The changed slots of all views, each with its last record's time and the watermark up to which all is folded."""
+    cause = Cause(ctx.last_event_id, 0, ctx.last_event_id)
+    for view, updates in ctx.take_view_changes():
+        for slot, tile in updates:
+            payload = ViewUpdated.model_construct(
+                view=view.model, view_version=view.plan.view_version, slot=slot, tile=list(tile)
+            )
+            time_us = tile[6]
+            assert isinstance(time_us, int)
+            yield Derived(payload, cause, time_us, stream=view.model, watermark_us=view.watermark_us)
+
+
+def dataset_committed(commit: Commit, version: int, rows: int) -> Derived:
+    """The event time of a commit is its cut: nothing earlier can change what it holds."""
+    payload = DatasetCommitted(
+        model=commit.model,
+        uri=f"tables/{commit.model}",
+        version=version,
+        view_version=commit.view_version,
+        declaration=commit.declaration,
+        rows=rows,
+        added=commit.added,
+        first_event_time=format_us(commit.first_event_us),
+        last_event_time=format_us(commit.last_event_us),
+        label_cut=format_us(commit.cut_us),
+        offsets=commit.offsets,
+    )
+    return Derived(payload, Cause(commit.cause_id, commit.cut_us, commit.cause_id))
+
+
+HANDLERS = (
+    Each(StreamDeclared, on_stream_declared),
+    Each(ModelDeclared, on_model_declared),
+    Each(SubjectErased, on_subject_erased),
+    Merge((EventAccepted, LabelAccepted), on_released),
+)
