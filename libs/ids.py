@@ -7,6 +7,7 @@ import uuid
 from typing import Final
 
 _NAMESPACE: Final = uuid.uuid5(uuid.NAMESPACE_URL, "urn:evenkeel:event").bytes
+_VARIANT: Final = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
 
 def derived_id(service: str, cause_id: str, type_name: str, index: int) -> str:
@@ -17,11 +18,9 @@ def derived_id(service: str, cause_id: str, type_name: str, index: int) -> str:
     >>> derived_id("feature", "a", "t", 0) == str(uuid.uuid5(uuid.UUID(bytes=_NAMESPACE), "feature|a|t|0"))
     True
     """
-    digest = bytearray(hashlib.sha1(_NAMESPACE + f"{service}|{cause_id}|{type_name}|{index}".encode(), usedforsecurity=False).digest()[:16])
-    digest[6] = digest[6] & 0x0F | 0x50
-    digest[8] = digest[8] & 0x3F | 0x80
-    text = digest.hex()
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    name = _NAMESPACE + f"{service}|{cause_id}|{type_name}|{index}".encode()
+    text = hashlib.sha1(name, usedforsecurity=False).hexdigest()
+    return f"{text[:8]}-{text[8:12]}-5{text[13:16]}-{_VARIANT[text[16]]}{text[17:20]}-{text[20:32]}"
 
 
 def random_id() -> str:

@@ -76,13 +76,14 @@ class Door:
         """The record to write; raises Fault. A repeat is no fault here: the first one counts."""
         checked = route.contract.check(value, headers)
         _, id_digest = identity(route.name, TYPES[route.kind], checked.record_id)
+        key = checked.event_id.encode()
+        partition = partition_of(key, self.partitions(route))
         try:
-            self._ctx.streams[route.name].judge(checked, id_digest, checked.digest(), route.spec)
+            self._ctx.streams[route.name].judge(checked, id_digest, checked.digest(), route.spec, partition)
         except Fault as fault:
             if fault.rule != "duplicate":
                 raise
-        key = checked.event_id.encode()
-        return OutgoingRecord(route.topic, partition_of(key, self.partitions(route)), key, value, headers)
+        return OutgoingRecord(route.topic, partition, key, value, headers)
 
     async def write(self, records: Sequence[OutgoingRecord]) -> JSONResponse | None:
         """Returns once the broker has acknowledged; a problem when it has not in time."""

@@ -131,7 +131,9 @@ class _Step:
         content_digest = checked.digest()
         stream, time_us = self._stream, checked.time_us
         try:
-            late = stream.judge(checked, id_digest, content_digest, self._spec)
+            late = stream.judge(
+                checked, id_digest, content_digest, self._spec, partition if self._counts_in_time else None
+            )
         except Fault as fault:
             if fault.rule == "duplicate":
                 self._speak(partition, time_us - self._spec.disorder_us)

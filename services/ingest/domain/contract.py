@@ -56,12 +56,14 @@ class Contract:
         self._joins = spec.joins if isinstance(spec, LabelSpec) else None
         given = {self._id, self._time, self._joins}
         names = (*spec.fields, *sorted(name for name in given if name is not None and name not in spec.fields))
-        # Ids and time are checked by rules of their own, but stand in the record like any other field.
-        self._fields: list[tuple[str, bool, Check | None]] = []
+        # Per field: its name, whether it is required, the type that needs no further check, and the check of any other.
+        # Ids and time have rules of their own, and stand in the record as they are.
+        self._fields: list[tuple[str, bool, type | None, Check]] = []
         for name in names:
             field = spec.field(name)
             assert field is not None
-            self._fields.append((name, field.required, None if name in given else _check_of(name, field)))
+            check = _as_it_is if name in given else _check_of(name, field)
+            self._fields.append((name, field.required, _COMPLETE.get(field.type), check))
 
     def check(self, value: bytes | None, headers: Headers = ()) -> Checked:
         """The record's declared content; raises Fault naming the first rule it breaks, the field and the fix."""
@@ -82,13 +84,14 @@ class Contract:
         try:
             if self._joins is not None:
                 event_id = self._identifier(data, self._joins)
-            fields: dict[str, FieldValue] = {}
-            for name, required, check in self._fields:
-                found = data.get(name)
+            fields: dict[str, Any] = {}
+            get = data.get
+            for name, required, complete, check in self._fields:
+                found = get(name)
                 if found is None:
                     if required:
                         raise _missing(name, name in data)
-                elif check is None:
+                elif type(found) is complete:
                     fields[name] = found
                 else:
                     fields[name] = check(found)
@@ -130,6 +133,13 @@ def in_bounds(time_us: int, text: str, field: str) -> int:
 def _missing(name: str, is_null: bool) -> Fault:
     reason = f"{name} is {'null' if is_null else 'missing'}, and the stream requires it."
     return Fault("missing", reason, f"Send {name}, or declare it as not required.", field=name)
+
+
+_COMPLETE: Final[dict[str, type]] = {"string": str, "boolean": bool}
+
+
+def _as_it_is(found: Any) -> Any:
+    return found
 
 
 def _check_of(name: str, spec: FieldSpec) -> Check:

@@ -27,7 +27,10 @@ def read_json(value: bytes) -> Any:
             f"The record has {len(value)} bytes, at most {MAX_RECORD_BYTES} are read.",
             "Leave out what the stream does not declare, or send a reference to large content.",
         )
-    data = parse(value)
+    try:
+        data = orjson.loads(value)
+    except orjson.JSONDecodeError as error:
+        raise _unreadable(value, str(error)) from None
     if value.count(b"{") + value.count(b"[") > MAX_DEPTH and _depth(data) > MAX_DEPTH:
         raise _too_deep()
     if b"\\u0000" in value and any("\x00" in text for text in _texts(data)):

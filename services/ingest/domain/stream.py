@@ -60,16 +60,24 @@ class Stream:
         """The stream's own time: its watermark, or before there is one the largest event time."""
         return self.largest_us if self.clock.watermark_us is None else self.clock.watermark_us
 
-    def judge(self, checked: Checked, id_digest: int, content_digest: int, spec: StreamSpec) -> bool:
+    def judge(
+        self, checked: Checked, id_digest: int, content_digest: int, spec: StreamSpec, partition: int | None
+    ) -> bool:
         """Whether the record is late; raises Fault when it came before, contradicts an earlier one or is out of time.
 
-        Ids come first: a repeat of an accepted record is a duplicate however late it comes.
+        Ids come first: a repeat of an accepted record is a duplicate however late it comes. Too far ahead is a record
+        that jumps beyond both the stream's watermark and its own partition, so that it does not matter which partition
+        of a backlog is read first.
         """
         known = self.seen.look(id_digest, content_digest)
         if known != "new":
             raise _known(checked.record_id, known == "duplicate")
         time_us, watermark_us = checked.time_us, self.clock.watermark_us
         reference_us = self.largest_us if watermark_us is None else watermark_us
+        if reference_us is not None and time_us > reference_us + spec.max_ahead_us:
+            own_us = None if partition is None else self.clock.marks.get(partition)
+            if own_us is not None and own_us > reference_us:
+                reference_us = own_us
         if reference_us is not None and time_us > reference_us + spec.max_ahead_us:
             raise Fault(
                 "too_far_ahead",

@@ -67,12 +67,14 @@ class StreamClock:
         return given_up
 
     def _settle(self) -> None:
-        waiting = [mark for partition, mark in self.marks.items() if partition not in self.left_out]
         lowest_us: int | None = None
-        for mark in waiting:
+        for partition, mark in self.marks.items():
+            if partition in self.left_out:
+                continue
             if mark is None:
                 return
-            lowest_us = mark if lowest_us is None or mark < lowest_us else lowest_us
+            if lowest_us is None or mark < lowest_us:
+                lowest_us = mark
         if lowest_us is not None and (self.watermark_us is None or lowest_us > self.watermark_us):
             self.watermark_us = lowest_us
 

@@ -34,9 +34,9 @@ SPEC = StreamSpec.model_validate(
 NOON_US = parse_us("2013-01-01T12:00:00Z")
 
 
-def judge(stream: Stream, hours: float, record_id: str = "a", content: int = 1) -> bool:
+def judge(stream: Stream, hours: float, record_id: str = "a", content: int = 1, partition: int = 0) -> bool:
     checked = Checked(record_id, record_id, NOON_US + int(hours * HOUR_US), {})
-    late = stream.judge(checked, hash(record_id) & (2**64 - 1), content, SPEC)
+    late = stream.judge(checked, hash(record_id) & (2**64 - 1), content, SPEC, partition)
     stream.seen.add(hash(record_id) & (2**64 - 1), content, checked.time_us)
     return late
 
@@ -69,6 +69,18 @@ def test_too_far_ahead_of_the_watermark() -> None:
     stream = at_noon()
     assert not judge(stream, 24, "at the limit")
     assert rule_of(stream, 24.01, "beyond") == "too_far_ahead"
+
+
+def test_a_partition_that_is_read_first_is_not_ahead_of_time() -> None:
+    stream = Stream("t")
+    stream.clock.partitions(2)
+    for partition in (0, 1):
+        stream.clock.advance(partition, NOON_US)
+    for hours in range(0, 480, 20):
+        assert not judge(stream, hours, f"backlog {hours}", partition=1)
+        stream.clock.advance(1, NOON_US + hours * HOUR_US)
+    assert stream.clock.watermark_us == NOON_US
+    assert rule_of(stream, 480, "a jump on the other partition") == "too_far_ahead"
 
 
 def test_before_there_is_a_watermark_the_first_event_sets_the_limit() -> None:
