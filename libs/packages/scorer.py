@@ -79,27 +79,30 @@ class Scorer:
 
 
 class LinearModel:
-    """z = intercept + sum of row[j] * weights[j], or missing[j] where row[j] is NaN; then the link, in float64."""
+    """z = intercept + sum of weights[j] * row[j], or missing[j] where row[j] is NaN; then the link, in float64.
+
+    The logistic link is written as (1 + tanh(z / 2)) / 2, which cannot overflow.
+    """
 
     def __init__(self, coefficients: LinearCoefficients) -> None:
-        self._weights = np.array(coefficients.weights)
-        self._missing = np.array(coefficients.missing)
-        self._intercept = coefficients.intercept
         self._logistic = coefficients.link == "logistic"
+        scale = 0.5 if self._logistic else 1.0
+        self._weights = scale * np.array(coefficients.weights)
+        self._missing = scale * np.array(coefficients.missing)
+        self._intercept = scale * coefficients.intercept
 
     def predict(self, rows: Rows) -> Scores:
         """float32[n, k] -> float64[n]."""
         terms = rows * self._weights
-        gaps = terms != terms
-        if gaps.any():
-            np.copyto(terms, self._missing, where=gaps)
         z: Scores = np.add.reduce(terms, axis=1)  # not a BLAS product: its rounding depends on the number of rows
+        if not z.dot(z) < np.inf:  # quicker than to look for NaN in every row
+            np.copyto(terms, self._missing, where=np.isnan(rows))
+            np.add.reduce(terms, axis=1, out=z)
         z += self._intercept
         if self._logistic:
-            np.negative(z, out=z)
-            np.exp(np.minimum(z, 700.0, out=z), out=z)
-            z += 1.0
-            np.reciprocal(z, out=z)
+            np.tanh(z, out=z)
+            z *= 0.5
+            z += 0.5
         return z
 
 
