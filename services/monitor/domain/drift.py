@@ -20,7 +20,7 @@ MAX_BUCKETS: Final = 5
 MIN_SIDE: Final = 5
 GRACE: Final = 10
 """River's defaults of ADWIN: how often it looks, buckets per size, shortest side of a cut, rows before the first look."""
-MIN_RISE: Final = 0.1
+MIN_RISE: Final = 0.2
 """A change of the mean error is worth a signal if it rose by at least this share."""
 
 
@@ -36,27 +36,33 @@ class FeatureShift:
 def feature_shifts(names: Sequence[str], reference: NDArray[np.int64], slots: Sequence[Slot]) -> list[FeatureShift]:
     """All features, the furthest first. Rows of one slot are a cluster (statistics.design_effects).
 
-    PSI over its scale (1/m + 1/n) times the design effect is F-distributed under no change (Rao and Scott, 1984); the
-    reference is taken to be as clustered as the window. One slot alone has no clusters: its rows count as independent.
+    The p-value is of Pearson's chi-square between window and reference over the design effect, which is F-distributed
+    under no change: Rao and Scott (1984). The reference is taken to be as clustered as the window. (PSI itself, the effect
+    size, has a longer tail: a bin that few clusters happened to leave empty blows it up.) One slot alone has no clusters:
+    its rows count as independent.
     """
     tables = np.stack([slot.counts for slot in slots if slot.counts is not None])
     actual = tables.sum(axis=0)
     measured = psi(reference, actual)
-    clusters = len(tables)
-    if clusters < 2:
-        p_values = measured.p_value
-    else:
-        effect = design_effects(tables)
-        m, n = reference.sum(axis=1), actual.sum(axis=1)
-        bins = ((reference > 0) | (actual > 0)).sum(axis=1)
-        p_values = np.ones(len(names))
-        for j in range(len(names)):
-            degrees = int(bins[j]) - 1
-            if degrees > 0 and m[j] and n[j]:
-                statistic = measured.index[j] / (effect[j] * (1.0 / m[j] + 1.0 / n[j])) / degrees
-                p_values[j] = f_survival(float(statistic), degrees, degrees * (clusters - 1))
+    p_values = measured.p_value if len(tables) < 2 else _clustered_p_values(reference, actual, tables)
     shifts = [FeatureShift(*one) for one in zip(names, measured.index.tolist(), p_values.tolist(), strict=True)]
     return sorted(shifts, key=lambda shift: (-shift.psi, shift.feature))
+
+
+def _clustered_p_values(
+    reference: NDArray[np.int64], actual: NDArray[np.int64], tables: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    m, n = reference.sum(axis=1), actual.sum(axis=1)
+    pooled = reference + actual
+    with np.errstate(divide="ignore", invalid="ignore"):
+        difference = actual / n[:, None] - reference / m[:, None]
+        terms = np.where(pooled > 0, np.square(difference) * (m + n)[:, None] / pooled, 0.0)
+        statistic = terms.sum(axis=1) / (1.0 / m + 1.0 / n) / design_effects(tables)
+    p_values = np.ones(len(n))
+    for j, degrees in enumerate(((pooled > 0).sum(axis=1) - 1).tolist()):
+        if degrees > 0 and m[j] and n[j]:
+            p_values[j] = f_survival(float(statistic[j]) / degrees, degrees, degrees * (len(tables) - 1))
+    return p_values
 
 
 def shifted(shifts: Sequence[FeatureShift], threshold: float) -> list[FeatureShift]:
@@ -129,12 +135,13 @@ class ErrorWatch:
                         self.rise = (before, dropped, at_us)
                 total, width = now_total, now_width
 
-    def confirmed(self, start_us: int, min_samples: int) -> ErrorRise | None:
-        """The rise, if it was found before the slot that starts at `start_us` and errors are still up; else it is over."""
-        if self.rise is None or self.width < min_samples:
+    def confirmed(self, start_us: int, latest: Sequence[float], min_samples: int) -> ErrorRise | None:
+        """The rise, if it was found before the slot that starts at `start_us` and errors are still up: since then, and in
+        that slot's own `latest` errors. If they are not, it is over."""
+        if self.rise is None or self.width < min_samples or not latest:
             return None
         before, _, since_us = self.rise
-        if self.mean < before * (1.0 + MIN_RISE):
+        if min(self.mean, sum(latest) / len(latest)) < before * (1.0 + MIN_RISE):
             self.rise = None
             return None
         return ErrorRise(before, self.mean, self.width, since_us) if since_us < start_us else None

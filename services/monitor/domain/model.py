@@ -331,8 +331,9 @@ class Model:
         state, policy, champion = self.state, self.policy, self._champions[self.state.epoch or 0]
         end_us = slot.start_us + policy.slot_us
         mine = slot.rows.of_epoch(champion.epoch)
-        self._errors.update(errors(mine) if policy.task != "multiclass" else (), slot.start_us, policy.min_samples)
-        rise = self._errors.confirmed(slot.start_us, policy.min_samples)
+        latest = errors(mine) if policy.task != "multiclass" else []
+        self._errors.update(latest, slot.start_us, policy.min_samples)
+        rise = self._errors.confirmed(slot.start_us, latest, policy.min_samples)
         state.errors = self._errors.state()
         span = self._span(open_slot, end_us - policy.span_us, end_us)
         slots = [one for one in self.slots if one.start_us >= span.start_us]
