@@ -19,6 +19,7 @@ import msgspec
 
 from contracts.envelope import Event, Record
 from contracts.payload import Payload
+from libs.bus.protocol import PROMPT, FetchSettings
 from libs.settings import OwnSettings, Settings
 from libs.store.protocol import Store, Transaction
 
@@ -174,3 +175,5 @@ class Service(Generic[C]):
     """Tasks of the event loop that live as long as the service: jobs, the stateless scorer. They start when it is ready."""
     asgi: Callable[[Runtime[Any], Any], Any] | None = None
     """Wraps the HTTP application, for a raw hot path in front of it."""
+    fetch: FetchSettings = PROMPT
+    """A service that nobody waits for reads fuller batches: most of a small one's cost is its transaction."""

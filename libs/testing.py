@@ -20,7 +20,8 @@ from aiokafka import TopicPartition as KafkaTopicPartition
 from contracts.envelope import HEARTBEAT_HEADER, WATERMARK_TYPE, Event, attributes_of, parse_us
 from contracts.payload import Payload
 from contracts.topics import topics_carrying
-from libs.bus.kafka import FetchSettings, KafkaBus
+from libs.bus.kafka import KafkaBus
+from libs.bus.protocol import FetchSettings
 from libs.bus.topics import create_map_topics
 from libs.runtime.runtime import Runtime
 from libs.service import Service

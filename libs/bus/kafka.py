@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, TypeVar, cast
 
 import structlog
@@ -22,7 +21,7 @@ from aiokafka.structs import OffsetAndMetadata
 
 from contracts.envelope import Record
 from contracts.topics import Topic
-from libs.bus.protocol import OutgoingRecord, TopicPartition
+from libs.bus.protocol import PROMPT, FetchSettings, OutgoingRecord, TopicPartition
 from libs.errors import Retry
 
 T = TypeVar("T")
@@ -55,14 +54,6 @@ CONSUMER_SETTINGS: Final[dict[str, Any]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class FetchSettings:
-    """How long the broker may collect records before it answers a fetch: fewer, fuller batches against latency."""
-
-    min_bytes: int = 1
-    max_wait_ms: int = 100
-
-
 async def _call(what: str, awaitable: Awaitable[T], seconds: float = CALL_SECONDS) -> T:
     try:
         return await asyncio.wait_for(awaitable, seconds)
@@ -73,9 +64,7 @@ async def _call(what: str, awaitable: Awaitable[T], seconds: float = CALL_SECOND
 class KafkaBus:
     """See libs.bus.protocol.Bus."""
 
-    def __init__(
-        self, broker: str, client_id: str, group_id: str | None = None, fetch: FetchSettings = FetchSettings()
-    ) -> None:
+    def __init__(self, broker: str, client_id: str, group_id: str | None = None, fetch: FetchSettings = PROMPT) -> None:
         self._broker, self._client_id, self._group_id, self._fetch = broker, client_id, group_id, fetch
         self._consumer: AIOKafkaConsumer | None = None
         self._producer: AIOKafkaProducer | None = None

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import Final, NamedTuple, Protocol
 
 from contracts.envelope import Headers, Record
 from contracts.topics import Topic
 
 TopicPartition = tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class FetchSettings:
+    """How long the broker may collect records before it answers a fetch: fewer, fuller batches against latency."""
+
+    min_bytes: int = 1
+    max_wait_ms: int = 100
+
+
+PROMPT: Final = FetchSettings()
 
 
 class OutgoingRecord(NamedTuple):

@@ -6,6 +6,7 @@ import asyncio
 from contextlib import suppress
 from typing import Any, Final
 
+from libs.bus.protocol import FetchSettings
 from libs.errors import EvenkeelError
 from libs.runtime.runtime import Runtime
 from libs.service import Reply, Service
@@ -38,4 +39,5 @@ service: Service[GovernanceContext] = Service(
     routers=api.routers,
     on_tick=on_tick,
     background=(sign_at_the_end,),
+    fetch=FetchSettings(min_bytes=1_048_576, max_wait_ms=400),
 )
