@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from deltalake import write_deltalake
+from deltalake import ColumnProperties, WriterProperties, write_deltalake
 
 from libs.clock import DAY_US, format_us
 from libs.keys import verification_keys
@@ -95,6 +95,14 @@ def test_the_same_rows_have_the_same_digest_however_they_were_written(home: Path
     first = read_table(home / "table", 1, FEATURES, START_US + 100 * DAY_US)
     second = read_table(tmp_path / "table", 0, FEATURES, START_US + 100 * DAY_US)
     assert first.content_sha256 == second.content_sha256
+
+
+def test_files_without_statistics_are_read_whole(tmp_path: Path) -> None:
+    """Handed to the dataset, the filter by label time would drop such files without a word."""
+    table = tiny_table()
+    plain = WriterProperties(default_column_properties=ColumnProperties(statistics_enabled="NONE"))
+    write_deltalake(tmp_path / "table", _arrow(table, np.arange(1200)), writer_properties=plain)
+    assert len(read_table(tmp_path / "table", 0, FEATURES, int(table.label_time_us[700])).label) == 700
 
 
 def test_tables_that_are_not_as_asked_are_refused(home: Path, tmp_path: Path) -> None:
