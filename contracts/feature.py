@@ -44,6 +44,7 @@ class DatasetCommitted(Payload):
     added: Count
     first_event_time: Time
     last_event_time: Time
+    """Of the events in this version, all commits together."""
     label_cut: Time
     """Labels that arrived before this event time are in; later ones are not."""
     offsets: dict[str, dict[str, Count]]
