@@ -1,0 +1,203 @@
+"""Training tables: what is in them, and that a crash at any step neither loses nor doubles a commit."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from deltalake import DeltaTable
+
+from contracts.envelope import format_us
+from contracts.feature import DatasetCommitted
+from libs.errors import Stop
+from services.feature.datasets import TrainingTable, training_table
+from services.feature.domain import TrainingRow
+from services.feature.handlers import on_dataset_written
+from services.feature.store import Commit, FeatureStore
+from tests.feature_log import DAY_US, HOUR_US, START_US, Feature, Log
+
+FEATURES = ("load", "delay_mean_1h")
+
+
+def rows(day: int, count: int = 5) -> list[TrainingRow]:
+    start_us = START_US + day * DAY_US
+    return [
+        TrainingRow(f"d{day}-{n}", start_us + n, start_us + n + HOUR_US, float(n % 2), array("d", [n / 3, math.nan]))
+        for n in range(count)
+    ]
+
+
+def commit(sequence: int, *, overwrite: bool = False, features: tuple[str, ...] = FEATURES) -> Commit:
+    return Commit("m", sequence, "v", 0, features, overwrite, 5, START_US, START_US, START_US + DAY_US, {}, "cause")
+
+
+def ids(folder: Path, version: int | None = None) -> list[str]:
+    return sorted(DeltaTable(folder, version=version).to_pyarrow_table()["event_id"].to_pylist())
+
+
+def test_columns_are_typed_and_missing_values_are_null() -> None:
+    table = training_table(FEATURES, rows(0))
+    assert [(field.name, str(field.type)) for field in table.schema] == [
+        ("event_id", "string"),
+        ("event_time", "int64"),
+        ("label_time", "int64"),
+        ("label", "double"),
+        ("load", "double"),
+        ("delay_mean_1h", "double"),
+    ]
+    assert table["event_id"].to_pylist() == [row.event_id for row in rows(0)]
+    assert table["label_time"].to_pylist() == [row.label_time_us for row in rows(0)]
+    assert table["delay_mean_1h"].null_count == 5
+    assert table["load"].to_numpy().tobytes() == np.array([n / 3 for n in range(5)]).tobytes()
+
+
+def test_commits_append_and_versions_stay_readable(tmp_path: Path) -> None:
+    folder = tmp_path / "m"
+    table = TrainingTable(folder, "app")
+    versions = [table.write(commit(n + 1, overwrite=n == 0), rows(n)) for n in range(3)]
+    table.compact()
+    assert versions == [0, 1, 2]
+    assert ids(folder, 1) == sorted(row.event_id for n in range(2) for row in rows(n))
+    assert ids(folder) == sorted(row.event_id for n in range(3) for row in rows(n))
+    assert table.write(commit(4), rows(3)) == 4
+
+
+def test_a_commit_that_the_table_has_is_not_written_again(tmp_path: Path) -> None:
+    folder = tmp_path / "m"
+    first = TrainingTable(folder, "app")
+    for n in range(3):
+        first.write(commit(n + 1, overwrite=n == 0), rows(n))
+    again = TrainingTable(folder, "app")
+    assert [again.write(commit(n + 1, overwrite=n == 0), rows(n)) for n in range(3)] == [0, 1, 2]
+    assert ids(folder) == sorted(row.event_id for n in range(3) for row in rows(n))
+
+
+def test_what_the_table_has_is_known_behind_checkpoints_and_compaction(tmp_path: Path) -> None:
+    folder = tmp_path / "m"
+    table = TrainingTable(folder, "app")
+    for n in range(60):
+        table.write(commit(n + 1, overwrite=n == 0), rows(n, 1))
+        if n == 55:
+            table.compact()
+    assert list((folder / "_delta_log").glob("*.checkpoint.parquet"))
+    assert TrainingTable(folder, "app").write(commit(60), rows(59, 1)) == 60
+    assert len(ids(folder)) == 60
+
+
+def test_other_features_begin_a_new_table_in_place(tmp_path: Path) -> None:
+    folder = tmp_path / "m"
+    table = TrainingTable(folder, "app")
+    table.write(commit(1, overwrite=True), rows(0))
+    other = [row._replace(values=row.values[:1]) for row in rows(1)]
+    version = table.write(commit(2, overwrite=True, features=("load",)), other)
+    assert DeltaTable(folder).to_pyarrow_table().schema.names[4:] == ["load"]
+    assert ids(folder) == sorted(row.event_id for row in rows(1))
+    assert (version, ids(folder, 0)) == (1, sorted(row.event_id for row in rows(0)))
+
+
+def test_a_table_that_is_gone_is_not_silently_begun_anew(tmp_path: Path) -> None:
+    with pytest.raises(Stop, match="gone"):
+        TrainingTable(tmp_path / "m", "app").write(commit(7), rows(0))
+
+
+@pytest.fixture
+def feature(tmp_path: Path) -> Iterator[Feature]:
+    feature = Feature(tmp_path, snapshot_records=30)
+    log = Log()
+    log.declare(["flights", "weather", "sales"], ["delay"])
+    for number in range(60):
+        time_us = START_US + number * HOUR_US
+        fields = {"origin": "A", "carrier": "x", "load": float(number)}
+        log.event("flights", f"f{number}", time_us, fields, watermark_us=time_us)
+        if number:
+            label = {"origin": "A", "carrier": "x", "delay": number - 30.0}
+            log.label("flights", f"f{number - 1}", time_us, label, watermark_us=time_us)
+    log.close(START_US + 60 * HOUR_US)
+    for start in range(0, len(log.records), 25):
+        feature.consume(log.records[start : start + 25])
+    yield feature
+    feature.stop()
+
+
+def staged(feature: Feature) -> list[Commit]:
+    with feature.runtime.store.begin() as tx:
+        return FeatureStore(tx.connection).staged()
+
+
+def write(feature: Feature, one: Commit) -> int:
+    with feature.runtime.store.begin() as tx:
+        found = FeatureStore(tx.connection).rows_of(one.model, one.sequence)
+    table = TrainingTable(feature.data_dir / "tables" / one.model, f"evenkeel/{feature.runtime.store.store_id}/delay")
+    return table.write(one, found)
+
+
+@pytest.mark.parametrize("crash", ["never", "before the table", "behind the table", "behind the announcement"])
+def test_each_commit_is_written_and_announced_once(feature: Feature, crash: str) -> None:
+    assert [one.cut_us for one in staged(feature)] == [START_US + DAY_US, START_US + 2 * DAY_US]
+    for sequence in (1, 2):
+        if crash == "before the table":
+            feature.restart()
+        (one, *_) = staged(feature)
+        assert one.sequence == sequence
+        version = write(feature, one)
+        if crash == "behind the table":
+            feature.restart()
+            (one, *_) = staged(feature)
+            version = write(feature, one)
+        assert feature.run(on_dataset_written(one, version)) is True
+        if crash == "behind the announcement":
+            feature.restart()
+            assert feature.run(on_dataset_written(one, version)) is False
+    announced = [event.data for event in feature.events(DatasetCommitted)]
+    assert [(one.version, one.added, one.rows) for one in announced] == [(0, 23, 23), (1, 24, 47)]
+    assert [one.label_cut for one in announced] == [format_us(START_US + n * DAY_US) for n in (1, 2)]
+    assert len({event.id for event in feature.events(DatasetCommitted)}) == 2
+    assert (announced[0].first_event_time, announced[0].last_event_time) == (
+        format_us(START_US),
+        format_us(START_US + 22 * HOUR_US),
+    )
+    assert announced[0].offsets.keys() == {"ingest.event-accepted.v1", "ingest.label-accepted.v1"}
+    assert sum(announced[0].offsets["ingest.event-accepted.v1"].values()) == 24
+    assert sum(announced[0].offsets["ingest.label-accepted.v1"].values()) == 23
+    assert staged(feature) == []
+    table = DeltaTable(feature.data_dir / "tables" / "delay").to_pyarrow_table()
+    assert sorted(table["event_id"].to_pylist()) == sorted(f"f{n}" for n in range(47))
+    vectors = feature.vectors("delay")
+    names = feature.context.views["delay"].plan.names
+    for row in table.to_pylist():
+        assert [row[name] for name in names] == vectors[row["event_id"]]
+        assert row["label"] == float(int(row["event_id"][1:]) + 1 - 30 > 15)
+
+
+def test_a_staged_commit_of_a_former_declaration_is_not_announced(feature: Feature) -> None:
+    (one, *_) = staged(feature)
+    version = write(feature, one)
+    with feature.runtime.store.begin() as tx:
+        store = FeatureStore(tx.connection)
+        view = store.view("delay")
+        assert view is not None
+        store.begin_view(replace(view, overwrite=True))
+    assert feature.run(on_dataset_written(one, version)) is False
+    assert feature.events(DatasetCommitted) == []
+
+
+@pytest.mark.parametrize("days", [1, 7])
+def test_coarser_commits_cut_at_their_own_midnights(tmp_path: Path, days: int) -> None:
+    feature = Feature(tmp_path / str(days), dataset_commit_days=days)
+    log = Log()
+    log.declare(["flights", "weather", "sales"], ["delay"])
+    for number in range(20):
+        time_us = START_US + number * DAY_US
+        log.event("flights", f"f{number}", time_us, {"origin": "A"}, watermark_us=time_us)
+        log.label("flights", f"f{number}", time_us + 1, {"delay": 1.0}, watermark_us=time_us)
+    log.close(START_US + 20 * DAY_US)
+    feature.consume(log.records)
+    cuts = [cut for cut, _ in feature.staged_rows("delay")]
+    assert all(cut % (days * DAY_US) == 0 for cut in cuts)
+    assert len(cuts) == (20 if days == 1 else 3)
+    feature.stop()
