@@ -72,7 +72,7 @@ class Activator:
         loop = asyncio.get_running_loop()
         self._ctx.on_change = lambda: _wake(loop, self._changed)
         is_first = True
-        while True:
+        while not self._runtime.stopping:
             self._changed.clear()
             has_failed = False
             for fact in list(self._ctx.facts.values()):
@@ -85,10 +85,13 @@ class Activator:
                 await asyncio.wait_for(self._changed.wait(), self._retry_seconds if has_failed else None)
 
     async def tell_for_ever(self) -> None:
-        """Publishing waits for the broker; the next swap must not."""
-        while True:
+        """Publishing waits for the broker; the next swap must not.
+
+        The loops ask for `stopping`, because asyncio.wait_for, deep in a call, may lose a cancellation (bpo-37658).
+        """
+        while not self._runtime.stopping:
             handler = await self._to_tell.get()
-            while True:
+            while not self._runtime.stopping:
                 try:
                     await self._runtime.command(handler, "replica")
                     break

@@ -147,7 +147,7 @@ def test_one_event_id_is_for_one_row() -> None:
         read(tensor([1] * 6, (2, 3)), parameters={"event_id": "e"})
 
 
-FOUND = {"score": [0.25, 0.75], "decision": [False, True], "prediction_id": ["p1", "p22"]}
+FOUND: dict[str, Any] = {"score": [0.25, 0.75], "decision": [False, True], "prediction_id": ["p1", "p22"]}
 
 
 def test_an_answer_echoes_the_id_and_has_all_outputs() -> None:
