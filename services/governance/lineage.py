@@ -23,7 +23,7 @@ from contracts.registry import (
     StreamDeclared,
     VersionRegistered,
 )
-from contracts.serving import PredictionMade, VersionActivated
+from contracts.serving import ActivationFailed, PredictionMade, VersionActivated
 from contracts.topics import topics_carrying
 from contracts.trainer import DatasetVersion, RetrainDecided, RunCompleted
 from libs.audit.log import AuditLog
@@ -144,9 +144,9 @@ class Lineage:
         champions = self._graph.facts(ChampionChanged, said.model, said.epoch)
         champion = self._found(champions, "champion", f"epoch {said.epoch} of {said.model}")
         if champion is not None:
-            self._check_reign(said, champion.data)
             self.steps.append(step_of(champion))
             self.steps += map(step_of, self._graph.facts(VersionActivated, said.model, said.epoch))
+            self._check_reign(said, champion)
         self.explain_version(said.model, said.version, champion)
         self._explain_input(prediction)
 
@@ -171,13 +171,21 @@ class Lineage:
         if run_id is not None:
             self._explain_decision(run_id)
 
-    def _check_reign(self, said: PredictionMade, champion: ChampionChanged) -> None:
-        allowed = [(champion.version, champion.package)]
-        if champion.rollback_target is not None:
-            allowed.append((champion.rollback_target.version, champion.rollback_target.package))
-        if (said.version, said.package) not in allowed:
-            why = f"epoch {said.epoch} is version {champion.version}, the prediction is by version {said.version}"
+    def _check_reign(self, said: PredictionMade, champion: Fact[ChampionChanged]) -> None:
+        """Only the epoch's own version may answer, or the rollback target that it names."""
+        changed = champion.data
+        if (said.version, said.package) == (changed.version, changed.package):
+            return
+        target = changed.rollback_target
+        if target is None or (said.version, said.package) != (target.version, target.package):
+            why = f"epoch {said.epoch} is version {changed.version}, the prediction is by version {said.version}"
             self._miss("champion", f"epoch {said.epoch} of {said.model}", why)
+            return
+        self.steps += map(step_of, self._graph.facts(ActivationFailed, said.model, said.epoch))
+        summary = (
+            f"version {changed.version} was not loaded where this was answered, its named fallback {said.version} was"
+        )
+        self.steps.append(Step("fallback", champion.event_id, summary, target.model_dump(), champion.leaf))
 
     def _explain_dataset(self, model: str, dataset: DatasetVersion) -> None:
         found = [
@@ -205,7 +213,7 @@ class Lineage:
             Step("gates", first.event_id, summary, data, first.leaf, first.event_us, first.recorded_us),
         )
         failed = [fact.data.gate for fact in gates if not fact.data.passed]
-        if failed and champion is not None and champion.data.cause in ("promotion", "approval"):
+        if failed and _is_promotion_of(champion, version):
             self._miss("gates", first.event_id, f"promoted although {', '.join(failed)} failed")
 
     def _explain_promotion(self, champion: Fact[ChampionChanged], run: Fact[RunCompleted] | None) -> None:
@@ -213,7 +221,7 @@ class Lineage:
         changed = champion.data
         match changed.cause:
             case "promotion":
-                if run is not None and run.event_id != changed.cause_id:
+                if run is not None and run.data.run_id == changed.run_id and run.event_id != changed.cause_id:
                     self._miss(
                         "champion", champion.event_id, f"its cause {changed.cause_id} is not the run's completion"
                     )
@@ -327,6 +335,12 @@ class Lineage:
 
     def _miss(self, what: str, name: str, why: str = "it is not in the log") -> None:
         self.missing.append({"what": what, "id": name, "why": why})
+
+
+def _is_promotion_of(champion: Fact[ChampionChanged] | None, version: int) -> bool:
+    return (
+        champion is not None and champion.data.version == version and champion.data.cause in ("promotion", "approval")
+    )
 
 
 def unknown_model(graph: GovernanceStore, model: str) -> Refused:

@@ -1,0 +1,91 @@
+"""Governance's store and context on a SQLite file, fed by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+import sqlalchemy as sa
+
+from contracts.envelope import Record
+from libs.audit import log
+from libs.bus.protocol import OutgoingRecord
+from libs.service import Output
+from libs.settings import Settings
+from libs.store.protocol import Store
+from services.governance.context import GovernanceContext
+from services.governance.handlers import on_records, on_tick
+from services.governance.lineage import Lineage
+from services.governance.service import service
+from services.governance.settings import GovernanceSettings
+from tests.model_life import consumed
+
+T = TypeVar("T")
+
+
+@dataclass
+class Governance:
+    store: Store
+    ctx: GovernanceContext
+    data_dir: Path
+    offsets: dict[tuple[str, int], int] = field(default_factory=dict)
+
+    def take(self, records: Sequence[OutgoingRecord]) -> None:
+        self.log(consumed(records, self.offsets))
+
+    def log(self, records: Sequence[Record]) -> None:
+        with self.store.begin() as tx:
+            self.ctx.tx = tx
+            assert not list(on_records(records, self.ctx))
+        self.ctx.committed()
+
+    def tick(self, now_us: int) -> list[Output]:
+        with self.store.begin() as tx:
+            self.ctx.tx, self.ctx.now_us = tx, now_us
+            outputs = list(on_tick(self.ctx))
+        self.ctx.committed()
+        return outputs
+
+    def sign_and_crash(self) -> None:
+        with self.store.begin() as tx:
+            self.ctx.tx, self.ctx.now_us = tx, 10_000_000
+            assert len(list(on_tick(self.ctx))) == 1
+            raise RuntimeError("crash")
+
+    def load(self) -> None:
+        with self.store.begin() as tx:
+            self.ctx.load(tx)
+
+    def walk(self, identifier: str, model: str | None = None) -> Lineage:
+        with self.store.reading() as connection:
+            walk = Lineage(connection, self.ctx.log)
+            walk.explain(walk.find_prediction(identifier, model))
+            return walk
+
+    def rows(self, table: sa.Table) -> list[Any]:
+        with self.store.reading() as connection:
+            return list(connection.execute(sa.select(table)))
+
+    def notes(self) -> list[tuple[int, bytes]]:
+        with self.store.reading() as connection:
+            return log.checkpoint_notes(connection)
+
+
+def open_governance(data_dir: Path) -> Governance:
+    settings = Settings(data_dir=data_dir)
+    store, ctx = service.open_store(settings), GovernanceContext()
+    ctx.service, ctx.settings, ctx.own, ctx.now_us = "governance", settings, GovernanceSettings(), 0
+    store.open()
+    opened = Governance(store, ctx, data_dir)
+    opened.load()
+    return opened
+
+
+@pytest.fixture
+def governance(tmp_path: Path) -> Iterator[Governance]:
+    opened = open_governance(tmp_path)
+    yield opened
+    opened.store.close()
