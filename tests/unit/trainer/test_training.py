@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from libs.clock import DAY_US, format_us, parse_us
+from libs.clock import DAY_US, HOUR_US, format_us, parse_us
 from libs.keys import verification_keys
 from libs.metrics import roc_auc
 from libs.packages.package import Package, read_package
@@ -119,6 +119,26 @@ def test_the_better_candidate_is_chosen_without_the_evaluation_rows() -> None:
     assert values[0] is not None
     assert values[1] is not None
     assert values[0] < values[1]
+
+
+def test_the_choice_uses_no_label_that_came_after_its_own_cut() -> None:
+    """Labels of the rows before the validation rows come late: known to the final fit, unknown to the trial fits."""
+    table = tiny_table()
+    training = tiny_training(table=table).contents.manifest.split.training_rows
+    validation_start = training - int(0.2 * training)
+    late = slice(validation_start - 100, validation_start)
+    label_time = table.label_time_us.copy()
+    label_time[late] = table.event_time_us[validation_start] + HOUR_US
+    flipped = table.label.copy()
+    flipped[late] = 1.0 - flipped[late]
+    first, second = (
+        tiny_training(table=table_of(table.event_time_us, label_time, label, table.rows))
+        for label in (table.label, flipped)
+    )
+    assert first.contents.manifest.split.training_rows == training
+    assert first.evidence.trials == second.evidence.trials
+    assert first.contents.manifest.threshold == second.contents.manifest.threshold
+    assert first.contents.linear != second.contents.linear
 
 
 def test_a_spent_budget_skips_all_but_the_first_candidate() -> None:
