@@ -1,0 +1,259 @@
+"""What serving costs: `python -m tests.bench.serving_load [--seconds 5] [--connections 32]`.
+
+Starts a broker and one serving process of its own in a temporary folder, then measures requests per second with p50 and
+p99 from outside (raw sockets), and the process's own CPU time per request, vector and view slot: the CPU figures hold on
+a busy machine, the others only on a quiet one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+from contracts.declaration import ModelSpec, StreamSpec
+from contracts.envelope import format_us
+from contracts.feature import VectorComputed, ViewUpdated
+from contracts.registry import ChampionChanged, ModelDeclared
+from libs.bus.embedded import EmbeddedKafka
+from libs.bus.topics import create_map_topics
+from libs.clock import MINUTE_US, parse_us
+from libs.features import FeaturePlan, FeatureState, compile_plan, label_stream
+from libs.process import free_port
+from libs.testing import publish_events, write_token
+from tests.tiny_packages import tiny_package
+
+NOON: Final = "2013-03-01T12:00:00Z"
+CARRIERS: Final = [f"C{number}" for number in range(2_000)]
+COMMAND: Final = (sys.executable, "-m", "services", "serving")
+TICKS: Final = os.sysconf("SC_CLK_TCK")
+STREAM: Final = StreamSpec.model_validate(
+    {
+        "topic": "bench.scheduled",
+        "id": "flight_id",
+        "time": "scheduled",
+        "fields": {"distance": {"type": "number"}, "carrier": {"type": "category", "values": CARRIERS}},
+        "label": {
+            "topic": "bench.arrived",
+            "id": "flight_id",
+            "joins": "flight_id",
+            "time": "landed",
+            "horizon": "2d",
+            "fields": {"delay": {"type": "number"}, "carrier": {"type": "category", "values": CARRIERS}},
+        },
+    }
+)
+
+
+def declared(model: str) -> tuple[ModelDeclared, FeaturePlan]:
+    spec = ModelSpec.model_validate(
+        {
+            "task": "binary",
+            "stream": "bench",
+            "label": "delay > 15",
+            "features": [
+                {"fields": ["distance"]},
+                {"categories": ["carrier"]},
+                {"of": "bench.label.delay", "by": ["carrier"], "compute": ["count", "mean"], "over": ["1h"]},
+            ],
+        }
+    )
+    plan = compile_plan(spec, {"bench": STREAM})
+    return ModelDeclared(name=model, spec=spec, streams={"bench": STREAM}, view_version=plan.view_version), plan
+
+
+def cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def request(path: str, token: str, body: dict[str, Any]) -> bytes:
+    content = orjson.dumps(body)
+    head = f"POST {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\ncontent-length: {len(content)}\r\n\r\n"
+    return head.encode() + content
+
+
+async def client(port: int, sent: bytes, until: float, latencies: list[float], failures: list[bytes]) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    while time.perf_counter() < until:
+        started = time.perf_counter()
+        writer.write(sent)
+        head = await reader.readuntil(b"\r\n\r\n")
+        size = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+        body = await reader.readexactly(size)
+        latencies.append(time.perf_counter() - started)
+        if not head.startswith(b"HTTP/1.1 200"):
+            failures.append(head + body)
+    writer.close()
+
+
+async def load(name: str, port: int, pid: int, sent: bytes, seconds: float, connections: int) -> None:
+    for warm_up in (True, False):
+        latencies: list[float] = []
+        failures: list[bytes] = []
+        before, started = cpu_seconds(pid), time.perf_counter()
+        until = started + (0.5 if warm_up else seconds)
+        await asyncio.gather(*(client(port, sent, until, latencies, failures) for _ in range(connections)))
+    spent, took = cpu_seconds(pid) - before, time.perf_counter() - started
+    latencies.sort()
+    p50, p99 = latencies[len(latencies) // 2], latencies[len(latencies) * 99 // 100]
+    print(
+        f"{name:32} {len(latencies) / took:8.0f} req/s   p50 {p50 * 1e3:6.1f} ms   p99 {p99 * 1e3:6.1f} ms   "
+        f"CPU {spent / len(latencies) * 1e6:6.0f} µs/request   failed {len(failures)}"
+    )
+    if failures:
+        print(failures[0].decode())
+
+
+async def metric(port: int, name: str) -> float:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+    text = (await reader.read()).decode()
+    writer.close()
+    return sum(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(name))
+
+
+async def reaches(port: int, name: str, value: float) -> None:
+    while await metric(port, name) < value:
+        await asyncio.sleep(0.1)
+
+
+async def stream(
+    name: str, port: int, pid: int, count: int, metric_name: str, publish: Callable[[], Awaitable[None]]
+) -> None:
+    goal = await metric(port, metric_name) + count
+    before, started = cpu_seconds(pid), time.perf_counter()
+    await publish()
+    await reaches(port, metric_name, goal)
+    spent, took = cpu_seconds(pid) - before, time.perf_counter() - started
+    print(f"{name:32} {count / took:8.0f} /s (publishing included)   CPU {spent / count * 1e6:6.1f} µs each")
+
+
+async def measure(broker: str, folder: Path, seconds: float, connections: int) -> None:
+    await create_map_topics(broker)
+    token = write_token(folder, "client")
+    facts: list[Any] = []
+    for model, estimator in (("linear", "logistic"), ("trees", "hist_gradient_boosting")):
+        fact, plan = declared(model)
+        changes = {"model": model, "view_version": plan.view_version, "features": plan.names}
+        ref = tiny_package(folder / "artifacts", folder / "keys", estimator, **changes)  # type: ignore[arg-type]
+        champion = ChampionChanged(
+            model=model,
+            epoch=1,
+            version=1,
+            package=ref.digest,
+            package_uri=ref.uri,
+            view_version=plan.view_version,
+            threshold=0.5,
+            cause="promotion",
+            cause_id="gates",
+        )
+        facts += [fact, champion]
+    await publish_events(broker, "registry", [(fact, {"time": NOON}) for fact in facts])
+    port = free_port()
+    environment = {
+        **os.environ,
+        "EVENKEEL_DATA_DIR": str(folder),
+        "EVENKEEL_BROKER": broker,
+        "EVENKEEL_PORT": str(port),
+        "EVENKEEL_LOG_LEVEL": "error",
+    }
+    started = time.perf_counter()
+    process = await asyncio.create_subprocess_exec(*COMMAND, env=environment)
+    try:
+        given = dict(zip(plan.names, (100.0, 3.0, 5.0, 7.5), strict=True))
+        one = request("/v1/models/linear/predict", token, {"features": given})
+        await first_answer(port, one)
+        cpu = cpu_seconds(process.pid)
+        print(f"{'first answer':32} {time.perf_counter() - started:8.2f} s after start, CPU {cpu:.2f} s")
+        tensor = [{"name": "features", "shape": [1, 4], "datatype": "FP32", "data": list(given.values())}]
+        event = {"event": {"distance": 100.0, "carrier": "C7"}}
+        calls = {
+            "predict, logistic": one,
+            "predict, boosting": request("/v1/models/trees/predict", token, {"features": given}),
+            "infer v2, logistic": request("/v2/models/linear/infer", token, {"inputs": tensor}),
+            "predict by keys, logistic": request("/v1/models/linear/predict", token, event),
+        }
+        state, noon_us = FeatureState(plan), parse_us(NOON)
+        for minute in range(10):
+            for carrier in CARRIERS:
+                time_us = noon_us + minute * MINUTE_US
+                state.fold(label_stream("bench"), time_us, f"{carrier}-{minute}", {"carrier": carrier, "delay": 1.25})
+        updates = state.take_changes(noon_us + 10 * MINUTE_US)
+        slots = [
+            (
+                ViewUpdated(view="linear", view_version=plan.view_version, slot=slot, tile=list(tile)),
+                {"time": NOON, "watermark": format_us(noon_us)},
+            )
+            for slot, tile in updates
+        ]
+        await stream(
+            "view slots",
+            port,
+            process.pid,
+            len(slots),
+            "evenkeel_view_slots_total",
+            lambda: publish_events(broker, "feature", slots),
+        )
+        for name, sent in calls.items():
+            await load(name, port, process.pid, sent, seconds, connections)
+        published = 'evenkeel_events_published_total{topic="serving.prediction-made.v1"}'
+        for model in ("linear", "trees"):
+            vectors = [
+                (
+                    VectorComputed(
+                        model=model,
+                        stream="bench",
+                        event_id=f"{model}-{number}",
+                        view_version=plan.view_version,
+                        declaration=0,
+                        values=[100.0, None, 5.0, number / 7],
+                    ),
+                    {"time": NOON, "stream": model},
+                )
+                for number in range(20_000)
+            ]
+            await stream(
+                f"vectors, {model}",
+                port,
+                process.pid,
+                len(vectors),
+                published,
+                lambda vectors=vectors: publish_events(broker, "feature", vectors),  # type: ignore[misc]
+            )
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+async def first_answer(port: int, sent: bytes) -> None:
+    while True:
+        failures: list[bytes] = []
+        try:
+            await client(port, sent, time.perf_counter() + 0.001, [], failures)
+        except OSError:
+            failures.append(b"")
+        if not failures:
+            return
+        await asyncio.sleep(0.01)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--connections", type=int, default=32)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, EmbeddedKafka(Path(folder) / "broker", free_port()) as kafka:
+        asyncio.run(measure(kafka.address, Path(folder), arguments.seconds, arguments.connections))
+
+
+if __name__ == "__main__":
+    main()
