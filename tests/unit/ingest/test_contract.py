@@ -180,6 +180,16 @@ def test_brackets_in_texts_and_escaped_backslashes_are_no_depth_and_no_nul() -> 
     assert fault_of(b'{"note": "' + b"[" * 100 + b'\\"[", "amount": NaN}').rule == "finite"
 
 
+@pytest.mark.parametrize("amount", [0, 1000, 0.0, 1000.0, 0.5])
+def test_bounds_belong_to_the_range(amount: float) -> None:
+    assert EVENTS.check(orjson.dumps(with_(amount=amount, items=1))).fields["amount"] == amount
+
+
+def test_nesting_is_named_also_where_the_parser_gave_up() -> None:
+    for depth in (33, 1_500, 30_000):
+        assert "nested deeper" in fault_of(b"[" * depth + b"]" * depth).reason
+
+
 def test_hostile_values_do_not_fill_the_message() -> None:
     assert len(fault_of(with_(channel="x" * 60_000)).reason) < 300
 
