@@ -17,6 +17,7 @@ _identifier: Final = re.compile(IDENTIFIER_PATTERN.removesuffix("$") + r"\Z").ma
 _LARGEST: Final = 3.4028235677973366e38
 """float32's largest number, with what rounds to it."""
 _SHOWN: Final = 80
+_MAX_REMEMBERED: Final = 1_000
 _FIRST_TIME_US: Final = parse_us("1900-01-01T00:00:00Z")
 _LAST_TIME_US: Final = parse_us("2999-12-31T00:00:00Z")
 """ingest's bounds: every service can add a window to a time between them."""
@@ -137,7 +138,8 @@ class RowReader:
 class EventReader:
     """Checks the fields of an event that a request hands in, as ingest checks the stream's records.
 
-    Only the fields that the features need must be there; `id_field` and `time_field` are used if they are.
+    Only the fields that the features need must be there; `id_field` and `time_field` are used if they are. As at ingest,
+    fields that are not declared are left out, unless one looks like a misspelling of a declared field that is not there.
     """
 
     def __init__(self, stream: str, spec: StreamSpec, needed: Sequence[str]) -> None:
@@ -145,6 +147,8 @@ class EventReader:
         self._stream = stream
         names = {*spec.fields, spec.id, spec.time}
         self._known = {name: found for name in sorted(names) if (found := spec.field(name)) is not None}
+        self._meant: dict[str, str | None] = {}
+        """Names that are not declared, with the declared one that each looks like; a request repeats them."""
         self._required = tuple(name for name in needed if name in self._known and self._known[name].required)
 
     def fields(self, given: object) -> dict[str, Any]:
@@ -158,12 +162,21 @@ class EventReader:
         for name, value in given.items():
             spec = self._known.get(name)
             if spec is None:
-                fix = f"Leave it out. {nearest(name, tuple(self._known))}"
-                where = f"event.{name[:_SHOWN]}"
-                raise refused(422, f"The stream {self._stream} has no field {shown(name)}.", fix, where)
-            if value is not None:
+                self._refuse_misspelt(name, given)
+            elif value is not None:
                 _check(name, value, spec)
         return given
+
+    def _refuse_misspelt(self, name: str, given: Mapping[str, object]) -> None:
+        if name not in self._meant:
+            if len(self._meant) >= _MAX_REMEMBERED:
+                self._meant.clear()
+            self._meant[name] = next(iter(difflib.get_close_matches(name[:_SHOWN], self._known, n=1)), None)
+        meant = self._meant[name]
+        if meant is not None and meant not in given:
+            where = f"event.{name[:_SHOWN]}"
+            fix = f"Did you mean {meant!r}? Send that one, or null for it."
+            raise refused(422, f"The stream {self._stream} has no field {shown(name)}.", fix, where)
 
 
 def _check(name: str, value: object, spec: FieldSpec) -> None:

@@ -97,7 +97,7 @@ def test_an_event_needs_only_the_fields_that_features_need() -> None:
         ("x", "event", "'x'", "object"),
         ({"distance": 1}, "event.carrier", "'carrier' is missing", "event.carrier"),
         (GOOD | {"carrier": None}, "event.carrier", "missing", "event.carrier"),
-        (GOOD | {"dist": 1}, "event.dist", "no field 'dist'", "Did you mean 'distance'"),
+        (GOOD | {"minutes": 1}, "event.minutes", "no field 'minutes'", "Did you mean 'minute'"),
         (GOOD | {"distance": "9"}, "event.distance", "'9', which is not a number", "a number"),
         (GOOD | {"distance": True}, "event.distance", "not a number", "a number"),
         (GOOD | {"distance": 20_001}, "event.distance", "outside 0 … 20000", "declared range"),
@@ -118,6 +118,11 @@ def test_an_event_that_breaks_its_contract_is_refused(given: Any, field: str, de
     assert (refusal.value.status, refusal.value.field) == (422, field)
     assert detail in refusal.value.detail
     assert fix in (refusal.value.fix or "")
+
+
+def test_fields_that_are_not_declared_are_left_out_as_at_ingest() -> None:
+    for given in (GOOD | {"pilot": "Ann"}, GOOD | {"minute": 5, "minutes": 5}, GOOD | {"minute": None, "minutes": 5}):
+        assert EVENT.fields(given) == given
 
 
 @pytest.mark.parametrize("value", ["", "a b", "-a", "a\n", "a" * 129, 7, None])
