@@ -131,7 +131,6 @@ def _flight(row: dict[str, str], departure_us: int) -> dict[str, Any]:
         "origin": row["origin"],
         "destination": row["dest"],
         "carrier": row["carrier"],
-        "flight": row["carrier"] + row["flight"],
         "tailnum": None if row["tailnum"] in MISSING else row["tailnum"],
     }
 
