@@ -45,15 +45,28 @@ def stream() -> tuple[Event[Any], ...]:
     return tuple(e for e in in_order([*calm, *worse, *second, *asked]) if e.order_us < day(DAYS))
 
 
-def run(data_dir: Path, cuts: Sequence[int], restarts: Sequence[bool]) -> list[Derived]:
+@cache
+def failing() -> tuple[Event[Any], ...]:
+    """Twelve calm days, then errors rise while inputs stay: ADWIN's to find, if decay is told to look away."""
+    events = in_order([*traffic(range(12), per_day=80), *traffic(range(12, DAYS), per_day=80, noise=0.7)])
+    return tuple(e for e in events if e.order_us < day(DAYS))
+
+
+def run(
+    data_dir: Path,
+    cuts: Sequence[int],
+    restarts: Sequence[bool],
+    events: Sequence[Event[Any]] | None = None,
+    **policy: Any,
+) -> list[Derived]:
     """Release the stream up to each cut, and restart after it where told."""
     monitor, outputs, start = Monitor(data_dir), [], 0
+    events = stream() if events is None else events
     try:
-        monitor.declare(declared(**POLICY))
+        monitor.declare(declared(**POLICY | policy))
         rows = steady_rows()
         monitor.promote(package(data_dir, rows), 1, auc=0.9)
         monitor.promote(package(data_dir, rows + np.array([0.0, 1.5]), "run-2"), 2, run_id="run-2")
-        events = stream()
         for cut, restart in zip([*sorted(cuts), day(DAYS) + DAY_US], [*restarts, False], strict=False):
             end = start
             while end < len(events) and events[end].order_us < cut:
@@ -105,3 +118,19 @@ def test_one_record_at_a_time() -> None:
     times = sorted({event.order_us for event in stream()})
     with tempfile.TemporaryDirectory() as folder:
         assert said(run(Path(folder), times[::5], [i % 50 == 0 for i in range(len(times))])) == at_once()
+
+
+def test_restarts_between_the_last_event_of_a_day_and_its_end() -> None:
+    last = {event.order_us // DAY_US: event.order_us + 1 for event in stream()}
+    with tempfile.TemporaryDirectory() as folder:
+        assert said(run(Path(folder), list(last.values()), [True] * len(last))) == at_once()
+
+
+def test_the_error_watch_goes_on_over_restarts() -> None:
+    quiet = {"decay_tolerance": 1.0}
+    with tempfile.TemporaryDirectory() as folder:
+        whole = run(Path(folder), [], [], failing(), **quiet)
+    assert [signal.detector for signal in told(whole, DriftDetected)][:1] == ["adwin"]
+    noons = [day(number + 0.5) for number in range(DAYS)]
+    with tempfile.TemporaryDirectory() as folder:
+        assert said(run(Path(folder), noons, [True] * DAYS, failing(), **quiet)) == said(whole)

@@ -182,6 +182,17 @@ def test_a_champion_inputs_are_compared_with_its_own_profile() -> None:
     assert last.shifts[0].psi < 0.2
 
 
+def test_in_the_slot_of_a_change_only_vectors_since_then_are_compared() -> None:
+    moved = build_profile(["x"], np.random.default_rng(0).normal(5.0, size=(20_000, 1)))
+    noon = DAY_US // 2
+    half = [r for r in one_day(0, 1) if r.order_us < noon] + [r for r in one_day(0, 2, x=5.0) if r.order_us >= noon]
+    (found,) = [
+        one for one in run(model(champion(1), champion(2, profile=moved)), half, 1) if isinstance(one, Measured)
+    ]
+    assert found.span.epoch == 2
+    assert found.shifts[0].psi < 0.3
+
+
 def test_a_champion_that_gets_worse_is_signalled_and_not_again_within_the_cooldown() -> None:
     found = run(model(champion(1, 0.87)), days(0, 20) + days(20, 34, skill=0.2), 34)
     (first,) = [one for one in found if isinstance(one, Decayed)]
