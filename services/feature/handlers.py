@@ -9,6 +9,7 @@ from contracts.feature import DatasetCommitted, VectorComputed, ViewUpdated
 from contracts.governance import SubjectErased
 from contracts.ingest import EventAccepted, LabelAccepted
 from contracts.registry import ModelDeclared, StreamDeclared
+from libs.ids import derived_id
 from libs.service import Cause, Derived, Each, Merge, Output, Released, Reply, Watermark
 from services.feature.context import FeatureContext
 from services.feature.domain import Folded, View
@@ -132,7 +133,9 @@ def dataset_committed(commit: Commit, version: int, rows: int) -> Derived:
         label_cut=format_us(commit.cut_us),
         offsets=commit.offsets,
     )
-    return Derived(payload, Cause(commit.cause_id, commit.cut_us, commit.cause_id))
+    # Commits of several models may follow from one event, each in a transaction of its own.
+    event_id = derived_id("feature", f"{commit.cause_id}|{commit.model}|{commit.sequence}", "dataset-committed", 0)
+    return Derived(payload, Cause(commit.cause_id, commit.cut_us, commit.cause_id), id=event_id)
 
 
 HANDLERS = (

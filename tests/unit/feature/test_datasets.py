@@ -109,7 +109,7 @@ def test_a_table_that_is_gone_is_not_silently_begun_anew(tmp_path: Path) -> None
 def feature(tmp_path: Path) -> Iterator[Feature]:
     feature = Feature(tmp_path, snapshot_records=30)
     log = Log()
-    log.declare(["flights", "weather", "sales"], ["delay"])
+    log.declare(["flights", "weather", "sales"], ["delay", "load"])
     for number in range(60):
         time_us = START_US + number * HOUR_US
         fields = {"origin": "A", "carrier": "x", "load": float(number)}
@@ -124,9 +124,9 @@ def feature(tmp_path: Path) -> Iterator[Feature]:
     feature.stop()
 
 
-def staged(feature: Feature) -> list[Commit]:
+def staged(feature: Feature, model: str = "delay") -> list[Commit]:
     with feature.runtime.store.begin() as tx:
-        return FeatureStore(tx.connection).staged()
+        return [one for one in FeatureStore(tx.connection).staged() if one.model == model]
 
 
 def write(feature: Feature, one: Commit) -> int:
@@ -172,6 +172,12 @@ def test_each_commit_is_written_and_announced_once(feature: Feature, crash: str)
     for row in table.to_pylist():
         assert [row[name] for name in names] == vectors[row["event_id"]]
         assert row["label"] == float(int(row["event_id"][1:]) + 1 - 30 > 15)
+
+
+def test_commits_of_two_models_have_ids_of_their_own(feature: Feature) -> None:
+    for one in (*staged(feature, "delay"), *staged(feature, "load")):
+        assert feature.run(on_dataset_written(one, one.sequence - 1)) is True
+    assert len({event.id for event in feature.events(DatasetCommitted)}) == 4
 
 
 def test_a_staged_commit_of_a_former_declaration_is_not_announced(feature: Feature) -> None:
