@@ -294,10 +294,10 @@ async def test_live_and_request_time_vectors_are_the_same_at_the_same_position(w
         for step in range(6):
             watermark_us = NOON_US + step * 17 * MINUTE_US
             for number in range(40):
-                record = {"carrier": CARRIERS[number % 3], "delay": 0.1 * number - step}
-                live.fold(
-                    label_stream(world.plan.stream), watermark_us - number * MINUTE_US, f"l{step}-{number}", record
-                )
+                # The newest is half an hour old: what is in the window depends on the time it is read at.
+                record, time_us = {"carrier": CARRIERS[number % 3], "delay": 0.1 * number - step}, watermark_us
+                time_us -= (30 + number) * MINUTE_US
+                live.fold(label_stream(world.plan.stream), time_us, f"l{step}-{number}", record)
             updates = live.take_changes(watermark_us)
             await world.publish(
                 "feature",
