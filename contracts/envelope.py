@@ -105,8 +105,11 @@ class Event(Generic[P_co]):
     @property
     def order_us(self) -> int:
         """When the event takes its turn in an event-time merge: a late one takes it at its stream's watermark."""
-        watermark_us = self.watermark_us
-        return self.time_us if watermark_us is None or watermark_us <= self.time_us else watermark_us
+        text = self.attributes.get("ce_watermark")
+        if text is None:
+            return self.time_us
+        watermark_us = parse_us(text.decode())
+        return watermark_us if watermark_us > self.time_us else self.time_us
 
     @property
     def correlation_id(self) -> str:

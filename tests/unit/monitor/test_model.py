@@ -210,6 +210,12 @@ def test_a_champion_that_is_bad_from_the_start_is_found_in_its_bake_period() -> 
     assert (first.span.epoch, first.span.version) == (2, 12)
 
 
+def test_a_champion_does_not_answer_for_the_one_before_it() -> None:
+    records = days(0, 10, skill=-1.0) + days(10, 17, 2)
+    found = run(model(champion(1, None), champion(2, 0.87)), records, 17)
+    assert [one.span.epoch for one in found if isinstance(one, Decayed)] == []
+
+
 def test_without_evidence_the_first_window_is_the_baseline() -> None:
     found = run(model(champion(1, None)), days(0, 20) + days(20, 34, skill=0.2), 34)
     first = next(one for one in found if isinstance(one, Decayed))
