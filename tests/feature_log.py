@@ -231,8 +231,8 @@ class ManualClock:
 class Feature:
     """The service in a data folder. `restart` forgets everything that is not in its store."""
 
-    def __init__(self, data_dir: Path, **own: Any) -> None:
-        self.data_dir = data_dir
+    def __init__(self, data_dir: Path, database_url: str | None = None, **own: Any) -> None:
+        self.data_dir, self._database_url = data_dir, database_url
         self.own = FeatureSettings(**({"view_flush_ms": 0} | own))
         self.clock = ManualClock()
         self.published: list[Event[Any]] = []
@@ -242,7 +242,8 @@ class Feature:
 
     def _start(self) -> Runtime[FeatureContext]:
         bus = KafkaBus("127.0.0.1:1", "feature")
-        runtime = Runtime(service, Settings(data_dir=self.data_dir), self.own, bus, self.clock)
+        settings = Settings(data_dir=self.data_dir, database_url=self._database_url)
+        runtime = Runtime(service, settings, self.own, bus, self.clock)
         runtime.store.open()
         epoch = runtime.store.take_lease(runtime.instance, self.clock.now_us(), 1)
         assert epoch is not None

