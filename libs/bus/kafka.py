@@ -33,7 +33,7 @@ STOP_SECONDS: Final = 3.0
 PRODUCER_SETTINGS: Final[dict[str, Any]] = {
     "acks": "all",
     "enable_idempotence": False,
-    "compression_type": "lz4",
+    "compression_type": "snappy",
     "max_batch_size": 524_288,
     "max_request_size": 1_048_576,
     "linger_ms": 0,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from libs.bus.protocol import STREAMING
 from libs.service import Service
 from libs.store.sql import SqlStore
 from services.ingest import api
@@ -19,4 +20,5 @@ service: Service[IngestContext] = Service(
     handlers=HANDLERS,
     routers=api.routers,
     background=(watch_silence,),
+    fetch=STREAMING,
 )
