@@ -27,7 +27,7 @@ POLICY = Policy(
     cooldown_us=14 * DAY_US,
     bake_us=7 * DAY_US,
 )
-DAY = DAY_US // 24
+HOUR = DAY_US // 24
 PER_DAY = 200
 PROFILE = build_profile(["x"], np.random.default_rng(0).normal(size=(20_000, 1)))
 
@@ -44,16 +44,17 @@ def model(*champions: Champion, policy: Policy = POLICY) -> Model:
 def one_day(number: int, epoch: int | None = 1, *, x: float = 0.0, skill: float = 2.0) -> list[Incoming]:
     """A day from midnight of day `number`; labels come an hour later, so the last ones on the next day."""
     random = np.random.default_rng([number, 5])
+    late = random.random(PER_DAY) < 0.4
+    scores = 1 / (1 + np.exp(-(skill * (late - 0.4) + random.normal(size=PER_DAY))))
+    values = (x + random.normal(size=PER_DAY)).tolist()
     records: list[Incoming] = []
-    for i in range(PER_DAY):
+    for i, (is_late, score, value) in enumerate(zip(late.tolist(), scores.tolist(), values, strict=True)):
         at = number * DAY_US + i * (DAY_US // PER_DAY)
-        late = random.random() < 0.4
         event_id = f"{number}-{i}"
-        records.append(Vectored(at, f"v{event_id}", [x + random.normal()], "view", 0))
+        records.append(Vectored(at, f"v{event_id}", [value], "view", 0))
         if epoch is not None:
-            score = 1 / (1 + np.exp(-(skill * (late - 0.4) + random.normal())))
-            records.append(Predicted(at, f"p{event_id}", event_id, at, float(score), int(score >= 0.5), epoch))
-        records.append(Labelled(at + DAY, f"l{event_id}", event_id, {"late": 1 if late else 0}))
+            records.append(Predicted(at, f"p{event_id}", event_id, at, score, int(score >= 0.5), epoch))
+        records.append(Labelled(at + HOUR, f"l{event_id}", event_id, {"late": int(is_late)}))
     return records
 
 
@@ -143,7 +144,7 @@ def test_without_a_usable_profile_quality_is_still_measured() -> None:
 
 
 def test_a_steady_stream_gives_no_signal_in_half_a_year() -> None:
-    assert signals(run(model(champion(1, 0.87)), days(0, 180), 180)) == []
+    assert signals(run(model(champion(1, 0.92)), days(0, 180), 180)) == []
 
 
 def test_shifted_inputs_are_signalled_once_an_episode() -> None:
@@ -194,17 +195,17 @@ def test_in_the_slot_of_a_change_only_vectors_since_then_are_compared() -> None:
 
 
 def test_a_champion_that_gets_worse_is_signalled_and_not_again_within_the_cooldown() -> None:
-    found = run(model(champion(1, 0.87)), days(0, 20) + days(20, 34, skill=0.2), 34)
+    found = run(model(champion(1, 0.92)), days(0, 20) + days(20, 34, skill=0.2), 34)
     (first,) = [one for one in found if isinstance(one, Decayed)]
     assert 21 <= first.span.end_us // DAY_US <= 29
     assert not first.in_bake_period
-    assert first.decay.baseline == 0.87
+    assert first.decay.baseline == 0.92
     assert first.decay.effect > 0.1
 
 
 def test_a_champion_that_is_bad_from_the_start_is_found_in_its_bake_period() -> None:
     """Input drift waits for its cooldown after a promotion; decay does not."""
-    found = run(model(champion(1, 0.87), champion(2, 0.9)), days(0, 3) + days(3, 12, 2, skill=-1.0), 12)
+    found = run(model(champion(1, 0.92), champion(2, 0.9)), days(0, 3) + days(3, 12, 2, skill=-1.0), 12)
     first = next(one for one in found if isinstance(one, Decayed))
     assert first.in_bake_period
     assert (first.span.epoch, first.span.version) == (2, 12)
@@ -212,14 +213,14 @@ def test_a_champion_that_is_bad_from_the_start_is_found_in_its_bake_period() -> 
 
 def test_a_champion_does_not_answer_for_the_one_before_it() -> None:
     records = days(0, 10, skill=-1.0) + days(10, 17, 2)
-    found = run(model(champion(1, None), champion(2, 0.87)), records, 17)
+    found = run(model(champion(1, None), champion(2, 0.92)), records, 17)
     assert [one.span.epoch for one in found if isinstance(one, Decayed)] == []
 
 
 def test_without_evidence_the_first_window_is_the_baseline() -> None:
     found = run(model(champion(1, None)), days(0, 20) + days(20, 34, skill=0.2), 34)
     first = next(one for one in found if isinstance(one, Decayed))
-    assert first.decay.baseline == pytest.approx(0.87, abs=0.05)
+    assert first.decay.baseline == pytest.approx(0.92, abs=0.02)
 
 
 def test_errors_that_rise_for_good_are_signalled_by_adwin() -> None:
@@ -238,14 +239,14 @@ def test_errors_that_rise_for_good_are_signalled_by_adwin() -> None:
 
 def test_one_episode_one_drift_signal_and_one_decay_signal() -> None:
     """Inputs move, errors rise and quality falls at once: a drift detector and decay speak, the other one does not."""
-    found = run(model(champion(1, 0.87)), days(0, 20) + days(20, 33, x=1.0, skill=-1.0), 33)
+    found = run(model(champion(1, 0.92)), days(0, 20) + days(20, 33, x=1.0, skill=-1.0), 33)
     kinds = [kind for kind, _ in signals(found)]
     assert kinds.count("Decayed") == 1
     assert len(kinds) <= 2
 
 
 def test_decay_holds_back_a_drift_signal_that_comes_after_it() -> None:
-    found = run(model(champion(1, 0.87)), days(0, 16, skill=-1.0) + days(16, 24, x=1.0, skill=-1.0), 24)
+    found = run(model(champion(1, 0.92)), days(0, 16, skill=-1.0) + days(16, 24, x=1.0, skill=-1.0), 24)
     kinds = [kind for kind, _ in signals(found)]
     assert kinds[0] == "Decayed"
     assert "InputsShifted" not in kinds
