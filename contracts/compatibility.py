@@ -57,8 +57,12 @@ def _unreadable(
     for option in _options(written):
         found = [_one(option, _resolve(target, read_root), written_root, read_root, path, trail) for target in options]
         if [] not in found:
-            problems += sorted(found, key=len)[0] if found else [(path, "no alternative accepts it")]
+            problems += _fewest(found, path)
     return problems
+
+
+def _fewest(found: list[list[tuple[str, str]]], path: str) -> list[tuple[str, str]]:
+    return min(found, key=len, default=[(path, "no alternative accepts it")])
 
 
 def _options(schema: Schema) -> list[Schema]:

@@ -109,7 +109,7 @@ class Event(Generic[P_co]):
         if text is None:
             return self.time_us
         watermark_us = parse_us(text.decode())
-        return watermark_us if watermark_us > self.time_us else self.time_us
+        return max(self.time_us, watermark_us)
 
     @property
     def correlation_id(self) -> str:

@@ -108,8 +108,8 @@ def _headers() -> dict[str, Any]:
     """CloudEvents 1.0 in Kafka's binary mode (contracts/envelope.py)."""
     required = ("ce_specversion", "ce_id", "ce_source", "ce_type", "ce_time")
     optional = (
-        "ce_recordedtime ce_sequence ce_shard ce_correlationid ce_causationid ce_stream ce_watermark ce_traceparent ce_subject ce_keyid "
-        "ce_signature traceparent"
+        "ce_recordedtime ce_sequence ce_shard ce_correlationid ce_causationid ce_stream ce_watermark ce_traceparent "
+        "ce_subject ce_keyid ce_signature traceparent"
     )
     properties: dict[str, Any] = {name: {"type": "string"} for name in (*required, *optional.split())}
     properties["ce_specversion"] = {"const": "1.0"}

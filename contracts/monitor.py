@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from contracts.payload import Count, Finite, Identifier, Payload, Time
 
 
@@ -27,7 +29,7 @@ class WindowMeasured(Payload):
     labelled: Count
     predictions: Count
     vectors: Count = 0
-    versions: dict[str, Count] = {}
+    versions: dict[str, Count] = Field(default_factory=dict)
     """Version → labelled predictions."""
     metrics: dict[str, Finite | None]
     drift: list[FeatureDrift]

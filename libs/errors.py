@@ -54,6 +54,8 @@ class SettingsError(EvenkeelError):
 class Refused(EvenkeelError):
     """A command that breaks a rule; becomes problem+json with `status`."""
 
-    def __init__(self, status: int, title: str, detail: str, *, field: str | None = None, fix: str | None = None) -> None:
+    def __init__(
+        self, status: int, title: str, detail: str, *, field: str | None = None, fix: str | None = None
+    ) -> None:
         super().__init__(detail)
         self.status, self.title, self.detail, self.field, self.fix = status, title, detail, field, fix

@@ -10,7 +10,7 @@ import hashlib
 import ipaddress
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal
 

@@ -73,7 +73,8 @@ def render(replay: Replay) -> RenderableType:
     )
     facts.add_row(
         "client",
-        f"{asked.by_features:,} by features, {asked.by_keys:,} by keys, [{'red' if asked.failed else 'green'}]{asked.failed} failed[/]",
+        f"{asked.by_features:,} by features, {asked.by_keys:,} by keys, "
+        f"[{'red' if asked.failed else 'green'}]{asked.failed} failed[/]",
     )
     lag = Table.grid(padding=(0, 2))
     lag.add_row("[dim]behind[/]", *(f"{name} {behind:,}" for name, behind in replay.gauges.lag.items()))

@@ -92,14 +92,12 @@ async def _count(broker: str, seen: Seen) -> dict[str, Any]:
     vectors = await _ids(broker, "feature.vector-computed.v1")
     predictions = await _ids(broker, "serving.prediction-made.v1")
     rejected = await _ids(broker, "ingest.event-rejected.v1")
-    logged = len(accepted) + len(labels)
+    logged = len(accepted) + len(labels) + len(rejected)
     result |= {
         "accepted_events": len(accepted),
         "accepted_labels": len(labels),
         "logged": logged,
-        "lost": max(0, raw[SCHEDULED] + raw[OBSERVED] - len(accepted))
-        + max(0, raw[ARRIVED] - len(labels))
-        - len(rejected),
+        "lost": sum(raw.values()) - logged,
         "duplicated": sum(sum(ids.values()) - len(ids) for ids in (accepted, labels, vectors, predictions)),
         "rejected": len(rejected),
         "vectors": len(vectors),

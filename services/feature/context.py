@@ -60,7 +60,7 @@ class FeatureContext(Context):
         for row in rows:
             self.views[row.model].state.restore(store.entities(row.model))
             self.views[row.model].restore_waiting(store.waiting(row.model))
-        self._replay(store, rows)
+        self._replay(store)
         found = store.progress()
         self._row, seen = found or (0, Progress("", {}, {}))
         self.last_event_id, self.offsets = seen.event_id, seen.offsets
@@ -77,10 +77,10 @@ class FeatureContext(Context):
         self._has_staged = False
         self._regroup()
 
-    def _replay(self, store: FeatureStore, rows: Sequence[ViewRow]) -> None:
+    def _replay(self, store: FeatureStore) -> None:
         self._journal_records = self._journal_bytes = 0
         self._view_changed = False
-        flushed, since = store.flushed(), {row.model: row.since for row in rows}
+        flushed = store.flushed()
         for row, records, size in store.read_journal():
             if row > flushed and not self._view_changed:
                 self._forget_changes()
@@ -88,10 +88,9 @@ class FeatureContext(Context):
             self._journal_records += len(records)
             self._journal_bytes += size
             for view in self.views.values():
-                if row >= since[view.model]:
-                    for record in records:
-                        if record.stream in view.streams:
-                            view.fold(record)
+                for record in records:
+                    if record.stream in view.streams:
+                        view.fold(record)
         if not self._view_changed:
             self._forget_changes()
 
@@ -127,7 +126,8 @@ class FeatureContext(Context):
         self._newest_stream = max(self._newest_stream, offset)
 
     def declare(self, offset: int, declared: ModelDeclared) -> None:
-        """From here on the model is computed by this declaration; the journal must be empty if it goes on as it was."""
+        """From here on the model is computed by this declaration. The journal must be empty: all of it is replayed."""
+        assert not self._journal_records
         view, former, row = self._view(declared, offset), self.views.get(declared.name), self.store.view(declared.name)
         self.store.put_model(offset, declared)
         if former is not None and row is not None and view.same_rows(former):
@@ -135,7 +135,7 @@ class FeatureContext(Context):
             self.store.put_view(replace(row, declaration=offset))
         else:
             cut_us, staged = (row.cut_us, row.staged) if row else (0, 0)
-            self.store.begin_view(ViewRow(declared.name, offset, self._row + 1, cut_us, staged, 0, True))
+            self.store.begin_view(ViewRow(declared.name, offset, cut_us, staged, 0, True))
             self.views[declared.name] = view
         self._regroup()
 

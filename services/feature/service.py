@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from libs.bus.protocol import STREAMING
 from libs.service import Service
 from libs.store.sql import SqlStore
 from services.feature.api import routers
@@ -20,4 +21,5 @@ service = Service(
     routers=routers,
     on_tick=on_tick,
     background=(write_datasets,),
+    fetch=STREAMING,
 )

@@ -39,7 +39,6 @@ views: Final = sa.Table(
     tables,
     sa.Column("model", sa.Text, primary_key=True),
     sa.Column("declaration", sa.BigInteger, nullable=False),
-    sa.Column("since", sa.BigInteger, nullable=False),  # journal row from which on the view folds
     sa.Column("cut_us", sa.BigInteger, nullable=False),  # labels before it are staged or committed
     sa.Column("staged", sa.BigInteger, nullable=False),  # sequence of the newest staged commit
     sa.Column("rows", sa.BigInteger, nullable=False),  # rows of the announced table
@@ -149,7 +148,6 @@ _FLUSHED: Final = "flushed"
 class ViewRow:
     model: str
     declaration: int
-    since: int
     cut_us: int
     staged: int
     rows: int

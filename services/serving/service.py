@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from libs.bus.protocol import STREAMING
 from libs.service import Service
 from libs.settings import Settings
 from libs.store.lmdb import LmdbStore
@@ -28,4 +29,5 @@ service = Service(
     on_tick=on_tick,
     background=(keep_champions,),
     asgi=HotPath,
+    fetch=STREAMING,
 )

@@ -52,7 +52,13 @@ def test_the_sdk_reads_what_we_write(event_id: str, time_us: int, correlation: s
 
 @given(event_id=TEXT)
 def test_we_read_what_the_sdk_writes(event_id: str) -> None:
-    attributes = {"id": event_id, "source": "/x", "type": "t", "specversion": "1.0", "time": datetime.fromisoformat("2013-01-01T05:15:00Z")}
+    attributes = {
+        "id": event_id,
+        "source": "/x",
+        "type": "t",
+        "specversion": "1.0",
+        "time": datetime.fromisoformat("2013-01-01T05:15:00Z"),
+    }
     message = to_binary_event(CloudEvent(attributes, json.dumps({"x": 1}).encode()), JSONFormat())
     read = attributes_of(list(message.headers.items()))
     assert read["ce_id"].decode() == event_id

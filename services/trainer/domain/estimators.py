@@ -22,8 +22,8 @@ DEFAULTS: Final[dict[EstimatorName, dict[str, Parameter]]] = {
     "logistic": {"C": 1.0, "max_iter": 100},
     "linear": {"alpha": 1.0},
     "hist_gradient_boosting": {
-        "max_iter": 150,
-        "learning_rate": 0.08,
+        "max_iter": 100,
+        "learning_rate": 0.1,
         "max_leaf_nodes": 31,
         "min_samples_leaf": None,
         "l2_regularization": 1.0,

@@ -15,7 +15,7 @@ from services.trainer.domain.request import Candidate, TrainingRequest, Trial
 from services.trainer.domain.split import TrainingTable
 
 VALIDATION_SHARE: Final = 0.2
-MAX_FIT_ROWS: Final = 20_000
+MAX_FIT_ROWS: Final = 40_000
 MAX_VALIDATION_ROWS: Final = 8_000
 MIN_VALIDATION_ROWS: Final = 50
 DEFAULT_THRESHOLD: Final = 0.5

@@ -74,8 +74,8 @@ class Governance:
             return log.checkpoint_notes(connection)
 
 
-def open_governance(data_dir: Path) -> Governance:
-    settings = Settings(data_dir=data_dir)
+def open_governance(data_dir: Path, database_url: str | None = None) -> Governance:
+    settings = Settings(data_dir=data_dir, database_url=database_url)
     store, ctx = service.open_store(settings), GovernanceContext()
     ctx.service, ctx.settings, ctx.own, ctx.now_us = "governance", settings, GovernanceSettings(), 0
     store.open()
