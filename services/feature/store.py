@@ -136,6 +136,7 @@ class Progress(msgspec.Struct, array_like=True):
 
 
 _add_journal: Final = journal.insert()
+_read_model: Final = ModelDeclared.model_validate_json
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode_progress: Final = msgspec.msgpack.Decoder(Progress).decode
 _decode_offsets: Final = msgspec.msgpack.Decoder(Offsets).decode
@@ -203,7 +204,7 @@ class FeatureStore:
 
     def model(self, offset: int) -> ModelDeclared:
         text = self._connection.execute(sa.select(models.c.payload).where(models.c.offset == offset)).scalar_one()
-        return ModelDeclared.model_validate_json(text)
+        return _read_model(text)
 
     def put_erased(self, stream: str, subject: str) -> None:
         upsert(self._connection, erased, ("stream", "subject"), [{"stream": stream, "subject": subject}])
