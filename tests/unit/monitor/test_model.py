@@ -212,7 +212,7 @@ def test_a_champion_that_is_bad_from_the_start_is_found_in_its_bake_period() -> 
 
 
 def test_a_champion_does_not_answer_for_the_one_before_it() -> None:
-    records = days(0, 10, skill=-1.0) + days(10, 17, 2)
+    records = days(0, 10, skill=-9.0) + days(10, 17, 2)
     found = run(model(champion(1, None), champion(2, 0.92)), records, 17)
     assert [one.span.epoch for one in found if isinstance(one, Decayed)] == []
 
