@@ -169,6 +169,8 @@ def encode(
 def attributes_of(headers: Headers) -> dict[str, bytes]:
     """The headers as a mapping; checks what every event must carry (EnvelopeError)."""
     attributes = dict(headers)
+    if None in attributes.values():  # Kafka allows a header without a value
+        raise EnvelopeError("a header has no value: leave it out instead")
     for name in ("ce_id", "ce_source", "ce_specversion", "ce_type", "ce_time"):
         if name not in attributes:
             raise EnvelopeError(f"header {name} is missing: records of this topic are CloudEvents 1.0 in binary mode")

@@ -191,8 +191,12 @@ def demo(
     port_base: int = 8100,
     broker_port: int = 9092,
     as_json: bool = False,
+    at_end: Callable[[Supervisor], None] | None = None,
 ) -> dict[str, Any]:
-    """Run it all; returns the summary, which is also `demo-summary.json` in the data folder."""
+    """Run it all; returns the summary, which is also `demo-summary.json` in the data folder.
+
+    `at_end` is called once the account is given, while everything still runs.
+    """
     from libs.demo.summary import summarise
 
     console = Console(stderr=as_json)
@@ -222,6 +226,8 @@ def demo(
         replay.started = started
         asyncio.run(_shown(replay, console, say))
         summary = summarise(replay, say)
+        if at_end is not None:
+            at_end(supervisor)
         if keep:
             say("kept running: " + ", ".join(f"{name} {url}" for name, url in supervisor.urls.items()))
             say(f"token: {supervisor.token}   Ctrl-C stops everything")

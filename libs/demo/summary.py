@@ -16,7 +16,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from contracts.envelope import WATERMARK_TYPE
 from contracts.topics import BY_NAME
 from libs.clock import DAY_US, format_us
-from libs.demo.flights import ARRIVED, OBSERVED, SCHEDULED, YEAR_START_US
+from libs.demo.flights import YEAR_START_US
 from libs.demo.watch import Seen, weekly_auc
 from libs.errors import EvenkeelError
 
@@ -32,7 +32,7 @@ def summarise(replay: Replay, say: Callable[[str], None]) -> dict[str, Any]:
     """Count, explain one prediction, verify the log, draw the picture; writes `demo-summary.json` beside the data."""
     seen, supervisor = replay.seen, replay.supervisor
     say("counting what arrived")
-    counts = asyncio.run(_count(supervisor.broker, seen))
+    counts = asyncio.run(_count(supervisor.broker, seen)) | {"expired_waits": _expired_waits(replay)}
     say("explaining one prediction and verifying the log")
     explained = _explain(replay)
     verified = _verify(supervisor.data_dir)
@@ -104,6 +104,13 @@ async def _count(broker: str, seen: Seen) -> dict[str, Any]:
         "predictions": len(predictions),
     }
     return result
+
+
+def _expired_waits(replay: Replay) -> int:
+    """How often a silent raw partition was left out of a watermark, by ingest's own count."""
+    with httpx2.Client(headers={"Authorization": f"Bearer {replay.supervisor.token}"}, timeout=30) as http:
+        streams = http.get(f"{replay.supervisor.urls['ingest']}/v1/streams").json()
+    return sum(stream[kind]["wait_expired"] for stream in streams for kind in ("events", "labels") if kind in stream)
 
 
 async def _ids(broker: str, topic: str) -> Counter[bytes]:
@@ -215,7 +222,7 @@ def _lines(summary: dict[str, Any], path: Path) -> list[str]:
         f"AUC from day {auc['from_day']}: loop {auc['loop']}, first model kept frozen {auc['frozen']}, {summary['fits']} fits, "
         f"{summary['promotions']} promotions",
         f"sent {counts['sent']:,}, logged {counts['logged']:,}, lost {counts['lost']}, duplicated {counts['duplicated']}, "
-        f"rejected {counts['rejected']}",
+        f"rejected {counts['rejected']}, expired waits {counts['expired_waits']}",
         f"client: {client['by_features']:,} by features, {client['by_keys']:,} by keys, {client['failed']} failed, "
         f"slowest {client['slowest_seconds']} s, versions {client['versions_seen']}",
         f"first promotion after drift or decay: {summary['first_promotion_after_drift_or_decay_seconds']} s after the start",

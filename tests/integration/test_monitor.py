@@ -43,7 +43,7 @@ from tests.unit.monitor.scenes import (
 pytestmark = pytest.mark.anyio
 
 DAYS = 16
-WATERMARKS = {VectorComputed: MODEL, PredictionMade: MODEL, LabelAccepted: f"{STREAM}#label"}
+WATERMARKS: dict[type[Payload], str] = {VectorComputed: MODEL, PredictionMade: MODEL, LabelAccepted: f"{STREAM}#label"}
 
 
 class Upstream:
@@ -96,7 +96,7 @@ def stream() -> list[Event[Any]]:
     calm = traffic(range(8), per_day=60)
     worse = traffic(range(8, DAYS), per_day=60, season=1.5, skill=-1.5)
     moved = [
-        label(int(e.data.event_id[1:]), e.time_us + 36 * HOUR_US, e.data.fields["late"])
+        label(int(e.data.event_id[1:]), e.time_us + 36 * HOUR_US, 1.0 if e.data.fields["late"] == 1.0 else -1.0)
         if isinstance(e.data, LabelAccepted) and e.data.event_id[1:].startswith("3000")
         else e
         for e in calm

@@ -34,7 +34,7 @@ START_US = parse_us(START)
 VIEW = "view-1"
 MODEL, STREAM = "churn", "visits"
 RAW = RawRecord(topic="raw", partition=0, offset=0, sha256="0" * 64)
-FEATURES = ("steady", "season")
+FEATURES: tuple[str, ...] = ("steady", "season")
 
 
 def stream_spec() -> StreamSpec:
@@ -222,8 +222,8 @@ def in_order(events: Iterable[Event[Any]]) -> list[Event[Any]]:
 class Monitor:
     """The service's context and handlers on a real SQLite store, without a broker. `restart` forgets all memory."""
 
-    def __init__(self, data_dir: Path) -> None:
-        self.settings = Settings(data_dir=data_dir)
+    def __init__(self, data_dir: Path, database_url: str | None = None) -> None:
+        self.settings = Settings(data_dir=data_dir, database_url=database_url)
         self.store = SqlStore(self.settings.database("monitor"), "monitor", tables, MIGRATIONS)
         self.store.open()
         self.restart()

@@ -71,7 +71,7 @@ def test_days_that_each_sit_elsewhere_are_no_drift() -> None:
 
 
 def errors_of(n: int, mean: float, seed: int) -> list[float]:
-    return (np.random.default_rng(seed).random(n) < mean).astype(float).tolist()
+    return [float(one) for one in np.random.default_rng(seed).random(n) < mean]
 
 
 def test_steady_errors_are_left_alone() -> None:

@@ -121,7 +121,7 @@ def test_a_jump_of_time_ends_what_is_open_and_does_not_count_the_empty_years() -
 
 def test_a_label_that_never_comes_leaves_no_trace_but_an_open_prediction_until_the_horizon() -> None:
     measuring = model(champion(1))
-    lost = [record for record in days(0, 1) if not isinstance(record, Labelled)]
+    lost: list[Incoming] = [record for record in days(0, 1) if not isinstance(record, Labelled)]
     run(measuring, lost + days(1, 2), 2)
     assert len(measuring.joins.open) == PER_DAY + 8
     run(measuring, days(2, 4), 4)
