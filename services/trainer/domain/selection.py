@@ -87,4 +87,7 @@ def _inner_split(table: TrainingTable, training: NDArray[np.int64]) -> tuple[NDA
     validation = training[-size:]
     cut_us = table.event_time_us[validation[0]]
     older = training[:-size]
-    return older[table.label_time_us[older] < cut_us][-MAX_FIT_ROWS:], validation
+    known = older[table.label_time_us[older] < cut_us]
+    # Spread over all of the time that the real fit sees: the newest rows alone would flatter whatever extrapolates.
+    spread = np.linspace(0, len(known) - 1, min(MAX_FIT_ROWS, len(known))).astype(np.int64)
+    return known[spread], validation
