@@ -21,6 +21,8 @@ class FetchSettings:
 
 
 PROMPT: Final = FetchSettings()
+LEISURELY: Final = FetchSettings(min_bytes=262_144, max_wait_ms=200)
+"""For services at the end of the data plane, whose batches nobody waits for."""
 STREAMING: Final = FetchSettings(min_bytes=65_536, max_wait_ms=60)
 """For the data plane: a batch costs as much as a hundred records, and sixty milliseconds are no delay for a window."""
 

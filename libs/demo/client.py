@@ -11,7 +11,7 @@ from typing import Any, Final
 import httpx2
 import orjson
 
-PAUSE_SECONDS: Final = 0.1
+PAUSE_SECONDS: Final = 0.2
 
 
 @dataclass

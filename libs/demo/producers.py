@@ -46,28 +46,35 @@ class Producers:
         waiting: list[list[asyncio.Future[Any]]] = []
         for end_us, records in flights.hours():
             await gate(end_us)
-            waiting.append([await self._send(record) for record in records])
-            waiting[-1] += await self._heartbeat(end_us)
+            waiting.append(await self._send(records, end_us))
             self.sent += len(records)
             self.hour_us = end_us
             if len(waiting) > IN_FLIGHT_HOURS:
                 await asyncio.gather(*waiting.pop(0))
-        waiting.append(await self._heartbeat(self.hour_us + BEYOND_US))
+        waiting.append(await self._send([], self.hour_us + BEYOND_US))
         for futures in waiting:
             await asyncio.gather(*futures)
 
-    async def _send(self, record: RawRecord) -> asyncio.Future[Any]:
-        partition = partition_of(record.id, len(self._partitions[record.topic]))
-        producer = self._producers[record.topic]
-        sent: asyncio.Future[Any] = await producer.send(
-            record.topic, record.value, key=record.id.encode(), partition=partition
-        )
+    async def _send(self, records: list[RawRecord], heartbeat_us: int) -> list[asyncio.Future[Any]]:
+        """One batch a partition: the hour's records, then the heartbeat."""
+        by_partition: dict[tuple[str, int], list[RawRecord]] = {
+            (topic, partition): [] for topic, partitions in self._partitions.items() for partition in partitions
+        }
+        for record in records:
+            partition = partition_of(record.id, len(self._partitions[record.topic]))
+            by_partition[record.topic, partition].append(record)
+        header = [(HEARTBEAT_HEADER, format_us(heartbeat_us).encode())]
+        sent = []
+        for (topic, partition), group in by_partition.items():
+            producer = self._producers[topic]
+            batch = producer.create_batch()
+            for record in group:
+                while batch.append(key=record.id.encode(), value=record.value, timestamp=None, headers=[]) is None:
+                    sent.append(await producer.send_batch(batch, topic, partition=partition))
+                    batch = producer.create_batch()
+            if batch.append(key=b"heartbeat", value=None, timestamp=None, headers=header) is None:
+                sent.append(await producer.send_batch(batch, topic, partition=partition))
+                batch = producer.create_batch()
+                batch.append(key=b"heartbeat", value=None, timestamp=None, headers=header)
+            sent.append(await producer.send_batch(batch, topic, partition=partition))
         return sent
-
-    async def _heartbeat(self, time_us: int) -> list[asyncio.Future[Any]]:
-        header = [(HEARTBEAT_HEADER, format_us(time_us).encode())]
-        return [
-            await producer.send(topic, None, key=b"heartbeat", partition=partition, headers=header)
-            for topic, producer in self._producers.items()
-            for partition in self._partitions[topic]
-        ]

@@ -157,33 +157,35 @@ class Watcher:
             while True:
                 batch = await consumer.getmany(timeout_ms=200, max_records=4000)
                 for tp, records in batch.items():
-                    fresh = [record for record in records if not self._is_repeat(tp, record)]
+                    fresh = [
+                        (record, headers) for record in records if (headers := self._fresh(tp, record)) is not None
+                    ]
                     match tp.topic:
                         case "feature.vector-computed.v1":
                             self._vectors(fresh)
                         case "serving.prediction-made.v1":
                             self._predictions(fresh)
                         case _:
-                            for record in fresh:
-                                self._fact(record)
+                            for record, headers in fresh:
+                                self._fact(record, headers)
                 await asyncio.sleep(0)
         finally:
             await consumer.stop()
 
-    def _is_repeat(self, tp: Any, record: Any) -> bool:
-        headers = dict(record.headers)
+    def _fresh(self, tp: Any, record: Any) -> dict[str, bytes] | None:
+        """A record's headers; None if it was seen before."""
+        headers: dict[str, bytes] = dict(record.headers)
         key = (headers.get("ce_source", b""), headers.get("ce_shard", b""), tp.topic, tp.partition)
         sequence = int(headers.get("ce_sequence", b"0"))
         if sequence <= self._sequences.get(key, 0):
             self.seen.repeated += 1
-            return True
+            return None
         self._sequences[key] = sequence
-        return False
+        return headers
 
-    def _vectors(self, records: list[Any]) -> None:
+    def _vectors(self, records: list[tuple[Any, dict[str, bytes]]]) -> None:
         rows, positions = [], []
-        for record in records:
-            headers = dict(record.headers)
+        for record, headers in records:
             if headers["ce_type"] == _WATERMARK:
                 self.seen.feature_us = max(self.seen.feature_us, parse_us(headers["ce_watermark"].decode()))
                 continue
@@ -199,9 +201,9 @@ class Watcher:
             assert self._frozen is not None
             self.seen.frozen_score[positions] = self._frozen.predict(np.array(rows, np.float32))
 
-    def _predictions(self, records: list[Any]) -> None:
-        for record in records:
-            if dict(record.headers)["ce_type"] == _WATERMARK:
+    def _predictions(self, records: list[tuple[Any, dict[str, bytes]]]) -> None:
+        for record, headers in records:
+            if headers["ce_type"] == _WATERMARK:
                 continue
             prediction = orjson.loads(record.value)
             if prediction["origin"] == "stream":
@@ -210,8 +212,7 @@ class Watcher:
             else:
                 self.seen.counts["request predictions"] += 1
 
-    def _fact(self, record: Any) -> None:
-        headers = dict(record.headers)
+    def _fact(self, record: Any, headers: dict[str, bytes]) -> None:
         data = orjson.loads(record.value)
         if data.get("model") != self.seen.model:
             return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from libs.bus.protocol import STREAMING
+from libs.bus.protocol import LEISURELY
 from libs.service import Service
 from libs.store.sql import SqlStore
 from services.monitor.api import routers
@@ -18,5 +18,5 @@ service = Service(
     context=lambda settings, own: MonitorContext(),
     handlers=HANDLERS,
     routers=routers,
-    fetch=STREAMING,
+    fetch=LEISURELY,
 )

@@ -121,7 +121,17 @@ def test_one_prediction_is_explained_back_to_its_raw_record(run: dict[str, Any])
     history = run["summary"]["explained"]["history"]
     assert history["complete"], history.get("missing")
     steps = {step["what"] for step in history["steps"]}
-    assert {"raw record", "accepted event", "vector", "prediction", "champion", "version", "gates", "run", "dataset"} <= steps
+    assert {
+        "raw record",
+        "accepted event",
+        "vector",
+        "prediction",
+        "champion",
+        "version",
+        "gates",
+        "run",
+        "dataset",
+    } <= steps
 
 
 def test_a_forced_rollback_brings_the_predecessor_back_once(run: dict[str, Any]) -> None:
