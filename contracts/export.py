@@ -1,7 +1,7 @@
 """Writes `schemas/<topic>.json` and `asyncapi/<service>.yaml` from the map: `python -m contracts.export [--check]`.
 
-Generated, committed, never edited. An edit that breaks a published schema within its major is refused: give the fact a new
-topic with the next major, and keep the old payload in `superseded.py` with an upcaster.
+Generated, committed, never edited. An edit that breaks a published schema within its major is refused: give the fact a
+new payload class and a new topic with the next major.
 """
 
 from __future__ import annotations

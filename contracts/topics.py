@@ -39,8 +39,6 @@ class Topic:
     retention_ms: int = -1
     compacted: bool = False
     personal: bool = False
-    logged: bool = True
-    """Whether governance keeps it in the audit log."""
 
     @property
     def config(self) -> dict[str, str]:
@@ -104,7 +102,6 @@ TOPICS: Final[tuple[Topic, ...]] = (
         lambda p: f"{p.view}|{p.view_version}|{p.slot}",
         retention_ms=-1,
         compacted=True,
-        logged=False,
     ),
     _control("feature.dataset-committed.v1", feature.DatasetCommitted, "feature", ("trainer", _LOG), _model),
     _control("trainer.retrain-decided.v1", trainer.RetrainDecided, "trainer", ("monitor", _LOG), _model),
@@ -145,16 +142,13 @@ TOPICS: Final[tuple[Topic, ...]] = (
         "monitor.performance-degraded.v1", monitor.PerformanceDegraded, "monitor", ("trainer", "registry", _LOG), _model
     ),
     _control("monitor.alert-changed.v1", monitor.AlertChanged, "monitor", (_LOG,), _model),
-    _control(
-        "governance.checkpoint-signed.v1", governance.CheckpointSigned, "governance", (), lambda p: "log", logged=False
-    ),
+    _control("governance.checkpoint-signed.v1", governance.CheckpointSigned, "governance", (), lambda p: "log"),
     _control(
         "governance.subject-erased.v1",
         governance.SubjectErased,
         "governance",
         ("ingest", "feature", "serving"),
         lambda p: p.subject,
-        logged=False,
     ),
     *(
         _data(
@@ -164,7 +158,6 @@ TOPICS: Final[tuple[Topic, ...]] = (
             () if s == _LOG else (_LOG,),
             lambda p: p.topic,
             partitions=1,
-            logged=s != _LOG,
             personal=True,
         )
         for s in SERVICES

@@ -90,7 +90,7 @@ def on_performance_degraded(event: Event[PerformanceDegraded], ctx: TrainerConte
 
 
 def on_gate_decided(event: Event[GateDecided], ctx: TrainerContext) -> Iterable[Payload]:
-    """A verdict on a run of ours; kept with the job for those who ask."""
+    """A verdict on a run of ours: only its event time is kept, for commands."""
     ctx.store.saw(event.data.model, event.time_us)
     return ()
 
