@@ -13,7 +13,7 @@ class TrainerSettings(OwnSettings):
 
     model_config = SettingsConfigDict(env_prefix="EVENKEEL_TRAINER_", frozen=True, extra="ignore")
 
-    threads: int = Field(2, ge=1, le=256, description="Processors that one training job may use.")
+    threads: int = Field(1, ge=1, le=256, description="Processors that one training job may use.")
     time_budget_seconds: float = Field(600.0, gt=0, description="After this no further candidate is tried.")
     timeout_seconds: float = Field(3600.0, gt=0, description="After this a job is killed.")
     max_attempts: int = Field(3, ge=1, description="Tries of a job whose process died.")
