@@ -45,7 +45,7 @@ class Operator:
 
     def serving_epoch(self) -> int:
         shown = self.get("serving", "/v1/models")
-        return int(next(m for m in shown["models"] if m["name"] == MODEL)["epoch"])
+        return int(next(m for m in shown["models"] if m["model"] == MODEL)["champion"]["epoch"])
 
 
 def roll_back(supervisor: Supervisor, found: dict[str, Any]) -> None:

@@ -29,11 +29,11 @@ FLIGHTS = 400
 EVERY_US = 12 * MINUTE_US
 END_US = START_US + FLIGHTS * EVERY_US + DAY_US
 KILLS = (
-    "loop.handled=kill@5",
-    "loop.committed=kill@8",
-    "publish.sent=kill@8",
+    "loop.handled=kill@3",
     "dataset.staged=kill@1",
     "dataset.committed=kill@1",
+    "loop.committed=kill@2",
+    "publish.sent=kill@2",
 )
 
 
