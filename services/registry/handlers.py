@@ -21,7 +21,7 @@ from contracts.registry import (
 )
 from contracts.serving import ActivationFailed, VersionActivated
 from contracts.trainer import RunCompleted
-from libs.errors import NotYet, Refused
+from libs.errors import Refused
 from libs.features import compile_plan
 from libs.ids import derived_id, random_id
 from libs.runtime.failpoints import failpoint
@@ -37,8 +37,8 @@ def on_run_completed(event: Event[RunCompleted], ctx: RegistryContext) -> Iterab
     """Register the candidate, decide its gates, and promote it or ask for approval if all of them passed."""
     run, store = event.data, ctx.store
     model = store.model(run.model)
-    if model is None:
-        raise NotYet(f"model {run.model} is not declared")
+    if model is None:  # declarations are made here, so none can be on its way: a run of another registry's model
+        return ()
     store.saw(run.model, event.time_us)
     policy = ModelSpec.model_validate(model.spec).promotion
     champion = store.champion(run.model)
