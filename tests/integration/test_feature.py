@@ -107,6 +107,11 @@ async def test_killed_at_every_step_it_publishes_and_stores_what_one_quiet_run_d
             announced = {event.id for event in await read_events(broker, DatasetCommitted)}
             return len(announced) == sum(map(len, rows.values()))
 
+        async def consumed() -> bool:
+            ends = await found.runtime.bus.end_offsets(found.runtime._assigned)
+            return all(found.runtime._batch.positions.get(tp, 0) >= end for tp, end in ends.items())
+
+        await eventually(consumed, "the rest of the log to be consumed")
         await eventually(finished, "the last dataset")
         live = {model: dict(view.state.snapshot()) for model, view in found.runtime.context.views.items()}
         await check_api(found.url, token, expected, rows)
