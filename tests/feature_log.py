@@ -23,6 +23,7 @@ from libs.declaration import load_declaration
 from libs.features import SlotUpdate, compile_plan, label_stream
 from libs.features.plan import LABEL_SUFFIX
 from libs.ids import derived_id
+from libs.process import is_gone
 from libs.runtime.outputs import OutputBuilder
 from libs.runtime.runtime import Runtime
 from libs.service import Cause, Derived, Watermark
@@ -245,7 +246,7 @@ class Feature:
         settings = Settings(data_dir=self.data_dir, database_url=self._database_url)
         runtime = Runtime(service, settings, self.own, bus, self.clock)
         runtime.store.open()
-        epoch = runtime.store.take_lease(runtime.instance, self.clock.now_us(), 1)
+        epoch = runtime.store.take_lease(runtime.instance, self.clock.now_us(), 1, is_gone)
         assert epoch is not None
         runtime._lease_epoch = epoch
         runtime._batch.load()

@@ -16,9 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import random
-import socket
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -32,6 +30,7 @@ from contracts.topics import consumed_by, published_by
 from libs.bus.protocol import Bus, OutgoingRecord, TopicPartition
 from libs.clock import SECOND_US, Clock, SystemClock
 from libs.errors import DataLoss, EvenkeelError, Fenced, NotYet, Refused, Retry, Stop
+from libs.process import instance_name, is_gone
 from libs.runtime import outputs as outbox
 from libs.runtime.batch import BatchProcessor, Committed, HandlerFailed
 from libs.runtime.failpoints import failpoint
@@ -58,7 +57,7 @@ class Runtime(Generic[C]):
     def __init__(self, service: Service[C], settings: Settings, own: Any, bus: Bus, clock: Clock | None = None) -> None:
         self.service, self.settings, self.own, self.bus = service, settings, own, bus
         self.clock = clock or SystemClock()
-        self.instance = f"{socket.gethostname()}-{os.getpid()}"
+        self.instance = instance_name()
         self.metrics = Metrics(service.name)
         self.tracing = Tracing(service.name, self.instance)
         self.store = service.open_store(settings)
@@ -187,7 +186,9 @@ class Runtime(Generic[C]):
         return self._stopping.is_set()
 
     async def _take_lease(self) -> None:
-        epoch = await self.in_writer(lambda: self.store.take_lease(self.instance, self.clock.now_us(), LEASE_US))
+        epoch = await self.in_writer(
+            lambda: self.store.take_lease(self.instance, self.clock.now_us(), LEASE_US, is_gone)
+        )
         if epoch is None:
             raise Retry("another instance is active: standing by")
         self._lease_epoch = epoch

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -192,11 +192,11 @@ class LmdbStore:
                 outbox=[(int.from_bytes(row), blob) for row, blob in c.scan(_OUTBOX)],
             )
 
-    def take_lease(self, owner: str, now_us: int, ttl_us: int) -> int | None:
+    def take_lease(self, owner: str, now_us: int, ttl_us: int, is_gone: Callable[[str], bool]) -> int | None:
         with self.begin() as tx:
             found = tx.connection.get(_LEASE, _SERVICE)
             holder, epoch, expires_us = (owner, 0, 0) if found is None else _unpack(found)
-            if holder != owner and expires_us > now_us:
+            if holder != owner and expires_us > now_us and not is_gone(holder):
                 return None
             tx.connection.put(_LEASE, _SERVICE, _pack((owner, epoch + 1, now_us + ttl_us)))
             taken: int = epoch + 1

@@ -6,7 +6,7 @@ every event that the service derives, so a store that is lost or restored must g
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -79,8 +79,8 @@ class Store(Protocol):
 
     def read_state(self) -> RuntimeState: ...
 
-    def take_lease(self, owner: str, now_us: int, ttl_us: int) -> int | None:
-        """The new epoch, or None while somebody else holds an unexpired lease."""
+    def take_lease(self, owner: str, now_us: int, ttl_us: int, is_gone: Callable[[str], bool]) -> int | None:
+        """The new epoch, or None while an owner that is not known to be gone holds an unexpired lease."""
 
     def release_lease(self, owner: str, epoch: int) -> None: ...
 

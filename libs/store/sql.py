@@ -266,10 +266,10 @@ class SqlStore:
                 outbox=[(r.row, r.blob) for r in c.execute(sa.select(_outbox).order_by(_outbox.c.row))],
             )
 
-    def take_lease(self, owner: str, now_us: int, ttl_us: int) -> int | None:
+    def take_lease(self, owner: str, now_us: int, ttl_us: int, is_gone: Callable[[str], bool]) -> int | None:
         with self.begin() as tx:
             row = tx.connection.execute(sa.select(_lease).where(_lease.c.name == _LEASE).with_for_update()).first()
-            if row is not None and row.owner != owner and row.expires_us > now_us:
+            if row is not None and row.owner != owner and row.expires_us > now_us and not is_gone(row.owner):
                 return None
             epoch = 1 if row is None else row.epoch + 1
             values = {"name": _LEASE, "owner": owner, "epoch": epoch, "expires_us": now_us + ttl_us}

@@ -22,6 +22,7 @@ from contracts.registry import ModelDeclared
 from contracts.serving import PredictionMade
 from libs.bus.kafka import KafkaBus
 from libs.clock import HOUR_US
+from libs.process import is_gone
 from libs.runtime.outputs import OutputBuilder
 from libs.runtime.runtime import Runtime
 from libs.service import Cause, Derived, Watermark
@@ -74,7 +75,7 @@ def main(days: int, per_day: int) -> None:
             service, Settings(data_dir=data_dir), service.settings(), KafkaBus("127.0.0.1:1", "bench")
         )
         runtime.store.open()
-        runtime._lease_epoch = runtime.store.take_lease(runtime.instance, runtime.clock.now_us(), 10**12) or 0
+        runtime._lease_epoch = runtime.store.take_lease(runtime.instance, runtime.clock.now_us(), 10**12, is_gone) or 0
         batch = runtime._batch
         batch.load()
         log = Log()

@@ -19,6 +19,11 @@ OTHER_LONG_MARK = (*LONG_MARK[:3], 3)
 SECOND_US = 1_000_000
 
 
+def nobody(owner: str) -> bool:
+    """No owner is known to be gone."""
+    return False
+
+
 class Place(Protocol):
     """Where one engine keeps one service's store."""
 
@@ -149,13 +154,13 @@ class StoreSuite:
 
     def test_a_lease_is_taken_over_after_it_expired_and_fences_its_old_owner(self, store: Store) -> None:
         now_us, ttl_us = 1_700_000_000 * SECOND_US, 6 * SECOND_US
-        first = store.take_lease("a", now_us, ttl_us)
+        first = store.take_lease("a", now_us, ttl_us, nobody)
         assert first is not None
-        assert store.take_lease("b", now_us + ttl_us - 1, ttl_us) is None
+        assert store.take_lease("b", now_us + ttl_us - 1, ttl_us, nobody) is None
         with store.begin() as tx:
             tx.hold_lease("a", first, now_us + 2 * ttl_us)
-        assert store.take_lease("b", now_us + 2 * ttl_us - 1, ttl_us) is None
-        second = store.take_lease("b", now_us + 2 * ttl_us, ttl_us)
+        assert store.take_lease("b", now_us + 2 * ttl_us - 1, ttl_us, nobody) is None
+        second = store.take_lease("b", now_us + 2 * ttl_us, ttl_us, nobody)
         assert second is not None
         assert second > first
         for owner, epoch in (("a", first), ("b", first), ("a", second)):
@@ -168,17 +173,26 @@ class StoreSuite:
 
     def test_a_released_lease_is_free_at_once(self, store: Store) -> None:
         now_us, ttl_us = 1_700_000_000 * SECOND_US, 6 * SECOND_US
-        first = store.take_lease("a", now_us, ttl_us)
+        first = store.take_lease("a", now_us, ttl_us, nobody)
         assert first is not None
         store.release_lease("b", first)
         store.release_lease("a", first + 1)
-        assert store.take_lease("b", now_us + 1, ttl_us) is None
+        assert store.take_lease("b", now_us + 1, ttl_us, nobody) is None
         store.release_lease("a", first)
-        assert store.take_lease("b", now_us + 1, ttl_us) is not None
+        assert store.take_lease("b", now_us + 1, ttl_us, nobody) is not None
+
+    def test_the_lease_of_an_owner_that_is_gone_is_free_at_once_and_fences_it(self, store: Store) -> None:
+        now_us, ttl_us = 1_700_000_000 * SECOND_US, 6 * SECOND_US
+        first = store.take_lease("a", now_us, ttl_us, nobody)
+        assert first is not None
+        assert store.take_lease("b", now_us, ttl_us, lambda owner: owner == "c") is None
+        assert store.take_lease("b", now_us, ttl_us, lambda owner: owner == "a") is not None
+        with pytest.raises(Fenced), store.begin() as tx:
+            tx.hold_lease("a", first, now_us + ttl_us)
 
     def test_an_owner_that_restarts_takes_its_lease_again_at_once(self, store: Store) -> None:
-        first = store.take_lease("a", 1, 10)
-        second = store.take_lease("a", 2, 10)
+        first = store.take_lease("a", 1, 10, nobody)
+        second = store.take_lease("a", 2, 10, nobody)
         assert first is not None
         assert second is not None
         assert second > first
@@ -194,7 +208,7 @@ class StoreSuite:
         with pytest.raises(Retry), store.reading():
             pass
         with pytest.raises(Retry):
-            store.take_lease("a", 1, 1)
+            store.take_lease("a", 1, 1, nobody)
         place.bring_back(store)
         with store.begin() as tx:
             tx.put_sequences({"other": 3})
