@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from contracts.declaration import Declaration, FieldSpec, LabelSpec, ModelSpec, StreamSpec, format_duration
+from contracts.topics import BY_NAME
 from libs.features.labels import parse_label
 from libs.features.plan import Path, PlanError, Problem, compile_plan, unknown
 
@@ -70,15 +71,19 @@ def check_declaration(declaration: Declaration, declared_streams: Mapping[str, S
     """What is wrong between the parts of a declaration, each of which is valid by itself."""
     if not declaration.streams and not declaration.models:
         yield Problem((), "nothing is declared", "add `streams:` with at least one stream, or `models:`")
-    topics: dict[str, str] = {}
+    others = {name: stream for name, stream in declared_streams.items() if name not in declaration.streams}
+    topics = {topic: ".".join(map(str, where)) for where, topic in _raw_topics(others)}
+    for where, topic in _raw_topics(declaration.streams):
+        if topic in BY_NAME:
+            fix = "give producers a topic of their own to write to"
+            yield Problem((*where, "topic"), f"topic {topic!r} is Evenkeel's own", fix)
+        elif topic in topics:
+            fix = "give every stream and every label a raw topic of its own"
+            yield Problem((*where, "topic"), f"topic {topic!r} is also read by {topics[topic]}", fix)
+        else:
+            topics[topic] = ".".join(map(str, where))
     for name, stream in declaration.streams.items():
         path: Path = ("streams", name)
-        for where, topic in ((path, stream.topic), ((*path, "label"), stream.label.topic if stream.label else None)):
-            if topic in topics:
-                fix = "give every stream and every label a raw topic of its own"
-                yield Problem((*where, "topic"), f"topic {topic!r} is also read by {topics[topic]}", fix)
-            elif topic is not None:
-                topics[topic] = ".".join(map(str, where))
         yield from _check_records(path, stream, ("id", "time"), ())
         for index, key in enumerate(stream.keys):
             field = stream.field(key)
@@ -92,6 +97,13 @@ def check_declaration(declaration: Declaration, declared_streams: Mapping[str, S
     streams = {**declared_streams, **declaration.streams}
     for name, model in declaration.models.items():
         yield from _check_model(("models", name), model, streams)
+
+
+def _raw_topics(streams: Mapping[str, StreamSpec]) -> Iterator[tuple[Path, str]]:
+    for name, stream in streams.items():
+        yield ("streams", name), stream.topic
+        if stream.label is not None:
+            yield ("streams", name, "label"), stream.label.topic
 
 
 def _check_records(

@@ -101,6 +101,9 @@ class Context:
     def assigned(self, partitions: Mapping[str, int]) -> None:
         """The raw topics that are read from here on, with the partitions they have; before their first record comes."""
 
+    def require(self, event: Event[Any]) -> None:
+        """Raises NotYet if a fact that this event names has not been folded yet; called before the event is merged."""
+
     def merge_groups(self) -> Iterable[frozenset[tuple[type[Payload], str]]]:
         """Which (payload, stream) inputs are merged with which: each set is released by its own watermark."""
         return ()

@@ -367,8 +367,10 @@ class BatchProcessor(Generic[C]):
     def _run_merge(self, read: _Read, builder: OutputBuilder, tx: Transaction) -> None:
         self._forget(self._merging.regroup(self._context.merge_groups()), tx)
         added: dict[Where, Event[Any]] = {}
+        require = self._context.require
         for topic in self._merged:
             for event in read.data.get(topic, ()):
+                require(event)
                 watermark_us = event.watermark_us
                 if watermark_us is not None:
                     self._merging.observe(topic, event.partition, event.stream, watermark_us)

@@ -116,11 +116,13 @@ class FeatureContext(Context):
 
     # -- declarations -------------------------------------------------------------------------------------------------
 
-    def require_declarations(self, events: Iterable[Event[EventAccepted | LabelAccepted]]) -> None:
-        """Raises NotYet if an event was checked under a declaration that has not been folded here yet."""
-        newest = max((event.data.declaration for event in events), default=-1)
-        if newest > self._newest_stream:
-            raise NotYet(f"stream declaration {newest} has not been read yet")
+    def require(self, event: Event[EventAccepted | LabelAccepted]) -> None:
+        """Raises NotYet if an event was checked under a declaration that has not been folded here yet.
+
+        registry says what models a declaration brings before it says its streams, so they are known by then too.
+        """
+        if event.data.declaration > self._newest_stream:
+            raise NotYet(f"stream declaration {event.data.declaration} has not been read yet")
 
     def stream_declared(self, offset: int) -> None:
         self._newest_stream = max(self._newest_stream, offset)
@@ -135,7 +137,12 @@ class FeatureContext(Context):
             self.store.put_view(replace(row, declaration=offset))
         else:
             cut_us, staged = (row.cut_us, row.staged) if row else (0, 0)
-            self.store.begin_view(ViewRow(declared.name, offset, cut_us, staged, 0, True))
+            # Windows follow from the features alone: with another label they go on, and so do their slots in the topic.
+            keeps_windows = former is not None and view.plan.view_version == former.plan.view_version
+            if former is not None and keeps_windows:
+                view.state, view.watermark_us = former.state, former.watermark_us
+            new = ViewRow(declared.name, offset, cut_us, staged, 0, True)
+            self.store.begin_view(new, keep_windows=keeps_windows)
             self.views[declared.name] = view
         self._regroup()
 

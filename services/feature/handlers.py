@@ -24,7 +24,7 @@ def on_stream_declared(event: Event[StreamDeclared], ctx: FeatureContext) -> lis
 
 
 def on_model_declared(event: Event[ModelDeclared], ctx: FeatureContext) -> list[Derived]:
-    """Compute this model from here on; with other features or another label, from nothing and into a new table."""
+    """Compute this model from here on; with other features from nothing, with these or another label into a new table."""
     changes = list(view_updates(ctx))
     ctx.snapshot()
     ctx.declare(event.offset, event.data)
@@ -39,7 +39,6 @@ def on_subject_erased(event: Event[SubjectErased], ctx: FeatureContext) -> list[
 
 def on_released(released: Released, ctx: FeatureContext) -> list[Output]:
     """Evaluate each event's vector, then fold it; join labels; close the commits whose day has passed."""
-    ctx.require_declarations(released.events)
     views, readers = ctx.readers(released.group)
     outputs: list[Output] = []
     folded: list[Folded] = []

@@ -222,9 +222,10 @@ class FeatureStore:
     def put_view(self, view: ViewRow) -> None:
         upsert(self._connection, views, ("model",), [asdict(view)])
 
-    def begin_view(self, view: ViewRow) -> None:
-        """A view whose features or label changed: nothing of the former one is kept but its announced commits."""
-        for table in (entities, waiting, chunks):
+    def begin_view(self, view: ViewRow, *, keep_windows: bool) -> None:
+        """A view whose features or label changed: nothing of the former one is kept but its announced commits, and its
+        windows if asked for."""
+        for table in (waiting, chunks) if keep_windows else (entities, waiting, chunks):
             self._connection.execute(table.delete().where(table.c.model == view.model))
         self._connection.execute(commits.delete().where(commits.c.model == view.model, commits.c.version.is_(None)))
         self.put_view(view)

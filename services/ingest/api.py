@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from contracts.envelope import HEARTBEAT_HEADER, Headers, format_us
 from libs.bus.protocol import OutgoingRecord
 from libs.errors import Refused, Retry
+from libs.fields import Fault
 from libs.http import problem, role, router
 from libs.runtime.outputs import partition_of
 from libs.runtime.runtime import Runtime
@@ -20,7 +21,6 @@ from services.ingest import store
 from services.ingest.context import IngestContext
 from services.ingest.domain.cloudevents import BATCH, STRUCTURED
 from services.ingest.domain.contract import Kind
-from services.ingest.domain.fault import Fault
 from services.ingest.domain.json_record import parse, written
 from services.ingest.domain.stream import Route
 from services.ingest.handlers import TYPES, heartbeat_us, identity

@@ -13,12 +13,12 @@ from contracts.governance import SubjectErased
 from contracts.ingest import EventAccepted, EventRejected, LabelAccepted, RawRecord
 from contracts.payload import Payload
 from contracts.registry import StreamDeclared
+from libs.fields import Fault, in_bounds, shown
 from libs.ids import derived_id
 from libs.service import Cause, Derived, Each, Output, Raw, Reply, Watermark
 from libs.telemetry import new_traceparent
 from services.ingest.context import IngestContext
-from services.ingest.domain.contract import Checked, Kind, in_bounds
-from services.ingest.domain.fault import Fault, shown
+from services.ingest.domain.contract import Checked, Kind
 from services.ingest.domain.stream import Route, Stream
 
 ACCEPTED: Final[dict[Kind, type[Payload]]] = {"event": EventAccepted, "label": LabelAccepted}

@@ -124,7 +124,7 @@ def on_apply(declaration: Declaration, ctx: RegistryContext) -> Reply[dict[str, 
     changed = {name for name, spec in declaration.streams.items() if before.get(name) != spec}
     for name in changed:
         store.put_stream(name, streams[name])
-    produced: list[Payload] = [StreamDeclared(name=name, spec=streams[name]) for name in sorted(changed)]
+    produced: list[Payload] = []
     known = store.models()
     specs = {name: ModelSpec.model_validate(row.spec) for name, row in known.items()} | declaration.models
     declared = []
@@ -135,6 +135,8 @@ def on_apply(declaration: Declaration, ctx: RegistryContext) -> Reply[dict[str, 
             store.put_model(name, spec, used, view_version)
             produced.append(ModelDeclared(name=name, spec=spec, streams=used, view_version=view_version))
             declared.append(name)
+    # Last: an accepted event names its stream's declaration, and whoever knows that knows the models declared with it.
+    produced += [StreamDeclared(name=name, spec=streams[name]) for name in sorted(changed)]
     answer = {"streams": sorted(changed), "models": declared}
     return Reply(answer, [Derived(payload, cause) for payload in produced])
 

@@ -18,6 +18,7 @@ import orjson
 from opentelemetry.trace import SpanKind
 
 from libs.errors import Refused, Retry
+from libs.fields import shown
 from libs.http import MAX_BODY_BYTES, Tokens
 from libs.ids import random_id
 from libs.runtime.runtime import Runtime
@@ -25,7 +26,7 @@ from libs.service import Cause, Derived
 from libs.telemetry import Tracing, new_traceparent
 from services.serving.context import ServingContext
 from services.serving.domain.champions import Champion
-from services.serving.domain.requests import Row, identifier, moment_us, refused, shown
+from services.serving.domain.requests import Row, identifier, moment_us, refused
 from services.serving.domain.tensors import answer, parse_infer
 from services.serving.handlers import request_prediction
 from services.serving.views import Completed

@@ -94,6 +94,13 @@ STREAM, MODEL = "streams.orders", "models.order-returned"
             f"{STREAM}.keys[0]",
             "cannot be of type number",
         ),
+        (
+            "topic: shop.returns",
+            "topic: serving.prediction-made.v1",
+            10,
+            f"{STREAM}.label.topic",
+            "is Evenkeel's own; give producers a topic of their own",
+        ),
         ("topic: shop.returns", "topic: shop.orders", 10, f"{STREAM}.label.topic", "also read by streams.orders"),
         ("horizon: 3d", "horizon: 3", 14, f"{STREAM}.label.horizon", "needs a unit"),
         ("horizon: 3d", "horizon: 3 weeks", 14, f"{STREAM}.label.horizon", "is not a duration"),
@@ -176,6 +183,20 @@ def test_a_model_may_use_a_stream_declared_before() -> None:
     streams = load_declaration(head, "streams.yaml").streams
     assert load_declaration("models:" + models, "model.yaml", streams).models.keys() == {"order-returned"}
     assert any("no stream 'orders'" in problem[2] for problem in _problems("models:" + models))
+
+
+def test_two_streams_never_read_one_topic_whenever_they_are_declared() -> None:
+    declared = load_declaration(SMALLEST, "smallest.yaml").streams
+    with pytest.raises(DeclarationError) as error:
+        load_declaration(
+            SMALLEST.replace("  orders:", "  others:").replace("stream: orders", "stream: others"), "x", declared
+        )
+    found = [(problem.field, problem.message) for problem in error.value.problems]
+    assert found == [
+        ("streams.others.topic", "topic 'shop.orders' is also read by streams.orders"),
+        ("streams.others.label.topic", "topic 'shop.returns' is also read by streams.orders.label"),
+    ]
+    assert load_declaration(SMALLEST, "again.yaml", declared).streams == declared
 
 
 def test_a_stream_without_label_has_no_model() -> None:

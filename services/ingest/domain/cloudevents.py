@@ -8,7 +8,7 @@ import base64
 from typing import Any, Final, NamedTuple
 
 from contracts.envelope import Headers
-from services.ingest.domain.fault import Fault, shown
+from libs.fields import Fault, shown
 from services.ingest.domain.json_record import read_json
 
 STRUCTURED: Final = "application/cloudevents+json"

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import orjson
 
-from services.ingest.domain.fault import Fault
+from libs.fields import Fault
 
 MAX_RECORD_BYTES: Final = 65_536
 MAX_DEPTH: Final = 32

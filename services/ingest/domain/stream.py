@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from contracts.declaration import StreamSpec, format_duration
 from contracts.envelope import format_us
+from libs.fields import Fault
 from services.ingest.domain.contract import Checked, Contract, Kind
-from services.ingest.domain.fault import Fault
 from services.ingest.domain.identities import SeenIds
 from services.ingest.domain.watermark import StreamClock
 

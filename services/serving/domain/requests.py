@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, Final
 
-from contracts.declaration import FieldSpec, StreamSpec
-from contracts.payload import IDENTIFIER_PATTERN
+from contracts.declaration import StreamSpec
 from libs.clock import parse_us
 from libs.errors import Refused
+from libs.fields import (
+    COMPLETE,
+    FIRST_TIME_US,
+    IDENTIFIER_FIX,
+    LAST_TIME_US,
+    SHOWN_CHARACTERS,
+    Fault,
+    field_check,
+    is_identifier,
+    shown,
+)
 
-_identifier: Final = re.compile(IDENTIFIER_PATTERN.removesuffix("$") + r"\Z").match
 _LARGEST: Final = 3.4028235677973366e38
 """float32's largest number, with what rounds to it."""
-_SHOWN: Final = 80
 _MAX_REMEMBERED: Final = 1_000
-_FIRST_TIME_US: Final = parse_us("1900-01-01T00:00:00Z")
-_LAST_TIME_US: Final = parse_us("2999-12-31T00:00:00Z")
-"""ingest's bounds: every service can add a window to a time between them."""
 
 Row = Sequence[float | None]
 
@@ -29,14 +33,9 @@ def refused(status: int, detail: str, fix: str, field: str | None = None) -> Ref
     return Refused(status, "Invalid request" if status < 500 else "Unavailable", detail, field=field, fix=fix)
 
 
-def shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
-
-
 def nearest(name: str, known: Sequence[str]) -> str:
     """The name that was probably meant, or some that exist, as advice."""
-    near = difflib.get_close_matches(name[:_SHOWN], known, n=1)
+    near = difflib.get_close_matches(name[:SHOWN_CHARACTERS], known, n=1)
     if near:
         return f"Did you mean {near[0]!r}?"
     listed = ", ".join(known[:20]) + (", …" if len(known) > 20 else "")
@@ -44,12 +43,12 @@ def nearest(name: str, known: Sequence[str]) -> str:
 
 
 def identifier(value: object, field: str) -> str:
-    if type(value) is str and _identifier(value):
+    if type(value) is str and is_identifier(value):
         return value
     raise refused(
         422,
         f"{field} is {shown(value)}, which is not an identifier.",
-        f"Send {field} as text of 1 to 128 letters, digits, dots, underscores or hyphens, the first a letter or digit.",
+        f"Send {field} {IDENTIFIER_FIX}",
         field,
     )
 
@@ -57,10 +56,10 @@ def identifier(value: object, field: str) -> str:
 def moment_us(value: object, field: str) -> int:
     """A request's time in microseconds since the epoch, UTC."""
     try:
-        time_us = parse_us(value) if type(value) is str else _LAST_TIME_US + 1
+        time_us = parse_us(value) if type(value) is str else LAST_TIME_US + 1
     except (ValueError, OverflowError):
-        time_us = _LAST_TIME_US + 1
-    if _FIRST_TIME_US <= time_us <= _LAST_TIME_US:
+        time_us = LAST_TIME_US + 1
+    if FIRST_TIME_US <= time_us <= LAST_TIME_US:
         return time_us
     fix = f"Send {field} as RFC 3339 text with a zone, such as 2013-01-01T05:15:00Z, between 1900 and 2999."
     raise refused(422, f"{field} is {shown(value)}, which is not a time.", fix, field)
@@ -131,7 +130,7 @@ class RowReader:
             422,
             f"There is no feature {shown(name)}.",
             f"Leave it out. {nearest(name, self.names)}",
-            f"{where}.{name[:_SHOWN]}",
+            f"{where}.{name[:SHOWN_CHARACTERS]}",
         )
 
 
@@ -146,73 +145,41 @@ class EventReader:
         self.id_field, self.time_field = spec.id, spec.time
         self._stream = stream
         names = {*spec.fields, spec.id, spec.time}
-        self._known = {name: found for name in sorted(names) if (found := spec.field(name)) is not None}
+        known = {name: found for name in sorted(names) if (found := spec.field(name)) is not None}
+        self._known = {name: (COMPLETE.get(found.type), field_check(name, found)) for name, found in known.items()}
         self._meant: dict[str, str | None] = {}
         """Names that are not declared, with the declared one that each looks like; a request repeats them."""
-        self._required = tuple(name for name in needed if name in self._known and self._known[name].required)
+        self._required = tuple(name for name in needed if name in known and known[name].required)
 
     def fields(self, given: object) -> dict[str, Any]:
-        """The event's fields; raises Refused."""
+        """The event's declared fields, without those that are null; raises Refused."""
         if type(given) is not dict:
             raise refused(422, f"event is {shown(given)}.", "Send event as an object of the event's fields.", "event")
         for name in self._required:
             if given.get(name) is None:
                 fix = f"Send event.{name}: the features of this model are computed from it."
                 raise refused(422, f"The field {name!r} is missing.", fix, f"event.{name}")
+        fields: dict[str, Any] = {}
         for name, value in given.items():
-            spec = self._known.get(name)
-            if spec is None:
+            known = self._known.get(name)
+            if known is None:
                 self._refuse_misspelt(name, given)
             elif value is not None:
-                _check(name, value, spec)
-        return given
+                complete, check = known
+                try:
+                    fields[name] = value if type(value) is complete else check(value)
+                except Fault as fault:
+                    fix = fault.fix.replace(f"Send {name}", f"Send event.{name}", 1)
+                    raise refused(422, fault.reason, fix, f"event.{name}") from None
+        return fields
 
     def _refuse_misspelt(self, name: str, given: Mapping[str, object]) -> None:
         if name not in self._meant:
             if len(self._meant) >= _MAX_REMEMBERED:
                 self._meant.clear()
-            self._meant[name] = next(iter(difflib.get_close_matches(name[:_SHOWN], self._known, n=1)), None)
+            self._meant[name] = next(iter(difflib.get_close_matches(name[:SHOWN_CHARACTERS], self._known, n=1)), None)
         meant = self._meant[name]
         if meant is not None and meant not in given:
-            where = f"event.{name[:_SHOWN]}"
+            where = f"event.{name[:SHOWN_CHARACTERS]}"
             fix = f"Did you mean {meant!r}? Send that one, or null for it."
             raise refused(422, f"The stream {self._stream} has no field {shown(name)}.", fix, where)
-
-
-def _check(name: str, value: object, spec: FieldSpec) -> None:
-    wanted = _WANTED[spec.type]
-    kind = type(value)
-    if spec.type in ("number", "integer"):
-        is_right = kind is int or (kind is float and (spec.type == "number" or value.is_integer()))  # type: ignore[attr-defined]
-        if is_right:
-            assert isinstance(value, (int, float))
-            if (spec.min is not None and value < spec.min) or (spec.max is not None and value > spec.max):
-                limits = (
-                    f"{'' if spec.min is None else f'{spec.min:g}'} … {'' if spec.max is None else f'{spec.max:g}'}"
-                )
-                raise _wrong(name, value, f"is outside {limits.strip()}", "a value within the declared range")
-    elif spec.type == "boolean":
-        is_right = kind is bool
-    else:
-        is_right = kind is str
-        if is_right and spec.type == "time":
-            moment_us(value, f"event.{name}")
-        if is_right and spec.type == "category" and value not in (spec.values or ()):
-            assert isinstance(value, str)
-            raise _wrong(name, value, "is not declared", f"a declared value. {nearest(value, spec.values or ())}")
-    if not is_right:
-        raise _wrong(name, value, f"is not {wanted}", wanted)
-
-
-_WANTED: Final = {
-    "number": "a number",
-    "integer": "a whole number",
-    "boolean": "true or false",
-    "string": "text",
-    "category": "text",
-    "time": "RFC 3339 text with a zone",
-}
-
-
-def _wrong(name: str, value: object, what: str, wanted: str) -> Refused:
-    return refused(422, f"{name} is {shown(value)}, which {what}.", f"Send event.{name} as {wanted}", f"event.{name}")

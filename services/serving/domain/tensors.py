@@ -15,7 +15,8 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from services.serving.domain.requests import identifier, nearest, refused, shown
+from libs.fields import shown
+from services.serving.domain.requests import identifier, nearest, refused
 
 INPUT: Final = "features"
 OUTPUTS: Final = ("score", "decision", "prediction_id")

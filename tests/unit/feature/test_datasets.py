@@ -187,7 +187,7 @@ def test_a_staged_commit_of_a_former_declaration_is_not_announced(feature: Featu
         store = FeatureStore(tx.connection)
         view = store.view("delay")
         assert view is not None
-        store.begin_view(replace(view, overwrite=True))
+        store.begin_view(replace(view, overwrite=True), keep_windows=False)
     assert feature.run(on_dataset_written(one, version)) is False
     assert feature.events(DatasetCommitted) == []
 

@@ -190,6 +190,18 @@ def test_an_event_checked_under_an_unknown_declaration_waits(log: Log, feature: 
     assert feature.vectors("delay").keys() == {"a"}
 
 
+def test_an_event_of_a_stream_that_is_not_known_yet_waits(feature: Feature) -> None:
+    log = Log()
+    log.event("flights", "a", START_US, {"origin": "A"}, watermark_us=START_US)
+    first = list(log.records)
+    with pytest.raises(NotYet):
+        feature.consume(first)
+    log.declare(["flights", "weather", "sales"], ["delay", "load", "returned"])
+    log.close(START_US + DAY_US)
+    feature.consume(log.records)
+    assert feature.vectors("delay").keys() == {"a"}
+
+
 def test_a_batch_that_fails_leaves_nothing_behind(log: Log, feature: Feature) -> None:
     flights(log, 40)
     feature.consume(log.records[:60])
@@ -224,6 +236,28 @@ def test_a_model_declared_again_with_the_same_features_goes_on(log: Log, feature
     feature.restart()
     assert frozen(feature.context.views["delay"]) == before | same
     assert feature.context.views["delay"].declaration == 3
+
+
+def test_a_model_declared_with_another_label_keeps_its_windows_and_begins_its_table_anew(
+    log: Log, feature: Feature
+) -> None:
+    flights(log, 30)
+    feature.consume(log.records)
+    at_us = feature.context.views["delay"].watermark_us
+
+    def vectors() -> list[str]:
+        state = feature.context.views["delay"].state
+        return [repr(state.vector({"origin": o, "carrier": c, "load": 1.0}, at_us)) for o in "AB" for c in "xyz"]
+
+    before = vectors()
+    log.records.clear()
+    log.declare([], ["delay"], load_declaration(DECLARATION.replace("delay > 15", "delay > 20"), "again.yaml"))
+    feature.consume(log.records)
+    view = feature.context.views["delay"]
+    assert vectors() == before
+    assert (view.waiting, view.matured, view.counts.vectors) == (0, [], 0)
+    feature.restart()
+    assert vectors() == before
 
 
 def test_a_model_declared_with_other_features_begins_anew(log: Log, feature: Feature) -> None:

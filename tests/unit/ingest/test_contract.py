@@ -9,8 +9,8 @@ import orjson
 import pytest
 
 from contracts.declaration import StreamSpec
+from libs.fields import Fault
 from services.ingest.domain.contract import Contract
-from services.ingest.domain.fault import Fault
 
 SPEC = StreamSpec.model_validate(
     {

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from contracts.declaration import HOUR_US, StreamSpec
 from contracts.envelope import parse_us
+from libs.fields import Fault
 from services.ingest.domain.contract import Checked
-from services.ingest.domain.fault import Fault
 from services.ingest.domain.identities import IdBatch, SeenIds
 from services.ingest.domain.stream import Stream, routes_of
 
