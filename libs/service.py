@@ -102,7 +102,11 @@ class Context:
         """The raw topics that are read from here on, with the partitions they have; before their first record comes."""
 
     def require(self, event: Event[Any]) -> None:
-        """Raises NotYet if a fact that this event names has not been folded yet; called before the event is merged."""
+        """Raises NotYet if a fact that this event names has not been folded yet; called before the event is merged.
+
+        Facts are published before the records that name them: one that is not on the control topics when they are read
+        to their end never comes, and the record becomes a dead letter.
+        """
 
     def merge_groups(self) -> Iterable[frozenset[tuple[type[Payload], str]]]:
         """Which (payload, stream) inputs are merged with which: each set is released by its own watermark."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from base64 import b64encode
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
@@ -25,7 +26,7 @@ from contracts.payload import Payload
 from contracts.runtime import RecordDeadLettered
 from contracts.topics import BY_NAME, Plane, consumed_by
 from libs.bus.protocol import OutgoingRecord, TopicPartition
-from libs.errors import EvenkeelError, Storm, Undecodable
+from libs.errors import EvenkeelError, NotYet, Storm, Undecodable
 from libs.ids import derived_id
 from libs.runtime.failpoints import failpoint
 from libs.runtime.merge import EventTimeMerge, name_of
@@ -39,8 +40,11 @@ if TYPE_CHECKING:
 C = TypeVar("C", bound=Context)
 T = TypeVar("T")
 
+KEPT_BYTES: Final = 262_144
+"""A dead letter holds its record up to this size; a larger one would not fit into a record of ours."""
 STORM_WINDOW: Final = 500
 STORM_RATIO: Final = 0.05
+_NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000").search
 _WATERMARK: Final = WATERMARK_TYPE.encode()
 Where = tuple[str, int, int]
 
@@ -74,6 +78,8 @@ class _Read:
     marks: dict[MarkKey, int] = field(default_factory=dict)
     moves: dict[TopicPartition, tuple[int | None, int]] = field(default_factory=dict)
     dead: list[tuple[Record, str]] = field(default_factory=list)
+    failures: list[bool] = field(default_factory=list)
+    """Whether each record of our own topics could not be used."""
     by_place: dict[Where, Record] = field(default_factory=dict)
 
 
@@ -87,6 +93,8 @@ class BatchProcessor(Generic[C]):
         """Rows whose records are all acknowledged; the next transaction deletes them."""
         self.isolate = False
         self.poison: dict[Where, str] = {}
+        self.facts_read: Callable[[Where], bool] = no_facts
+        """Whether every fact that the record at a place may name has been read by now: what it lacks will not come."""
         self._deleting: list[int] = []
         self._marks: dict[MarkKey, int] = {}
         self._sequences: dict[str, int] = {}
@@ -171,6 +179,7 @@ class BatchProcessor(Generic[C]):
                         self._service.name, self._runtime.store.store_id, self._sequences, self._context.now_us, trace
                     )
                     self._handle(read, builder, tx, committed)
+                    self._check_storm(read)
                     failpoint("loop.handled")
                     self._finish(tx, builder, committed)
                     tx.put_marks(read.marks)
@@ -224,6 +233,7 @@ class BatchProcessor(Generic[C]):
         self._forget_deleted()
         self._sequences |= builder.sequences
         if read is not None:
+            self._recent_failures.extend(read.failures)
             self._marks |= read.marks
             self.positions |= {tp: hi for tp, (_, hi) in read.moves.items()}
         self._context.committed()
@@ -261,26 +271,26 @@ class BatchProcessor(Generic[C]):
                 event = self._decode(record, read, committed)
             except Undecodable as error:
                 read.dead.append((record, str(error)))
-                self._recent_failures.append(True)
+                read.failures.append(True)
                 continue
-            self._recent_failures.append(False)
+            read.failures.append(False)
             if event is None:
                 continue
+            read.by_place[where] = record
             if topic in self._each:
                 read.control.append((record.timestamp, event))
             else:
                 read.data.setdefault(topic, []).append(event)
-                if topic in self._merged:
-                    read.by_place[where] = record
-        failed = sum(self._recent_failures)
+        read.control.sort(key=lambda item: (item[0], item[1].topic, item[1].partition, item[1].offset))
+        return read
+
+    def _check_storm(self, read: _Read) -> None:
+        failed = sum([*self._recent_failures, *read.failures][-STORM_WINDOW:])
         if failed > STORM_RATIO * STORM_WINDOW:
-            self._recent_failures.clear()
             raise Storm(
                 f"{failed} of the last {STORM_WINDOW} records of our own topics could not be used "
                 f"(last: {read.dead[-1][1] if read.dead else 'see log'}): this looks like a bad deploy, not bad data"
             )
-        read.control.sort(key=lambda item: (item[0], item[1].topic, item[1].partition, item[1].offset))
-        return read
 
     def _decode(
         self, record: Record, read: _Read | None = None, committed: Committed | None = None
@@ -307,14 +317,15 @@ class BatchProcessor(Generic[C]):
                 return None
             if attributes["ce_type"] != self._types[topic]:
                 raise Undecodable(f"ce_type is {attributes['ce_type']!r}, this topic carries {self._types[topic]!r}")
-            data: Payload = self._validators[topic](record.value or b"")
+            value = record.value or b""
+            refuse_nul(value)
+            data: Payload = self._validators[topic](value)
             time_us = parse_us(attributes["ce_time"].decode())
             return Event(
                 data, attributes["ce_id"].decode(), time_us, topic, record.partition, record.offset, attributes
             )
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            raise Undecodable(f"payload: {'.'.join(map(str, first['loc'])) or 'value'}: {first['msg']}") from None
+            raise Undecodable(payload_fault(error)) from None
         except (EnvelopeError, ValueError, RecursionError) as error:
             raise Undecodable(f"envelope: {error}") from None
 
@@ -323,14 +334,20 @@ class BatchProcessor(Generic[C]):
     def _handle(self, read: _Read, builder: OutputBuilder, tx: Transaction, committed: Committed) -> None:
         for _, event in read.control:
             handler = self._each[event.topic].handler
-            produced = self._call(lambda: handler(event, self._context), event)
-            builder.add((p if isinstance(p, Derived) else Derived(p, event) for p in produced), event.topic)
+
+            def step() -> None:
+                produced = list(handler(event, self._context))
+                builder.add((p if isinstance(p, Derived) else Derived(p, event) for p in produced), event.topic)
+
+            self._call(step, event, read, alone=True)
         for topic, events in read.data.items():
             if topic in self._merged:
                 continue
             many = self._batch[topic].handler
             for group in [[e] for e in events] if self.isolate else [events]:
-                builder.add(self._call(lambda: many(group, self._context), group[0]), topic)
+                self._call(
+                    lambda: builder.add(list(many(group, self._context)), topic), group[0], read, alone=self.isolate
+                )
         if self._merge is not None:
             self._run_merge(read, builder, tx)
         if read.raw and self._raw is not None:
@@ -339,15 +356,32 @@ class BatchProcessor(Generic[C]):
             committed.dead_lettered[record.topic] += 1
             builder.add([self.dead_letter(record, reason)], "dead-letter")
 
-    def _call(self, handler: Callable[[], Iterable[Any]], event: Event[Any]) -> list[Any]:
+    def _call(self, step: Callable[[], None], event: Event[Any], read: _Read, *, alone: bool) -> None:
+        """Run one handler. `alone`: on this event only, so that what it raises is about this event."""
+        where = (event.topic, event.partition, event.offset)
         try:
-            return list(handler())
+            step()
+        except NotYet as error:
+            if not alone:
+                raise
+            self._unknown_fact(error, where, read)
         except EvenkeelError:
             raise
         except Exception as error:
             if self.isolate:
-                raise HandlerFailed(event.id, (event.topic, event.partition, event.offset), error) from error
+                raise HandlerFailed(event.id, where, error) from error
             raise
+
+    def _unknown_fact(self, error: NotYet, where: Where, read: _Read) -> None:
+        """A dead letter if the fact cannot come any more."""
+        error.where = where
+        if not self.facts_read(where):
+            raise error
+        read.dead.append((self._record_at(where, read), f"unknown fact: {error}"))
+        read.failures.append(True)
+
+    def _record_at(self, where: Where, read: _Read) -> Record:
+        return read.by_place.get(where) or _stored_record(self._held[where])
 
     def _run_raw(self, raw: Raw[C], records: list[Record], builder: OutputBuilder) -> None:
         by_topic: dict[str, list[Record]] = {}
@@ -370,7 +404,11 @@ class BatchProcessor(Generic[C]):
         require = self._context.require
         for topic in self._merged:
             for event in read.data.get(topic, ()):
-                require(event)
+                try:
+                    require(event)
+                except NotYet as error:
+                    self._unknown_fact(error, (topic, event.partition, event.offset), read)
+                    continue
                 watermark_us = event.watermark_us
                 if watermark_us is not None:
                     self._merging.observe(topic, event.partition, event.stream, watermark_us)
@@ -382,19 +420,18 @@ class BatchProcessor(Generic[C]):
             for event in events:
                 where = (event.topic, event.partition, event.offset)
                 if where in self.poison:
-                    record = read.by_place.get(where) or _stored_record(self._held[where])
-                    read.dead.append((record, self.poison[where]))
+                    read.dead.append((self._record_at(where, read), self.poison[where]))
                 else:
                     kept.append(event)
+            self._release(Released(kept, watermark_us, group), builder, read)
             self._forget(stored, tx)
-            self._release(Released(kept, watermark_us, group), builder)
             failpoint("merge.released")
         waiting = [_pending(read.by_place[where]) for where in added]
         self._held |= {(p.topic, p.partition, p.offset): p for p in waiting}
         tx.add_pending(waiting)
         tx.put_watermarks(self._merging.changed_watermarks())
 
-    def _release(self, released: Released, builder: OutputBuilder) -> None:
+    def _release(self, released: Released, builder: OutputBuilder, read: _Read) -> None:
         assert self._merge is not None
         handler, shard = self._merge.handler, name_of(released.group)
         if not self.isolate:
@@ -402,12 +439,19 @@ class BatchProcessor(Generic[C]):
             return
         for event in released.events:
             single = Released([event], event.order_us, released.group)
-            builder.add(self._call(lambda: handler(single, self._context), event), shard)
+            self._call(lambda: builder.add(list(handler(single, self._context)), shard), event, read, alone=True)
         builder.add(list(handler(Released([], released.watermark_us, released.group), self._context)), shard)
 
     def dead_letter(self, record: Record, reason: str) -> Output:
-        """The record with its original bytes, as something to publish."""
+        """The record with its original bytes, as something to publish; one that would be too large for that is named."""
         place = f"{record.topic}/{record.partition}/{record.offset}"
+        key, value, headers = record.key, record.value, list(record.headers)
+        size = len(key or b"") + len(value or b"") + sum(len(name) + len(text or b"") for name, text in headers)
+        if size > KEPT_BYTES:
+            key, value, headers = None, None, []
+            reason += (
+                f" (its {size} bytes are too many to be kept here; they stay at {place} as long as that topic does)"
+            )
         cause_id = derived_id(self._service.name, place, "record", 0)
         cause = Cause(cause_id, record.timestamp * 1000, cause_id)
         payload = RecordDeadLettered(
@@ -416,11 +460,28 @@ class BatchProcessor(Generic[C]):
             topic=record.topic,
             partition=record.partition,
             offset=record.offset,
-            key=_base64(record.key),
-            value=_base64(record.value),
-            headers=[(name, b64encode(value).decode()) for name, value in record.headers],
+            key=_base64(key),
+            value=_base64(value),
+            headers=[(name, b64encode(text or b"").decode()) for name, text in headers],
         )
         return Derived(payload, cause)
+
+
+def no_facts(where: Where) -> bool:
+    """The answer of `facts_read` until the control topics were read to their end for the batch at hand."""
+    return False
+
+
+def refuse_nul(value: bytes) -> None:
+    """Raises ValueError for a payload with U+0000 in a text, which not every store can keep."""
+    if b"\\u0000" in value and _NUL(value):
+        raise ValueError("a text of the payload holds the character U+0000")
+
+
+def payload_fault(error: ValidationError) -> str:
+    """What is wrong with a payload, and where in it."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    return f"payload: {'.'.join(map(str, first['loc'])) or 'value'}: {first['msg']}"
 
 
 def _base64(data: bytes | None) -> str | None:

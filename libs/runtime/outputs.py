@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Mapping
+from typing import Final
 
 import msgspec
 
@@ -15,6 +16,8 @@ from libs.ids import derived_id
 from libs.service import Derived, Output, Watermark
 from libs.telemetry import BatchTrace
 
+MAX_VALUE_BYTES: Final = 450_000
+"""Of one record of ours. A batch of the client takes 524,288 bytes, of which keys and headers need some."""
 _unpack = msgspec.msgpack.Decoder(list[OutgoingRecord])
 
 
@@ -97,6 +100,10 @@ class OutputBuilder:
             traceparent=self._trace.context_for(cause),
         )
         value = payload.__pydantic_serializer__.to_json(payload)
+        if len(value) > MAX_VALUE_BYTES:
+            raise ValueError(
+                f"a {topic.name} of {len(value)} bytes is too large to be published, at most {MAX_VALUE_BYTES}"
+            )
         self.records.append(OutgoingRecord(topic.name, partition_of(key, topic.partitions), key, value, headers))
 
     def _add_watermark(self, output: Watermark, shard: str, shard_bytes: bytes, sequence: int) -> int:

@@ -18,7 +18,7 @@ import asyncio
 import contextlib
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final, Generic, TypeVar
@@ -32,7 +32,7 @@ from libs.clock import SECOND_US, Clock, SystemClock
 from libs.errors import DataLoss, EvenkeelError, Fenced, NotYet, Refused, Retry, Stop
 from libs.process import instance_name, is_gone
 from libs.runtime import outputs as outbox
-from libs.runtime.batch import BatchProcessor, Committed, HandlerFailed
+from libs.runtime.batch import BatchProcessor, Committed, HandlerFailed, no_facts
 from libs.runtime.failpoints import failpoint
 from libs.runtime.stateless import run_stateless
 from libs.service import Context, Output, Reply, Service, Stateless
@@ -335,7 +335,10 @@ class Runtime(Generic[C]):
                 log.debug("waiting for a fact", error=str(error))
                 self.metrics.retries.labels("fact").inc()
                 await self._load()
-                records = await self._with_control(records)
+                if error.where is None and self._batch.facts_read is not no_facts:
+                    self._batch.isolate = True  # to find the one that names what will not come
+                else:
+                    records = await self._with_facts(records)
             except Retry as error:
                 self.metrics.retries.labels("store").inc()
                 self._set_reason(str(error))
@@ -369,18 +372,35 @@ class Runtime(Generic[C]):
                 await self._load()
         self._batch.isolate = False
         self._batch.poison.clear()
+        self._batch.facts_read = no_facts
         self._after_commit(committed)
         await self._publish()
 
-    async def _with_control(self, records: Sequence[Record]) -> Sequence[Record]:
-        """The same records behind whatever the control topics have brought since."""
+    async def _with_facts(self, records: Sequence[Record]) -> Sequence[Record]:
+        """The same records with all that the control topics hold by now. A fact is published before the first record
+        that names it, so whatever these name is among them, or was never said; what is read beyond may name later ones.
+        """
+        ends = await self._persist("broker", lambda: self.bus.end_offsets(self._control))
+        found = list(records)
         data = [tp for tp in self._assigned if tp not in self._control]
         self.bus.pause(data)
         try:
-            more = await self._persist("broker", lambda: self.bus.getmany(timeout_ms=200, max_records=1000))
+            while not self._has_read(ends, found):
+                batch = await self._persist("broker", lambda: self.bus.getmany(timeout_ms=200, max_records=1000))
+                found += (record for partition in batch.values() for record in partition)
         finally:
-            self.bus.resume(data)
-        return [*records, *(record for partition in more.values() for record in partition)]
+            if self._control_caught_up:
+                self.bus.resume(data)
+        self._batch.facts_read = lambda where: where[2] < ends.get((where[0], where[1]), where[2] + 1)
+        return found
+
+    def _has_read(self, ends: Mapping[TopicPartition, int], records: Sequence[Record]) -> bool:
+        reached = {tp: self._batch.positions.get(tp, 0) for tp in ends}
+        for record in records:
+            tp = (record.topic, record.partition)
+            if tp in reached:
+                reached[tp] = max(reached[tp], record.offset + 1)
+        return all(reached[tp] >= end for tp, end in ends.items())
 
     # -- commands, ticks, jobs --------------------------------------------------------------------------------------
 

@@ -33,6 +33,7 @@ from contracts.topics import topic_of, topics_carrying
 from libs.bus.protocol import GroupReader, OutgoingRecord
 from libs.errors import Retry, Stop
 from libs.ids import derived_id
+from libs.runtime.batch import payload_fault, refuse_nul
 from libs.runtime.outputs import partition_of
 from libs.service import Stateless
 
@@ -169,9 +170,13 @@ class _Step:
                 return OutgoingRecord(self._output.name, record.partition, None, None, self._passed_on(record))
             if attributes["ce_type"] != self._types[0]:
                 raise EnvelopeError(f"ce_type is {attributes['ce_type']!r}, this topic carries {self._types[0]!r}")
-            data = self._validate(record.value or b"")
+            value = record.value or b""
+            refuse_nul(value)
+            data = self._validate(value)
             event_id, time_us = attributes["ce_id"].decode(), parse_us(attributes["ce_time"].decode())
             return Event(data, event_id, time_us, record.topic, record.partition, record.offset, attributes)
-        except (ValidationError, EnvelopeError, ValueError, RecursionError) as error:
-            self._dead.append((record, f"{type(error).__name__}: {error}"))
-            return None
+        except ValidationError as error:
+            self._dead.append((record, payload_fault(error)))
+        except (EnvelopeError, ValueError, RecursionError) as error:
+            self._dead.append((record, f"envelope: {error}"))
+        return None
