@@ -20,10 +20,14 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from fastapi.routing import APIRoute
 from prometheus_client.exposition import choose_encoder
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from contracts.envelope import format_us
 from libs.errors import NotYet, Refused, Retry, SettingsError, Stop
+from libs.runtime.merge import Group, name_of
+from libs.runtime.parking import Parked
 from libs.runtime.runtime import Runtime
 from libs.settings import Settings
 
@@ -172,7 +176,55 @@ def _operations(runtime: Runtime[Any]) -> APIRouter:
         encoder, content_type = choose_encoder(request.headers.get("accept", ""))
         return Response(encoder(runtime.metrics.registry), media_type=content_type)
 
+    @routes.get("/v1/parked", **role("operator"))
+    async def parked() -> dict[str, Any]:
+        """Records that the service's ordered handler could not take, with those that wait behind them."""
+        return {"service": runtime.service.name, "parked": [_queue(g, queue) for g, queue in await runtime.parked()]}
+
+    @routes.post("/v1/parked/release", **role("operator"))
+    async def release(body: Release) -> dict[str, Any]:
+        """Fold what is parked under a key, in order: all of it, or nothing if the handler still fails."""
+        known = {_text(queue[0].key): queue[0].key for _, queue in await runtime.parked()}
+        if body.key not in known:
+            named = ", ".join(list(known)[:20]) or "none"
+            raise Refused(
+                404, "Not parked", f"Nothing is parked under {body.key}.", field="key", fix=f"Parked keys: {named}."
+            )
+        return {"key": body.key, "released": await runtime.release_parked(known[body.key])}
+
     return routes
+
+
+class Release(BaseModel):
+    """Which key to release, as `/v1/parked` shows it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    key: str = Field(max_length=1000)
+
+
+def _queue(group: Group | None, queue: list[Parked]) -> dict[str, Any]:
+    first = queue[0]
+    return {
+        "key": _text(first.key),
+        "merge": None if group is None else name_of(group),
+        "reason": first.reason,
+        "since": format_us(first.since_us),
+        "records": [
+            {
+                "event_id": one.event.id,
+                "topic": one.event.topic,
+                "partition": one.event.partition,
+                "offset": one.event.offset,
+                "time": format_us(one.event.time_us),
+            }
+            for one in queue
+        ],
+    }
+
+
+def _text(key: bytes) -> str:
+    return key.decode("utf-8", "backslashreplace")
 
 
 class LimitBody:

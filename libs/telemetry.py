@@ -169,6 +169,7 @@ class Metrics:
         self.pending = Gauge(
             "evenkeel_merge_pending_records", "Records held by the event-time merge.", registry=registry
         )
+        self.parked = Gauge("evenkeel_parked_records", "Records of parked keys.", registry=registry)
         self.outbox = Gauge("evenkeel_outbox_rows", "Committed batches that are not yet published.", registry=registry)
         self.ready = Gauge("evenkeel_ready", "1 when the service is ready.", registry=registry)
         Gauge("evenkeel_build_info", "Version.", ["service"], registry=registry).labels(service).set(1)

@@ -26,11 +26,12 @@ from contracts.payload import Payload
 from contracts.runtime import RecordDeadLettered
 from contracts.topics import BY_NAME, Plane, consumed_by
 from libs.bus.protocol import OutgoingRecord, TopicPartition
-from libs.errors import EvenkeelError, NotYet, Storm, Undecodable
+from libs.errors import EvenkeelError, NotYet, Retry, Storm, Undecodable
 from libs.ids import derived_id
 from libs.runtime.failpoints import failpoint
-from libs.runtime.merge import EventTimeMerge, name_of
+from libs.runtime.merge import EventTimeMerge, Group, name_of
 from libs.runtime.outputs import OutputBuilder, pack
+from libs.runtime.parking import Parked, ParkedQueues, read_parked
 from libs.service import Batch, Cause, Context, Derived, Each, Merge, Output, Raw, Released, Reply, Stateless
 from libs.store.protocol import MarkKey, PendingRecord, RuntimeState, Transaction
 
@@ -116,6 +117,7 @@ class BatchProcessor(Generic[C]):
             t.name: t.payload.__pydantic_validator__.validate_json for t in consumed_by(self._service.name)
         }
         self._held: dict[Where, PendingRecord] = {}
+        self._parked = ParkedQueues()
 
     def _route(self) -> None:
         topics = {t.payload: t.name for t in consumed_by(self._service.name)}
@@ -141,6 +143,14 @@ class BatchProcessor(Generic[C]):
     def merge_held(self) -> int:
         return self._merging.held
 
+    @property
+    def parked_records(self) -> int:
+        return self._parked.records
+
+    def parked(self) -> list[tuple[Group | None, list[Parked]]]:
+        """What is parked, a queue for each key."""
+        return list(self._parked)
+
     def load(self) -> RuntimeState:
         """Read everything the runtime keeps, and let the context read its caches."""
         state = self._runtime.store.read_state()
@@ -156,7 +166,14 @@ class BatchProcessor(Generic[C]):
             event = self._decode(_stored_record(pending))
             if event is not None and self._merging.add(event):
                 self._held[pending.topic, pending.partition, pending.offset] = pending
+        parked = [read_parked(stored, self._stored_event) for stored in state.parked]
+        self._parked.arrange(parked, self._merging.group_of)
         return state
+
+    def _stored_event(self, pending: PendingRecord) -> Event[Any]:
+        event = self._decode(_stored_record(pending))
+        assert event is not None
+        return event
 
     def _enter(self, tx: Transaction) -> None:
         self._context.tx = tx
@@ -233,7 +250,7 @@ class BatchProcessor(Generic[C]):
         self._forget_deleted()
         self._sequences |= builder.sequences
         if read is not None:
-            self._recent_failures.extend(read.failures)
+            self._recent_failures.extend(read.failures + [True] * len(self.poison))
             self._marks |= read.marks
             self.positions |= {tp: hi for tp, (_, hi) in read.moves.items()}
         self._context.committed()
@@ -264,7 +281,7 @@ class BatchProcessor(Generic[C]):
                 read.raw.append(record)
                 continue
             where = (topic, record.partition, record.offset)
-            if where in self.poison:
+            if where in self.poison and topic not in self._merged:
                 read.dead.append((record, self.poison[where]))
                 continue
             try:
@@ -285,11 +302,12 @@ class BatchProcessor(Generic[C]):
         return read
 
     def _check_storm(self, read: _Read) -> None:
-        failed = sum([*self._recent_failures, *read.failures][-STORM_WINDOW:])
+        failed = sum([*self._recent_failures, *read.failures][-STORM_WINDOW:]) + len(self.poison)
         if failed > STORM_RATIO * STORM_WINDOW:
+            reasons = [reason for _, reason in read.dead] + list(self.poison.values())
             raise Storm(
                 f"{failed} of the last {STORM_WINDOW} records of our own topics could not be used "
-                f"(last: {read.dead[-1][1] if read.dead else 'see log'}): this looks like a bad deploy, not bad data"
+                f"(last: {reasons[-1] if reasons else 'see log'}): this looks like a bad deploy, not bad data"
             )
 
     def _decode(
@@ -400,7 +418,10 @@ class BatchProcessor(Generic[C]):
 
     def _run_merge(self, read: _Read, builder: OutputBuilder, tx: Transaction) -> None:
         self._forget(self._merging.regroup(self._context.merge_groups()), tx)
+        if self._parked:
+            self._parked.arrange([one for _, queue in self._parked for one in queue], self._merging.group_of)
         added: dict[Where, Event[Any]] = {}
+        parked: list[Parked] = []
         require = self._context.require
         for topic in self._merged:
             for event in read.data.get(topic, ()):
@@ -416,20 +437,56 @@ class BatchProcessor(Generic[C]):
                     added[topic, event.partition, event.offset] = event
         for group, watermark_us, events in self._merging.release():
             stored = [e for e in events if added.pop((e.topic, e.partition, e.offset), None) is None]
-            kept = []
-            for event in events:
-                where = (event.topic, event.partition, event.offset)
-                if where in self.poison:
-                    read.dead.append((self._record_at(where, read), self.poison[where]))
-                else:
-                    kept.append(event)
+            kept = events
+            if self.poison or self._parked:
+                kept = [event for event in events if not self._park(event, group, read, parked)]
             self._release(Released(kept, watermark_us, group), builder, read)
             self._forget(stored, tx)
             failpoint("merge.released")
         waiting = [_pending(read.by_place[where]) for where in added]
         self._held |= {(p.topic, p.partition, p.offset): p for p in waiting}
         tx.add_pending(waiting)
+        tx.add_parked(one.stored for one in parked)
         tx.put_watermarks(self._merging.changed_watermarks())
+
+    def _park(self, event: Event[Any], group: Group, read: _Read, parked: list[Parked]) -> bool:
+        """Whether a released event may not be folded: it failed before, or one of its key is parked already."""
+        where = (event.topic, event.partition, event.offset)
+        record = self._record_at(where, read)
+        key, reason = record.key or b"", self.poison.get(where)
+        if reason is None and (group, key) not in self._parked:
+            return False
+        number, now_us = self._parked.next_number, self._context.now_us
+        one = Parked(number, key, reason or "", now_us, event, _pending(record).blob)
+        self._parked.add(group, one)
+        parked.append(one)
+        return True
+
+    def releasing(self, group: Group | None, key: bytes) -> Callable[[C], Reply[int]]:
+        """A command that folds the queue of a parked key, all or nothing; raises HandlerFailed if it fails again."""
+
+        def release(ctx: C) -> Reply[int]:
+            queue = self._parked.take((group, key))
+            outputs = [] if group is None else self._fold_parked(queue, group)
+            ctx.tx.remove_parked((one.event.topic, one.event.partition, one.event.offset) for one in queue)
+            return Reply(len(queue), outputs)
+
+        return release
+
+    def _fold_parked(self, queue: list[Parked], group: Group) -> list[Output]:
+        assert self._merge is not None
+        watermark_us, outputs = self._merging.released_us(group), list[Output]()
+        if watermark_us is None:
+            raise Retry("the merge has not released anything since its streams were declared: wait for a record")
+        for one in queue:
+            event = one.at(watermark_us)
+            try:
+                outputs += self._merge.handler(Released([event], watermark_us, group), self._context)
+            except EvenkeelError:
+                raise
+            except Exception as error:
+                raise HandlerFailed(event.id, (event.topic, event.partition, event.offset), error) from error
+        return outputs
 
     def _release(self, released: Released, builder: OutputBuilder, read: _Read) -> None:
         assert self._merge is not None

@@ -34,6 +34,8 @@ from libs.process import instance_name, is_gone
 from libs.runtime import outputs as outbox
 from libs.runtime.batch import BatchProcessor, Committed, HandlerFailed, no_facts
 from libs.runtime.failpoints import failpoint
+from libs.runtime.merge import Group, name_of
+from libs.runtime.parking import Parked
 from libs.runtime.stateless import run_stateless
 from libs.service import Context, Output, Reply, Service, Stateless
 from libs.settings import Settings
@@ -345,7 +347,10 @@ class Runtime(Generic[C]):
                 await asyncio.sleep(wait_seconds * random.uniform(0.7, 1.3))
                 wait_seconds = min(wait_seconds * 2, 5.0)
                 await self._load()
-            except (Fenced, Stop):
+            except Fenced:
+                raise
+            except Stop:
+                await self._load()
                 raise
             except HandlerFailed as error:
                 # The one event that a handler cannot take, known because the batch ran event by event.
@@ -432,6 +437,29 @@ class Runtime(Generic[C]):
 
         return await asyncio.get_running_loop().run_in_executor(self._readers, ask)
 
+    async def parked(self) -> list[tuple[Group | None, list[Parked]]]:
+        """What is parked, a queue for each key, the longest parked first (libs.runtime.parking)."""
+        return await self.in_writer(self._batch.parked)
+
+    async def release_parked(self, key: bytes) -> int:
+        """Fold what is parked under a key, in order; how many records that were. Refused while its handler still fails."""
+        queues = [(group, queue) for group, queue in await self.parked() if queue[0].key == key]
+        released = 0
+        for group, _ in queues:
+            shard = "parked" if group is None else name_of(group)
+            try:
+                released += await self.command(self._batch.releasing(group, key), shard)
+            except HandlerFailed as error:
+                log.error("parked records could not be released", event_id=error.event_id, exc_info=error.__cause__)
+                raise Refused(
+                    409,
+                    "It fails again",
+                    f"The handler cannot take event {error.event_id}: {error}. All of its key stays parked.",
+                    field="key",
+                    fix="Start a release of the service that can, then release it again.",
+                ) from error
+        return released
+
     def dead_letter(self, record: Record, reason: str) -> Output:
         return self._batch.dead_letter(record, reason)
 
@@ -514,6 +542,7 @@ class Runtime(Generic[C]):
                     await self._stand_back()
             self.metrics.outbox.set(len(self._unpublished))
             self.metrics.pending.set(self._batch.merge_held)
+            self.metrics.parked.set(self._batch.parked_records)
             with contextlib.suppress(Retry):
                 lag: dict[str, int] = {}
                 for tp, end in self.bus.ends().items():

@@ -26,7 +26,8 @@ MAP_BYTES: Final = 16 * 2**30
 
 _META, _POSITIONS, _MARKS, _SEQUENCES = "runtime_meta", "runtime_positions", "runtime_marks", "runtime_sequences"
 _WATERMARKS, _PENDING, _OUTBOX, _LEASE = "runtime_watermarks", "runtime_pending", "runtime_outbox", "runtime_lease"
-_RUNTIME: Final = (_META, _POSITIONS, _MARKS, _SEQUENCES, _WATERMARKS, _PENDING, _OUTBOX, _LEASE)
+_PARKED = "runtime_parked"
+_RUNTIME: Final = (_META, _POSITIONS, _MARKS, _SEQUENCES, _WATERMARKS, _PENDING, _OUTBOX, _LEASE, _PARKED)
 _MAX_KEY_BYTES: Final = 511
 _LAST_ROW: Final = b"last_outbox_row"
 _SERVICE: Final = b"service"
@@ -127,6 +128,15 @@ class LmdbTransaction:
         for key in records:
             self.connection.delete(_PENDING, _key(*key))
 
+    def add_parked(self, records: Iterable[PendingRecord]) -> None:
+        for record in records:
+            key = (record.topic, record.partition, record.offset)
+            self.connection.put(_PARKED, _key(*key), _pack((*key, record.blob)))
+
+    def remove_parked(self, records: Iterable[tuple[str, int, int]]) -> None:
+        for key in records:
+            self.connection.delete(_PARKED, _key(*key))
+
     def add_outbox(self, blob: bytes) -> int:
         last = self.connection.get(_META, _LAST_ROW)
         row = 1 if last is None else int.from_bytes(last) + 1
@@ -190,6 +200,7 @@ class LmdbStore:
                 watermarks={(topic, partition, stream): us for topic, partition, stream, us in _values(c, _WATERMARKS)},
                 pending=[PendingRecord(*fields) for fields in _values(c, _PENDING)],
                 outbox=[(int.from_bytes(row), blob) for row, blob in c.scan(_OUTBOX)],
+                parked=[PendingRecord(*fields) for fields in _values(c, _PARKED)],
             )
 
     def take_lease(self, owner: str, now_us: int, ttl_us: int, is_gone: Callable[[str], bool]) -> int | None:

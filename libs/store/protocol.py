@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 TopicPartition = tuple[str, int]
@@ -18,7 +18,7 @@ MarkKey = tuple[bytes, bytes, str, int]
 
 @dataclass(frozen=True, slots=True)
 class PendingRecord:
-    """A record that waits in an event-time merge, as it was read."""
+    """A record that waits in an event-time merge, or is parked behind it, as it was read."""
 
     topic: str
     partition: int
@@ -38,6 +38,7 @@ class RuntimeState:
     pending: list[PendingRecord]
     outbox: list[tuple[int, bytes]]
     """Lowest first."""
+    parked: list[PendingRecord] = field(default_factory=list)
 
 
 class Transaction(Protocol):
@@ -58,6 +59,10 @@ class Transaction(Protocol):
     def add_pending(self, records: Iterable[PendingRecord]) -> None: ...
 
     def remove_pending(self, records: Iterable[tuple[str, int, int]]) -> None: ...
+
+    def add_parked(self, records: Iterable[PendingRecord]) -> None: ...
+
+    def remove_parked(self, records: Iterable[tuple[str, int, int]]) -> None: ...
 
     def add_outbox(self, blob: bytes) -> int:
         """Returns the row's number; rows are published in this order."""

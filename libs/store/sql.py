@@ -56,14 +56,20 @@ _watermarks = sa.Table(
     sa.Column("stream", sa.Text, primary_key=True),
     sa.Column("watermark_us", sa.BigInteger, nullable=False),
 )
-_pending = sa.Table(
-    "runtime_pending",
-    metadata,
-    sa.Column("topic", sa.Text, primary_key=True),
-    sa.Column("partition", sa.Integer, primary_key=True),
-    sa.Column("offset", sa.BigInteger, primary_key=True),
-    sa.Column("blob", sa.LargeBinary, nullable=False),
-)
+
+
+def _records(name: str) -> sa.Table:
+    return sa.Table(
+        name,
+        metadata,
+        sa.Column("topic", sa.Text, primary_key=True),
+        sa.Column("partition", sa.Integer, primary_key=True),
+        sa.Column("offset", sa.BigInteger, primary_key=True),
+        sa.Column("blob", sa.LargeBinary, nullable=False),
+    )
+
+
+_pending, _parked = _records("runtime_pending"), _records("runtime_parked")
 _outbox = sa.Table(
     "runtime_outbox",
     metadata,
@@ -90,7 +96,11 @@ def _create_runtime_tables(op: Operations) -> None:
     metadata.create_all(op.get_bind())
 
 
-RUNTIME_MIGRATIONS: Final[tuple[Migration, ...]] = (_create_runtime_tables,)
+def _create_parked(op: Operations) -> None:
+    _parked.create(op.get_bind(), checkfirst=True)
+
+
+RUNTIME_MIGRATIONS: Final[tuple[Migration, ...]] = (_create_runtime_tables, _create_parked)
 
 
 def upsert(connection: sa.Connection, table: sa.Table, keys: tuple[str, ...], rows: list[dict[str, Any]]) -> None:
@@ -173,18 +183,30 @@ class SqlTransaction:
         upsert(self.connection, _watermarks, ("topic", "partition", "stream"), rows)
 
     def add_pending(self, records: Iterable[PendingRecord]) -> None:
-        rows = [{"topic": r.topic, "partition": r.partition, "offset": r.offset, "blob": r.blob} for r in records]
-        if rows:
-            self.connection.execute(_pending.insert(), rows)
+        self._add(_pending, records)
 
     def remove_pending(self, records: Iterable[tuple[str, int, int]]) -> None:
+        self._remove(_pending, records)
+
+    def add_parked(self, records: Iterable[PendingRecord]) -> None:
+        self._add(_parked, records)
+
+    def remove_parked(self, records: Iterable[tuple[str, int, int]]) -> None:
+        self._remove(_parked, records)
+
+    def _add(self, table: sa.Table, records: Iterable[PendingRecord]) -> None:
+        rows = [{"topic": r.topic, "partition": r.partition, "offset": r.offset, "blob": r.blob} for r in records]
+        if rows:
+            self.connection.execute(table.insert(), rows)
+
+    def _remove(self, table: sa.Table, records: Iterable[tuple[str, int, int]]) -> None:
         rows = [{"t": topic, "p": partition, "o": offset} for topic, partition, offset in records]
         if rows:
-            c = _pending.c
+            c = table.c
             match = sa.and_(
                 c.topic == sa.bindparam("t"), c.partition == sa.bindparam("p"), c.offset == sa.bindparam("o")
             )
-            self.connection.execute(_pending.delete().where(match), rows)
+            self.connection.execute(table.delete().where(match), rows)
 
     def add_outbox(self, blob: bytes) -> int:
         key = self.connection.execute(_outbox.insert().values(blob=blob)).inserted_primary_key
@@ -264,6 +286,7 @@ class SqlStore:
                 },
                 pending=[PendingRecord(r.topic, r.partition, r.offset, r.blob) for r in c.execute(sa.select(_pending))],
                 outbox=[(r.row, r.blob) for r in c.execute(sa.select(_outbox).order_by(_outbox.c.row))],
+                parked=[PendingRecord(r.topic, r.partition, r.offset, r.blob) for r in c.execute(sa.select(_parked))],
             )
 
     def take_lease(self, owner: str, now_us: int, ttl_us: int, is_gone: Callable[[str], bool]) -> int | None:

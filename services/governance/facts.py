@@ -25,7 +25,7 @@ from contracts.registry import (
 )
 from contracts.serving import ActivationFailed, VersionActivated
 from contracts.topics import BY_NAME, topics_carrying
-from contracts.trainer import RetrainDecided, RunCompleted, RunFailed, RunStarted
+from contracts.trainer import LoopChanged, RetrainDecided, RunCompleted, RunFailed, RunStarted
 
 P_co = TypeVar("P_co", bound=Payload, covariant=True)
 P = TypeVar("P", bound=Payload)
@@ -42,6 +42,7 @@ NUMBERED: Final[Mapping[type[Payload], Callable[[Any, int], int | None]]] = {
     DriftDetected: lambda data, offset: int(data.epoch),
     PerformanceDegraded: lambda data, offset: int(data.epoch),
     RetrainDecided: lambda data, offset: None,
+    LoopChanged: lambda data, offset: None,
     RunStarted: lambda data, offset: int(data.attempt),
     RunFailed: lambda data, offset: int(data.attempt),
     RunCompleted: lambda data, offset: None,

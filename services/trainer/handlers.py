@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from contracts.declaration import ModelSpec, StreamSpec
 from contracts.envelope import Event
@@ -16,6 +16,7 @@ from contracts.registry import ChampionChanged, GateDecided, ModelDeclared, Stre
 from contracts.trainer import (
     Comparison,
     DatasetVersion,
+    LoopChanged,
     RetrainDecided,
     RunCompleted,
     RunFailed,
@@ -32,6 +33,7 @@ from services.trainer.context import TrainerContext
 from services.trainer.domain import decision
 from services.trainer.domain.decision import Answer, Asked, Cut
 from services.trainer.domain.request import Candidate, DatasetClaim, Evidence, JobRequest, JobResult, TrainingRequest
+from services.trainer.store import pause_of
 
 LEASE_US = 30 * SECOND_US
 
@@ -112,11 +114,38 @@ def on_train(model: str, ctx: TrainerContext) -> Reply[dict[str, Any]]:
     return Reply(answer, [Derived(decided, cause)])
 
 
-def on_pause(model: str, paused: bool, ctx: TrainerContext) -> Reply[dict[str, Any]]:
-    """Stop or resume the loop of one model; commands still train."""
-    _known(model, ctx)
-    ctx.store.set_paused(model, paused)
-    return Reply({"model": model, "paused": paused})
+def on_pause(model: str, by: str, reason: str, ctx: TrainerContext) -> Reply[dict[str, Any]]:
+    """Stop the loop of one model: every trigger is answered with this pause. Commands still train, jobs go on."""
+    row = _known(model, ctx)
+    pause = pause_of(row)
+    if pause is not None:
+        raise Refused(
+            409,
+            "Paused already",
+            f"The loop of {model} is {pause}.",
+            field="model",
+            fix="Resume it first if who or why has changed.",
+        )
+    return _loop_changed(row, decision.Pause(by, ctx.now_us, reason), by, reason, ctx)
+
+
+def on_resume(model: str, by: str, reason: str, ctx: TrainerContext) -> Reply[dict[str, Any]]:
+    """Let the loop of one model go on. Resuming one that runs changes nothing."""
+    row = _known(model, ctx)
+    if not row.paused:
+        return Reply({"model": model, "paused": False, "changed": False})
+    return _loop_changed(row, None, by, reason, ctx)
+
+
+def _loop_changed(
+    row: Any, pause: decision.Pause | None, by: str, reason: str, ctx: TrainerContext
+) -> Reply[dict[str, Any]]:
+    ctx.store.set_pause(row.name, pause)
+    state: Literal["paused", "running"] = "running" if pause is None else "paused"
+    changed = LoopChanged(model=row.name, state=state, by=by, reason=reason)
+    command_id = random_id()
+    cause = Cause(command_id, row.event_us or ctx.now_us, command_id)
+    return Reply({"model": row.name, "paused": pause is not None, "changed": True}, [Derived(changed, cause)])
 
 
 @dataclass(frozen=True, slots=True)
