@@ -130,18 +130,17 @@ def create_app(runtime: Runtime[Any]) -> ASGIApp:
     app = FastAPI(title=f"Evenkeel {runtime.service.name}", docs_url=None, redoc_url=None)
     app.state.tokens = Tokens(settings.tokens)
     _check_address(settings)
-    app.include_router(_operations(runtime))
-    for part in runtime.service.routers(runtime):
+    for part in (_operations(runtime), *runtime.service.routers(runtime)):
+        for route in part.routes:  # of the router, not of the app: that one holds included routers as a whole
+            if not isinstance(route, APIRoute) or _ROLE_KEY not in (route.openapi_extra or {}):
+                raise SettingsError(f"route {getattr(route, 'path', route)} declares no role: pass **role(…) to it")
         app.include_router(part)
-    for route in app.routes:
-        if isinstance(route, APIRoute) and _ROLE_KEY not in (route.openapi_extra or {}):
-            raise SettingsError(f"route {route.path} declares no role: pass **role(…) to it")
-    app.add_exception_handler(Refused, _refused)  # type: ignore[arg-type]
-    app.add_exception_handler(Retry, _unavailable)
-    app.add_exception_handler(Stop, _unavailable)
-    app.add_exception_handler(RequestValidationError, _invalid)  # type: ignore[arg-type]
-    app.add_exception_handler(HTTPException, _http_error)  # type: ignore[arg-type]
-    app.add_exception_handler(Exception, _unexpected)
+    app.exception_handler(Refused)(_refused)
+    app.exception_handler(Retry)(_unavailable)
+    app.exception_handler(Stop)(_unavailable)
+    app.exception_handler(RequestValidationError)(_invalid)
+    app.exception_handler(HTTPException)(_http_error)
+    app.exception_handler(Exception)(_unexpected)
     limited: ASGIApp = LimitBody(app)
     return runtime.service.asgi(runtime, limited) if runtime.service.asgi else limited
 

@@ -55,9 +55,9 @@ def on_run_completed(event: Event[RunCompleted], ctx: RegistryContext) -> Iterab
     store.put_gates([_gate_row(run, version, gate) for gate in gates])
     produced: list[Payload] = [*registered, *(_gate_decided(run, version, gate) for gate in gates)]
     failpoint("promotion.decided")
-    match domain.after_gates(gates, policy):
+    match domain.after_gates(gates, policy, store.version(run.model, version).state):
         case "refused":
-            store.set_state(run.model, version, "refused")
+            _judge(run.model, version, "refused", ctx)
         case "awaiting_approval":
             _ask_for_approval(run, version, champion, ctx)
         case "promote":
@@ -202,7 +202,7 @@ def on_approval(command: Approval, ctx: RegistryContext) -> Reply[dict[str, Any]
     if command.approved:
         produced.append(_promote(command.model, asked.version, champion, "approval", cause.id, cause.time_us, ctx))
     else:
-        store.set_state(command.model, asked.version, "rejected")
+        _judge(command.model, asked.version, "rejected", ctx)
     return Reply(
         {"promoted": command.approved, "version": asked.version}, [Derived(payload, cause) for payload in produced]
     )
@@ -248,8 +248,14 @@ def _gate_decided(run: RunCompleted, version: int, gate: Gate) -> GateDecided:
     return GateDecided(package=run.package, **_gate_row(run, version, gate))
 
 
+def _judge(model: str, version: int, state: str, ctx: RegistryContext) -> None:
+    """A verdict that promotes nobody: a version that answers, or that was taken out of service, stays what it is."""
+    if ctx.store.version(model, version).state not in ("champion", "quarantined"):
+        ctx.store.set_state(model, version, state)
+
+
 def _ask_for_approval(run: RunCompleted, version: int, champion: Champion | None, ctx: RegistryContext) -> None:
-    ctx.store.set_state(run.model, version, "awaiting_approval")
+    _judge(run.model, version, "awaiting_approval", ctx)
     ctx.store.add_approval(
         {
             "nonce": derived_id("registry", f"{run.run_id}|{run.package}", "approval", 0),

@@ -303,8 +303,8 @@ def _request(row: Any, spec: ModelSpec, answer: Answer, run_id: str, time_us: in
 
 
 def _completed(job: Any, request: JobRequest, result: JobResult, seconds: float) -> RunCompleted:
-    evidence: Evidence = result.evidence  # type: ignore[assignment]
-    training = request.training
+    evidence, training = result.evidence, request.training
+    assert evidence is not None
     dataset = training.dataset
     return RunCompleted(
         model=job.model,
