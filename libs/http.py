@@ -299,10 +299,11 @@ async def _unavailable(_: Request, error: Exception) -> JSONResponse:
 
 async def _invalid(_: Request, error: RequestValidationError) -> JSONResponse:
     first: Mapping[str, Any] = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"] if part != "body")
-    return problem(
-        422, "Invalid request", f"{where or 'body'}: {first['msg']}", field=where or "body", fix="Correct this field."
-    )
+    if first["type"] == "json_invalid":
+        detail = f"The body is not JSON: {first['ctx']['error']} at character {first['loc'][-1]}."
+        return problem(422, "Invalid request", detail, field="body", fix="Send one JSON object.")
+    where = ".".join(map(str, first["loc"][1:])) or "body"
+    return problem(422, "Invalid request", f"{where}: {first['msg']}", field=where, fix=f"Correct {where}.")
 
 
 async def _http_error(_: Request, error: HTTPException) -> JSONResponse:

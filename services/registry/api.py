@@ -25,7 +25,7 @@ class RollbackRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    epoch: int | None = Field(None, ge=1)
+    epoch: int | None = Field(None, ge=1, le=2**63 - 1)
     reason: str = Field("by hand", max_length=1000)
 
 
