@@ -182,5 +182,7 @@ class Service(Generic[C]):
     """Tasks of the event loop that live as long as the service: jobs, the stateless scorer. They start when it is ready."""
     asgi: Callable[[Runtime[Any], Any], Any] | None = None
     """Wraps the HTTP application, for a raw hot path in front of it."""
+    describe: Callable[[dict[str, Any]], None] = lambda document: None
+    """Adds to the OpenAPI document what `asgi` answers."""
     fetch: FetchSettings = PROMPT
     """A service that nobody waits for reads fuller batches: most of a small one's cost is its transaction."""

@@ -59,14 +59,14 @@ class Producer:
     async def send(
         self,
         topic: str,
-        value: bytes | dict[str, Any],
+        value: bytes | dict[str, Any] | None,
         *,
         key: bytes | None = None,
         partition: int | None = None,
         headers: Sequence[tuple[str, bytes]] = (),
     ) -> tuple[int, int]:
         """(partition, offset) of the acknowledged record."""
-        data = value if isinstance(value, bytes) else orjson.dumps(value)
+        data = orjson.dumps(value) if isinstance(value, dict) else value
         sent = await self._producer.send_and_wait(topic, data, key=key, partition=partition, headers=list(headers))
         return sent.partition, sent.offset
 

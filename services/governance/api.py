@@ -96,7 +96,7 @@ def _log(runtime: Runtime[Any], ctx: GovernanceContext) -> APIRouter:
 
         return await runtime.query(question)
 
-    @routes.get("/log/checkpoint", **role("auditor"))
+    @routes.get("/log/checkpoint", **role("auditor", 404))
     async def checkpoint() -> dict[str, Any]:
         def question(connection: sa.Connection) -> dict[str, Any]:
             signed, note = _checkpoint(connection)
@@ -118,7 +118,7 @@ def _log(runtime: Runtime[Any], ctx: GovernanceContext) -> APIRouter:
 
         return await runtime.query(question)
 
-    @routes.get("/log/inclusion", **role("auditor"))
+    @routes.get("/log/inclusion", **role("auditor", 404, 409))
     async def inclusion(leaf: Leaf | None = None, event_id: str | None = None) -> dict[str, Any]:
         def question(connection: sa.Connection) -> dict[str, Any]:
             signed, note = _checkpoint(connection)
@@ -129,7 +129,7 @@ def _log(runtime: Runtime[Any], ctx: GovernanceContext) -> APIRouter:
 
         return await runtime.query(question)
 
-    @routes.get("/log/consistency", **role("auditor"))
+    @routes.get("/log/consistency", **role("auditor", 404))
     async def consistency(old: Leaf, new: Leaf | None = None) -> dict[str, Any]:
         def question(connection: sa.Connection) -> dict[str, Any]:
             size = head(connection).size

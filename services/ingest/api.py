@@ -28,6 +28,14 @@ from services.ingest.statistics import IngestMetrics
 
 MAX_RECORDS: Final = 2_000
 SHOWN_ERRORS: Final = 100
+_OBJECT: Final[dict[str, Any]] = {"type": "object"}
+_MANY: Final[dict[str, Any]] = {"type": "array", "items": _OBJECT, "minItems": 1, "maxItems": MAX_RECORDS}
+RECORDS: Final[dict[str, dict[str, Any]]] = {
+    "application/json": {"anyOf": [_OBJECT, _MANY]},
+    STRUCTURED: _OBJECT,
+    BATCH: _MANY,
+}
+"""Bodies of records by media type; what a record holds is its stream's declaration."""
 
 
 class Heartbeat(BaseModel):
@@ -133,11 +141,11 @@ def _streams(runtime: Runtime[Any]) -> APIRouter:
         states = await runtime.query(store.stream_states)
         return _described(ctx, stream, states)
 
-    @routes.post("/{stream}/events", status_code=202, **role("producer"))
+    @routes.post("/{stream}/events", status_code=202, **role("producer", body=RECORDS))
     async def post_events(stream: str, request: Request) -> JSONResponse:
         return await _post(door, door.route(stream, "event"), request)
 
-    @routes.post("/{stream}/labels", status_code=202, **role("producer"))
+    @routes.post("/{stream}/labels", status_code=202, **role("producer", body=RECORDS))
     async def post_labels(stream: str, request: Request) -> JSONResponse:
         return await _post(door, door.route(stream, "label"), request)
 

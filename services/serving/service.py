@@ -8,7 +8,7 @@ from libs.settings import Settings
 from libs.store.lmdb import LmdbStore
 from services.serving.activation import keep_champions
 from services.serving.api import routers
-from services.serving.asgi import HotPath
+from services.serving.asgi import HotPath, describe
 from services.serving.context import ServingContext
 from services.serving.handlers import HANDLERS, on_tick
 from services.serving.settings import ServingSettings
@@ -29,5 +29,6 @@ service = Service(
     on_tick=on_tick,
     background=(keep_champions,),
     asgi=HotPath,
+    describe=describe,
     fetch=STREAMING,
 )

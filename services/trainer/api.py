@@ -12,6 +12,7 @@ from contracts.envelope import format_us
 from libs.errors import Refused
 from libs.http import role, router
 from libs.runtime.runtime import Runtime
+from services.trainer.domain.decision import Cut
 from services.trainer.handlers import on_pause, on_resume, on_train
 from services.trainer.store import ACTIVE, TrainerStore, pause_of
 
@@ -35,7 +36,7 @@ def routers(runtime: Runtime[Any]) -> Sequence[APIRouter]:
 
     @routes.get("/v1/models/{model}/datasets", **role("scientist"))
     async def list_datasets(model: str) -> dict[str, Any]:
-        cuts = await runtime.query(lambda c: TrainerStore(c).cuts(model))
+        cuts = await runtime.query(lambda c: _cuts(TrainerStore(c), model))
         shown = [{"version": c.version, "rows": c.rows, "label_cut": format_us(c.cut_us), "uri": c.uri} for c in cuts]
         return {"model": model, "datasets": shown}
 
@@ -88,10 +89,19 @@ def _job(job: Any) -> dict[str, Any]:
     }
 
 
-def _runs(store: TrainerStore, model: str) -> list[dict[str, Any]]:
+def _known(store: TrainerStore, model: str) -> None:
     if store.model(model) is None:
         known = ", ".join(row.name for row in store.models()) or "none"
         raise Refused(
             404, "Unknown model", f"There is no model {model}.", field="model", fix=f"Declared models: {known}."
         )
+
+
+def _cuts(store: TrainerStore, model: str) -> Sequence[Cut]:
+    _known(store, model)
+    return store.cuts(model)
+
+
+def _runs(store: TrainerStore, model: str) -> list[dict[str, Any]]:
+    _known(store, model)
     return [_job(job) for job in store.jobs(model)]
