@@ -51,7 +51,7 @@ def look(data_dir: Path) -> dict[str, Any]:
         asked = [pool.submit(_ask, service, path, key, data_dir) for service, path, key in _ASKED]
         told = [answer.result() for answer in asked]
         rows = [service.result() for service in services]
-    registry, monitor, loops = ({entry.get("model", entry.get("name")): entry for entry in part} for part in told)
+    registry, monitor, loops = ({str(entry.get("model") or entry["name"]): entry for entry in part} for part in told)
     names = sorted({*registry, *monitor, *loops})
     return {"services": rows, "models": [_model(n, registry.get(n), monitor.get(n), loops.get(n)) for n in names]}
 
