@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from fastapi import APIRouter
 
     from libs.runtime.runtime import Runtime
+    from libs.telemetry import BatchTrace
 
 
 class Cause(msgspec.Struct, frozen=True, gc=False):
@@ -87,6 +88,8 @@ class Context:
     service: str
     settings: Settings
     own: Any
+    trace: BatchTrace | None = None
+    """The spans of this batch; None outside of one."""
 
     def load(self, tx: Transaction) -> None:
         """Read caches from the store."""

@@ -163,6 +163,24 @@ class KafkaBus:
         found = await _call("offsets", self._reader.end_offsets([KafkaTopicPartition(*tp) for tp in partitions]))
         return {(tp.topic, tp.partition): offset for tp, offset in found.items()}
 
+    async def read(self, tp: TopicPartition, start: int, end: int) -> list[Record]:
+        consumer = AIOKafkaConsumer(bootstrap_servers=self._broker, client_id=self._client_id, **CONSUMER_SETTINGS)
+        partition = KafkaTopicPartition(*tp)
+        try:
+            await _call("connect", consumer.start())
+            consumer.assign([partition])
+            first = (await _call("offsets", consumer.beginning_offsets([partition])))[partition]
+            last = min(end, (await _call("offsets", consumer.end_offsets([partition])))[partition])
+            found: list[Record] = []
+            if max(start, first) < last:
+                consumer.seek(partition, max(start, first))
+            while max(start, first) < last and await consumer.position(partition) < last:
+                batch = await _call("fetch", consumer.getmany(partition, timeout_ms=500))
+                found += [record for records in batch.values() for record in records if record.offset < last]
+            return found
+        finally:
+            await _quietly(consumer.stop())
+
     def ends(self) -> dict[TopicPartition, int]:
         found = ((tp, self._reader.highwater(tp)) for tp in self._reader.assignment())
         return {(tp.topic, tp.partition): end for tp, end in found if end is not None}

@@ -67,6 +67,9 @@ class Bus(Protocol):
 
     async def end_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]: ...
 
+    async def read(self, tp: TopicPartition, start: int, end: int) -> list[Record]:
+        """The records of a partition with `start` ≤ offset < `end` that are still there; apart from what is consumed."""
+
     def ends(self) -> dict[TopicPartition, int]:
         """The end of each assigned partition, as the last fetch told it."""
 

@@ -190,6 +190,7 @@ class BatchProcessor(Generic[C]):
                 with self._runtime.store.begin() as tx:
                     failpoint("loop.begun")
                     self._enter(tx)
+                    self._context.trace = trace
                     tx.hold_lease(*self._runtime.lease)
                     read = self._read(records, committed)
                     builder = OutputBuilder(

@@ -10,7 +10,7 @@ import msgspec
 
 from contracts.envelope import WATERMARK_TYPE, encode, format_us, type_of
 from contracts.payload import Payload
-from contracts.topics import Topic, topic_of
+from contracts.topics import Plane, Topic, topic_of
 from libs.bus.protocol import OutgoingRecord
 from libs.ids import derived_id
 from libs.service import Derived, Output, Watermark
@@ -85,6 +85,11 @@ class OutputBuilder:
             self._indices[slot] = index + 1
             event_id = derived_id(self._service, cause.id, topic.name, index)
         key = topic.key(payload).encode()
+        traceparent = self._trace.context_for(cause, shard)
+        if topic.plane is Plane.CONTROL and (traceparent is None or not traceparent.endswith("01")):
+            traceparent = self._trace.begin(
+                event_id, topic.name
+            )  # facts are few, and each may start a turn of the loop
         headers = encode(
             id=event_id,
             source=self._source,
@@ -97,7 +102,7 @@ class OutputBuilder:
             causation_id=cause.id,
             stream=output.stream,
             watermark_us=output.watermark_us,
-            traceparent=self._trace.context_for(cause),
+            traceparent=traceparent,
         )
         value = payload.__pydantic_serializer__.to_json(payload)
         if len(value) > MAX_VALUE_BYTES:

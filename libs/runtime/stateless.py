@@ -130,7 +130,7 @@ class _Step:
                 if payload is not None:
                     key = self._output.key(payload).encode()
                     partition = partition_of(key, self._output.partitions)
-                    headers = self._headers(event, recorded, trace.context_for(event))
+                    headers = self._headers(event, recorded, trace.context_for(event, b""))
                     value = payload.__pydantic_serializer__.to_json(payload)
                     outgoing.append(OutgoingRecord(self._output.name, partition, key, value, headers))
         trace.finish()

@@ -49,6 +49,17 @@ def _lineage(runtime: Runtime[Any], ctx: GovernanceContext) -> APIRouter:
 
         return await runtime.query(question)
 
+    @routes.get("/trace/{id}", **role("auditor"))
+    async def trace(id: str, model: str | None = None) -> dict[str, Any]:
+        """Whatever the id names: an event to its predictions, a prediction back to its event, a turn of the loop."""
+
+        def question(connection: sa.Connection) -> dict[str, Any]:
+            walk = Lineage(connection, ctx.log)
+            kind = walk.follow(id, model)
+            return {"id": id, "kind": kind} | _walked(walk)
+
+        return await runtime.query(question)
+
     @routes.get("/models/{model}/champion", **role("auditor"))
     async def champion(model: str, at: str | None = None, clock: ClockName = "event") -> dict[str, Any]:
         at_us = None if at is None else _time(at)

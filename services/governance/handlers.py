@@ -23,6 +23,8 @@ def on_records(records: Sequence[Record], ctx: GovernanceContext) -> Iterable[Ou
     appended = ctx.log.append(ctx.tx.connection, records)
     rows = []
     for leaf, record in enumerate(records, appended.first):
+        if ctx.trace is not None:
+            ctx.trace.logged(record, leaf)
         if record.topic in TOPICS_WITH_FACTS:
             try:
                 rows.append(row_of(record, leaf))

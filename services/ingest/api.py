@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict
 
@@ -24,6 +24,7 @@ from services.ingest.domain.contract import Kind
 from services.ingest.domain.json_record import parse, written
 from services.ingest.domain.stream import Route
 from services.ingest.handlers import TYPES, heartbeat_us, identity
+from services.ingest.originals import Originals, shown_original
 from services.ingest.statistics import IngestMetrics
 
 MAX_RECORDS: Final = 2_000
@@ -123,7 +124,7 @@ def _not_now(detail: str) -> JSONResponse:
 
 def routers(runtime: Runtime[Any]) -> Sequence[APIRouter]:
     runtime.metrics.registry.register(IngestMetrics(runtime.context))
-    return [_streams(runtime)]
+    return [_streams(runtime), _rejected_records(runtime)]
 
 
 def _streams(runtime: Runtime[Any]) -> APIRouter:
@@ -161,6 +162,32 @@ def _streams(runtime: Runtime[Any]) -> APIRouter:
         records = [OutgoingRecord(route.topic, n, None, None, headers) for n in range(door.partitions(route))]
         answer = await door.write(records)
         return answer or JSONResponse({"stream": stream, "kind": heartbeat.kind, "time": heartbeat.time}, 202)
+
+    return routes
+
+
+def _rejected_records(runtime: Runtime[Any]) -> APIRouter:
+    routes = router("/v1/rejected")
+    originals = Originals(runtime)
+
+    @routes.get("", **role("operator"))
+    async def list_rejected(
+        stream: str | None = None,
+        rule: str | None = None,
+        before: Annotated[int | None, Query(ge=0)] = None,
+        limit: Annotated[int, Query(ge=1, le=1000)] = 50,
+    ) -> dict[str, Any]:
+        """What was rejected, the newest first; repeats only if `rule` asks for `duplicate`."""
+        return await originals.newest(stream, rule, before, limit)
+
+    @routes.get("/{number}", **role("operator"))
+    async def show_rejected(number: int) -> dict[str, Any]:
+        return shown_original(await originals.one(number))
+
+    @routes.post("/{number}/redrive", **role("operator"))
+    async def redrive(number: int) -> dict[str, Any]:
+        """Send the original record again, byte for byte: with the same id, to the same raw partition."""
+        return await originals.redrive(number)
 
     return routes
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, Final, Literal
 
 import structlog
+from opentelemetry.trace import SpanKind
 
 from contracts.serving import ReplicaSeen
 from libs.errors import EvenkeelError, Retry, Stop
@@ -23,6 +24,7 @@ from libs.runtime.failpoints import failpoint
 from libs.runtime.runtime import Runtime
 from libs.service import Reply
 from libs.settings import DEFAULT_PORTS
+from libs.telemetry import Tracing
 from services.serving.context import ServingContext
 from services.serving.domain.champions import Champion, Fact, Line, Outcome, Predict, Target
 from services.serving.domain.requests import EventReader, RowReader
@@ -110,6 +112,8 @@ class Activator:
         if not line.wants(fact):
             return True
         started = time.perf_counter()
+        about = {"evenkeel.model": fact.model, "evenkeel.epoch": fact.epoch, "evenkeel.replica": self._replica}
+        span = self._runtime.tracing.start("activate", fact.traceparent, SpanKind.INTERNAL, **about)
         try:
             outcome, detail = await self._swap(fact, fact.target, started)
             if outcome != "activated":
@@ -119,10 +123,15 @@ class Activator:
         except DiskAway as error:
             log.warning("package cannot be read now", model=fact.model, epoch=fact.epoch, error=str(error))
             return False
+        finally:
+            span.end()
         if self._told.get(fact.model) != (fact.epoch, outcome):
             self._told[fact.model] = (fact.epoch, outcome)
-            seconds = time.perf_counter() - started
-            self._to_tell.put_nowait(on_activation(fact, outcome, detail, seconds, self._replica))
+            seconds, trace = (
+                time.perf_counter() - started,
+                Tracing.inject(span) if self._runtime.tracing.enabled else None,
+            )
+            self._to_tell.put_nowait(on_activation(fact, outcome, detail, seconds, self._replica, trace))
         return outcome == "activated"
 
     async def _fall_back(self, fact: Fact, line: Line, started: float) -> str:

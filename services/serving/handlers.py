@@ -134,7 +134,7 @@ def request_prediction(
 
 
 def on_activation(
-    fact: Fact, outcome: Outcome, detail: str, load_seconds: float, replica: str
+    fact: Fact, outcome: Outcome, detail: str, load_seconds: float, replica: str, traceparent: str | None = None
 ) -> Callable[[ServingContext], Reply[bool]]:
     """Tell how an epoch's version fared on this replica, once: what was told before, also before a restart, is not
     told again. The ids follow from the fact, the replica and how often the outcome has changed."""
@@ -165,7 +165,7 @@ def on_activation(
                 detail=detail,
             )
         receipt_id = derived_id("serving", f"{fact.event_id}|{replica}", "receipt", receipt.number)
-        cause = Cause(fact.event_id, fact.time_us, fact.correlation_id, fact.traceparent)
+        cause = Cause(fact.event_id, fact.time_us, fact.correlation_id, traceparent or fact.traceparent)
         return Reply(True, [Derived(payload, cause, id=receipt_id)])
 
     return handle

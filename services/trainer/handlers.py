@@ -29,6 +29,7 @@ from libs.features import compile_plan
 from libs.ids import derived_id, random_id
 from libs.runtime.failpoints import failpoint
 from libs.service import Cause, Derived, Each, Reply
+from libs.telemetry import new_traceparent
 from services.trainer.context import TrainerContext
 from services.trainer.domain import decision
 from services.trainer.domain.decision import Answer, Asked, Cut
@@ -108,7 +109,7 @@ def on_train(model: str, ctx: TrainerContext) -> Reply[dict[str, Any]]:
     """A person asks for a run."""
     row = _known(model, ctx)
     command_id = random_id()
-    cause = Cause(command_id, row.event_us or ctx.now_us, command_id)
+    cause = Cause(command_id, row.event_us or ctx.now_us, command_id, new_traceparent(command_id, 1.0))
     (decided,) = _decide(Asked("command", cause.time_us), model, cause, ctx)
     answer = {"retrain": decided.retrain, "reason": decided.reason, "detail": decided.detail, "run_id": decided.run_id}
     return Reply(answer, [Derived(decided, cause)])
@@ -155,6 +156,7 @@ class Started:
     run_id: str
     attempt: int
     request: JobRequest
+    traceparent: str | None = None
 
 
 def on_job_wanted(owner: str, ctx: TrainerContext) -> Reply[Started | None]:
@@ -188,7 +190,7 @@ def on_job_wanted(owner: str, ctx: TrainerContext) -> Reply[Started | None]:
         champion=request.champion,
     )
     failpoint("job.started")
-    return Reply(Started(job.run_id, job.attempt + 1, request), [Derived(started, cause)])
+    return Reply(Started(job.run_id, job.attempt + 1, request, job.traceparent), [Derived(started, cause)])
 
 
 def on_job_alive(run_id: str, attempt: int, ctx: TrainerContext) -> Reply[bool]:

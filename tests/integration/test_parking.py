@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
 import sqlalchemy as sa
 import structlog
 from alembic.operations import Operations
+from typer.testing import CliRunner
 
 from contracts.envelope import format_us
 from contracts.feature import VectorComputed
@@ -18,6 +22,7 @@ from contracts.ingest import EventAccepted, LabelAccepted, RawRecord
 from contracts.payload import Payload
 from contracts.runtime import RecordDeadLettered
 from libs.bus.kafka import KafkaBus
+from libs.cli.main import app
 from libs.clock import SECOND_US
 from libs.runtime.outputs import OutputBuilder
 from libs.service import Cause, Context, Derived, Merge, Output, Released, Service, Watermark
@@ -130,8 +135,17 @@ async def parked(http: httpx2.AsyncClient) -> list[tuple[str, list[str]]]:
     return [(queue["key"], [record["event_id"] for record in queue["records"]]) for queue in shown]
 
 
+async def evenkeel(running_service: Running, data_dir: Path, *command: str) -> list[dict[str, Any]]:
+    """What the command says, as a person with an operator's token would call it."""
+    where = ("--service", "feature", "--url", running_service.url, "--data-dir", str(data_dir), "--json")
+    result = await asyncio.to_thread(CliRunner().invoke, app, ["parked", *command, *where])
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
 async def test_a_key_is_parked_in_order_and_released_in_order(broker: str, tmp_path: Path) -> None:
-    headers = {"Authorization": f"Bearer {write_token(tmp_path, 'operator')}"}
+    token = write_token(tmp_path, "operator")
+    (tmp_path / "keys" / "token").write_text(token)
+    headers = {"Authorization": f"Bearer {token}"}
     OrderContext.broken = frozenset({"b@2"})
     try:
         async with (
@@ -158,9 +172,13 @@ async def test_a_key_is_parked_in_order_and_released_in_order(broker: str, tmp_p
             unknown = await http.post("/v1/parked/release", json={"key": "x"})
             assert unknown.json()["fix"] == "Parked keys: b."
             OrderContext.broken = frozenset()
-            released = await http.post("/v1/parked/release", json={"key": "b"})
-            assert released.json() == {"key": "b", "released": 3}
+            (listed,) = await evenkeel(feature, tmp_path, "list")
+            assert (listed["service"], listed["key"], len(listed["records"])) == ("feature", "b", 3)
+            assert await evenkeel(feature, tmp_path, "release", "b") == [
+                {"service": "feature", "key": "b", "released": 3}
+            ]
             assert await parked(http) == []
+            assert "nothing is parked under b" in (await evenkeel(feature, tmp_path, "release", "b"))[0]["error"]
             await write(broker, [label("b", 21)], 30)
             behind = ("b@2", "label-b@4", "label-b@11")
             await until_folded(feature, "a@1", "c@3", "a@5", "d@12", *behind, "label-b@21")
