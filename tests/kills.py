@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import multiprocessing
 import os
 import shutil
 import signal
@@ -16,6 +17,7 @@ import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,11 +25,13 @@ import httpx2
 import orjson
 
 from contracts.envelope import WATERMARK_TYPE, attributes_of, origin_of
-from contracts.topics import published_by
+from contracts.topics import SERVICES, published_by
 from libs.http import ROLES
-from libs.process import LOOPBACK, ChildProcess, free_port
+from libs.process import LOOPBACK, free_port
 from libs.service import Service, Stateless
+from libs.settings import PREFIX
 from libs.testing import Running, eventually, read_topic, running, write_token
+from services.__main__ import main
 
 ROOT: Final = Path(__file__).parents[1]
 LOOP: Final = (
@@ -51,6 +55,26 @@ STEPS: Final[dict[str, tuple[str, ...]]] = {
 }
 """Where each service can be killed: every place that its code passes. A test kills it at all of them."""
 
+KILL_SECONDS: Final = 60.0
+
+# A service's imports cost more than its start. They are done once, in a process that the others are forked from.
+_processes: Final = multiprocessing.get_context("forkserver")
+_processes.set_forkserver_preload(["__main__", __name__, *(f"services.{name}.service" for name in SERVICES)])
+
+
+def _serve(name: str, variables: dict[str, str], log: Path) -> None:
+    """`python -m services NAME` with these settings alone, its output appended to `log`."""
+    for variable in [variable for variable in os.environ if variable.startswith(PREFIX)]:
+        del os.environ[variable]
+    os.environ.update(variables)
+    log.parent.mkdir(exist_ok=True)
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for descriptor in (1, 2):
+        os.dup2(output, descriptor)
+    sys.argv = ["services", name]
+    main()
+
+
 Call = Callable[[httpx2.AsyncClient], Awaitable[Any]]
 
 
@@ -72,29 +96,30 @@ class Copy:
         name, _, count = failpoint.partition("@")
         self.killed_at.append(name)
         port, log = free_port(), self.data_dir / "logs" / f"{self.service.name}.log"
-        environment = {
-            **os.environ,
+        variables = {
+            **{name: value for name, value in os.environ.items() if name.startswith(PREFIX)},
             "EVENKEEL_BROKER": self.broker,
             "EVENKEEL_DATA_DIR": str(self.data_dir),
             "EVENKEEL_PORT": str(port),
             "EVENKEEL_FAILPOINTS": f"{name}=kill@{count}",
             **({"EVENKEEL_DATABASE_URL": self.database_url} if self.database_url else {}),
         }
-        command = [sys.executable, "-m", "services", self.service.name]
-        process = ChildProcess(command, log=log, environment=environment, folder=ROOT)
+        process = _processes.Process(target=_serve, args=(self.service.name, variables, log), daemon=True)
+        process.start()
         try:
             calling = asyncio.create_task(self._call(f"http://{LOOPBACK}:{port}", call, process))
-            ended = await asyncio.to_thread(process.wait, 60)
-            await calling
+            await asyncio.to_thread(process.join, KILL_SECONDS)
             tail = log.read_text().splitlines()[-20:]
-            assert ended, f"{self.service.name} never came to {failpoint}: {tail}"
-            assert process.exit_code == -signal.SIGKILL, f"{self.service.name} ended by itself: {tail}"
+            assert process.exitcode is not None, f"{self.service.name} never came to {failpoint}: {tail}"
+            assert process.exitcode == -signal.SIGKILL, f"{self.service.name} ended by itself: {tail}"
         finally:
             process.kill()
+            process.join()
+        await calling
 
-    async def _call(self, url: str, call: Call | None, process: ChildProcess) -> None:
+    async def _call(self, url: str, call: Call | None, process: BaseProcess) -> None:
         async with self.client(url) as client:
-            while call is not None and process.is_running:
+            while call is not None and process.is_alive():
                 with contextlib.suppress(httpx2.TransportError):
                     if (await client.get("/health/ready")).status_code == 200:
                         await call(client)
