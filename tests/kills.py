@@ -132,19 +132,22 @@ class Copy:
     async def undisturbed(self) -> AsyncIterator[tuple[Running, httpx2.AsyncClient]]:
         """The service in this process, once it has consumed everything that is on its topics."""
         settings = {} if self.database_url is None else {"database_url": self.database_url}
+        # One that was killed goes on in the group that its processes were in, where that says what is done (scoring).
+        group = f"evenkeel-{self.service.name}" if self.killed_at else None
         async with (
-            running(self.service, self.broker, self.data_dir, http=True, **settings) as up,
+            running(self.service, self.broker, self.data_dir, http=True, group=group, **settings) as up,
             self.client(up.url) as client,
         ):
-            await eventually(lambda: _consumed(up), f"{self.data_dir.name} to consume its topics")
+            await eventually(lambda: _consumed(up), f"{self.data_dir.name} to consume its topics", KILL_SECONDS)
             yield up, client
 
 
 async def _consumed(up: Running) -> bool:
     runtime = up.runtime
     ends = await runtime.bus.end_offsets(runtime._assigned)
-    positions = runtime._batch.positions
-    return all(positions.get(tp, 0) >= end for tp, end in ends.items()) and not runtime._unpublished
+    positions = await runtime.in_writer(lambda: runtime._batch.positions)
+    has_all = all(positions.get(tp, 0) >= end for tp, end in ends.items())
+    return has_all and set(runtime.context.raw_topics()) == runtime._raw_topics and not runtime._unpublished
 
 
 @dataclass
@@ -223,14 +226,20 @@ class Told:
 
 
 async def stories(
-    service: Service[Any], broker: str, *, timeless: Iterable[str] = (), commands: Iterable[str] = ()
+    service: Service[Any],
+    broker: str,
+    *,
+    apart: Iterable[str] = (),
+    timeless: Iterable[str] = (),
+    commands: Iterable[str] = (),
 ) -> dict[str, dict[str, Told]]:
     """Store id → event id → what was told, watermarks aside. Asserts what holds on the wire for each store:
 
     a repeat is the same record again, on the same partition, under the same sequence; new records come in the order of
     their sequences on each partition; and no sequence of a shard is missing, so no row of the outbox was lost.
 
-    Topics in `timeless` have the wall clock's time or one that depends on batches. Shards in `commands` come from calls,
+    Topics in `apart` are not part of the story, because what they hold depends on the wall clock or on restarts. Those in
+    `timeless` have the wall clock's time or one that depends on batches. Shards in `commands` come from calls,
     which have a random id each: their events are known by their place in the story.
     """
     found: dict[str, dict[str, Told]] = {}
@@ -260,7 +269,7 @@ async def stories(
             highest[place] = sequence
             assert sequence not in sequences.setdefault((store, shard), set()), "a sequence is given once"
             sequences[store, shard].add(sequence)
-            if attributes["ce_type"] == WATERMARK_TYPE.encode():
+            if topic.name in apart or attributes["ce_type"] == WATERMARK_TYPE.encode():
                 continue
             is_command = shard.decode() in commands
             value = without_wall_clock(orjson.loads(record.value), ("cause_id",) if is_command else ())
@@ -275,7 +284,21 @@ async def stories(
 
 
 def same(told: Sequence[Any], what: str) -> None:
-    """All copies told the same; the difference to the last one, which is the quiet one, is shown."""
+    """All copies told the same as the last one, which is the quiet one."""
     assert told[-1], f"the quiet copy told nothing of {what}"
-    for one in told[:-1]:
-        assert one == told[-1], what
+    for number, one in enumerate(told[:-1]):
+        assert one == told[-1], f"{what} of killed copy {number}: {_difference(one, told[-1])}"
+
+
+def _difference(one: Any, other: Any, path: str = "") -> str:
+    """The first place where two values differ."""
+    if isinstance(one, dict) and isinstance(other, dict) and one != other:
+        for key in (*one, *other):
+            if key not in one or key not in other:
+                return f"{path}/{key} is only in {'the second' if key in other else 'the first'}: {(one | other)[key]}"
+            if one[key] != other[key]:
+                return _difference(one[key], other[key], f"{path}/{key}")
+    if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        number = next(number for number, pair in enumerate(zip(one, other, strict=True)) if pair[0] != pair[1])
+        return _difference(one[number], other[number], f"{path}/{number}")
+    return f"{path}: {one!r} is not {other!r}"
