@@ -55,7 +55,7 @@ STEPS: Final[dict[str, tuple[str, ...]]] = {
 }
 """Where each service can be killed: every place that its code passes. A test kills it at all of them."""
 
-KILL_SECONDS: Final = 60.0
+KILL_SECONDS: Final = 120.0
 
 # A service's imports cost more than its start. They are done once, in a process that the others are forked from.
 _processes: Final = multiprocessing.get_context("forkserver")

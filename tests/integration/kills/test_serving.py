@@ -29,7 +29,7 @@ pytestmark = pytest.mark.anyio
 
 KILLS = (
     ("score.sent@2", "m0"),
-    ("loop.fetched@3", None),
+    ("loop.fetched@2", None),
     ("loop.begun@2", None),
     ("swap.verified@2", "m1"),
     ("loop.handled@2", None),
