@@ -158,14 +158,24 @@ class Running:
 
 @contextlib.asynccontextmanager
 async def running(
-    service: Service[Any], broker: str, data_dir: Path, own: Any = None, *, http: bool = False, **settings: Any
+    service: Service[Any],
+    broker: str,
+    data_dir: Path,
+    own: Any = None,
+    *,
+    http: bool = False,
+    group: str | None = None,
+    **settings: Any,
 ) -> AsyncIterator[Running]:
-    """Run a service in this process until the block ends; it is ready inside the block. `http=True` opens its port."""
+    """Run a service in this process until the block ends; it is ready inside the block. `http=True` opens its port.
+
+    Without `group`, its consumer group is one of its data folder's own.
+    """
     import uvicorn
 
     from libs.http import create_app
 
-    group = f"test-{service.name}-{data_dir.name}"
+    group = group or f"test-{service.name}-{data_dir.name}"
     shared = Settings(data_dir=data_dir, broker=broker, **settings)
     bus = KafkaBus(broker, group, group, FetchSettings(max_wait_ms=20))
     runtime: Runtime[Any] = Runtime(service, shared, own if own is not None else service.settings(), bus)

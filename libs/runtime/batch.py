@@ -243,6 +243,8 @@ class BatchProcessor(Generic[C]):
             tx.remove_outbox(self._deleting)
 
     def _forget_deleted(self) -> None:
+        if self._deleting:
+            failpoint("publish.deleted")
         for _ in self._deleting:
             self.published.popleft()
         self._deleting = []
@@ -261,8 +263,6 @@ class BatchProcessor(Generic[C]):
         with self._runtime.store.begin() as tx:
             tx.hold_lease(*self._runtime.lease)
             self._delete_published(tx)
-        if self._deleting:
-            failpoint("publish.deleted")
         self._forget_deleted()
 
     # -- step 2 and 4: decode, skip repeats -------------------------------------------------------------------------

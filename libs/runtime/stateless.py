@@ -34,6 +34,7 @@ from libs.bus.protocol import GroupReader, OutgoingRecord
 from libs.errors import Retry, Stop
 from libs.ids import derived_id
 from libs.runtime.batch import payload_fault, refuse_nul
+from libs.runtime.failpoints import failpoint
 from libs.runtime.outputs import partition_of
 from libs.service import Stateless
 
@@ -87,6 +88,7 @@ class _Step:
                     outgoing = await loop.run_in_executor(self._threads, self._score, records)
                     await self._bury()
                     await self._publish(outgoing)
+                    failpoint("score.sent")
                     acknowledged |= {tp: partition[-1].offset + 1 for tp, partition in batch.items() if partition}
                 if acknowledged and loop.time() - committed_at > COMMIT_SECONDS:
                     await reader.commit(acknowledged)

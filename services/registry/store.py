@@ -171,7 +171,8 @@ class RegistryStore:
         upsert(self._connection, gates, ("model", "version", "run_id", "gate"), rows)
 
     def gates(self, model: str) -> Sequence[Any]:
-        return self._connection.execute(sa.select(gates).where(gates.c.model == model)).all()
+        order = (gates.c.version, gates.c.run_id, gates.c.gate)
+        return self._connection.execute(sa.select(gates).where(gates.c.model == model).order_by(*order)).all()
 
     def champion(self, model: str) -> Champion | None:
         row = self._connection.execute(
@@ -203,7 +204,8 @@ class RegistryStore:
         return self._connection.execute(sa.select(approvals).where(approvals.c.nonce == nonce)).first()
 
     def approvals(self, model: str) -> Sequence[Any]:
-        return self._connection.execute(sa.select(approvals).where(approvals.c.model == model)).all()
+        order = (approvals.c.version, approvals.c.nonce)
+        return self._connection.execute(sa.select(approvals).where(approvals.c.model == model).order_by(*order)).all()
 
     def close_approval(self, nonce: str, state: str, approver: str, comment: str) -> None:
         changed = {"state": state, "approver": approver, "comment": comment}
@@ -213,4 +215,5 @@ class RegistryStore:
         upsert(self._connection, receipts, ("model", "epoch", "replica"), [row])
 
     def receipts(self, model: str) -> Sequence[Any]:
-        return self._connection.execute(sa.select(receipts).where(receipts.c.model == model)).all()
+        order = (receipts.c.epoch, receipts.c.replica)
+        return self._connection.execute(sa.select(receipts).where(receipts.c.model == model).order_by(*order)).all()

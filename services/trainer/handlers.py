@@ -213,13 +213,13 @@ def on_job_finished(
     detail = fault if result is None else result.detail
     if not ctx.store.close_job(started.run_id, started.attempt, outcome, detail):
         return Reply(None)
+    failpoint("job.finished")
     cause = _job_cause(job, "finished", started.attempt)
     if result is not None and outcome == "completed":
         return Reply(None, [Derived(_completed(job, started.request, result, seconds), cause)])
     failed = RunFailed.model_validate(
         {"model": job.model, "run_id": job.run_id, "attempt": started.attempt, "reason": reason, "detail": detail}
     )
-    failpoint("job.finished")
     return Reply(None, [Derived(failed, cause)])
 
 

@@ -32,6 +32,10 @@ COMMANDS = {
     "/v1/declarations": "scientist",
     "/v1/models/{model}/approvals": "approver",
     "/v1/models/{model}/rollback": "approver",
+    "/v1/models/{model}/predict": "client",
+    "/v2/models/{model}/infer": "client",
+    "/v2/models/{model}/versions/{version}/infer": "client",
+    "/v1/parked/release": "operator",
 }
 
 
