@@ -17,7 +17,7 @@ import orjson
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka import TopicPartition as KafkaTopicPartition
 
-from contracts.envelope import HEARTBEAT_HEADER, WATERMARK_TYPE, Event, attributes_of, parse_us
+from contracts.envelope import HEARTBEAT_HEADER, IN_BAND_TYPES, Event, attributes_of, parse_us
 from contracts.payload import Payload
 from contracts.topics import topics_carrying
 from libs.bus.kafka import KafkaBus
@@ -131,12 +131,12 @@ async def read_topic(broker: str, topic: str) -> list[Any]:
 
 
 async def read_events(broker: str, payload: type[Payload], topic: str | None = None) -> list[Event[Any]]:
-    """The events of a payload's topic, decoded; watermark records are left out."""
+    """The events of a payload's topic, decoded; watermarks and seals are left out."""
     name = topic or topics_carrying(payload)[0].name
     events = []
     for record in await read_topic(broker, name):
         attributes = attributes_of(record.headers)
-        if attributes["ce_type"] != WATERMARK_TYPE.encode():
+        if attributes["ce_type"] not in IN_BAND_TYPES:
             data = payload.model_validate_json(record.value)
             event_id, time_us = attributes["ce_id"].decode(), parse_us(attributes["ce_time"].decode())
             events.append(Event(data, event_id, time_us, name, record.partition, record.offset, attributes))
@@ -166,6 +166,8 @@ async def running(
     from libs.http import create_app
 
     group = f"test-{service.name}-{data_dir.name}"
+    # Tests of one module share a broker, and each starts its services anew.
+    settings = {"accept_new_store": True} | settings
     shared = Settings(data_dir=data_dir, broker=broker, **settings)
     bus = KafkaBus(broker, group, group, FetchSettings(max_wait_ms=20))
     runtime: Runtime[Any] = Runtime(service, shared, own if own is not None else service.settings(), bus)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
 from typing import Any, Final, TypeVar, cast
 
 import structlog
@@ -162,6 +162,28 @@ class KafkaBus:
     async def end_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         found = await _call("offsets", self._reader.end_offsets([KafkaTopicPartition(*tp) for tp in partitions]))
         return {(tp.topic, tp.partition): offset for tp, offset in found.items()}
+
+    async def read_between(self, ranges: Mapping[TopicPartition, tuple[int, int]]) -> AsyncIterator[Sequence[Record]]:
+        left = {KafkaTopicPartition(*tp): after for tp, (first, after) in ranges.items() if first < after}
+        if not left:
+            return
+        consumer = AIOKafkaConsumer(bootstrap_servers=self._broker, client_id=self._client_id, **CONSUMER_SETTINGS)
+        try:
+            await _call("connect", consumer.start())
+            consumer.assign(list(left))
+            for tp in left:
+                consumer.seek(tp, ranges[tp.topic, tp.partition][0])
+            while left:
+                batch = await _call("fetch", consumer.getmany(timeout_ms=200, max_records=5000))
+                for tp, records in batch.items():
+                    within = [record for record in records if record.offset < left.get(tp, 0)]
+                    if within:
+                        yield cast("Sequence[Record]", within)
+                for tp in [tp for tp, after in left.items() if await consumer.position(tp) >= after]:
+                    del left[tp]
+                    consumer.pause(tp)
+        finally:
+            await _quietly(consumer.stop())
 
     def ends(self) -> dict[TopicPartition, int]:
         found = ((tp, self._reader.highwater(tp)) for tp in self._reader.assignment())

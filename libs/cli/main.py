@@ -18,6 +18,7 @@ COMMANDS: Final = {
     "down": ("libs.cli.lifecycle:down", "Stop a running `evenkeel up`; everything in the data folder stays."),
     "reset": ("libs.cli.lifecycle:reset", "Delete the data folder: topics, databases, models, keys."),
     "apply": ("libs.cli.apply:apply", "Declare the streams and models of a YAML file."),
+    "rebuild": ("libs.cli.rebuild:rebuild", "Make a lost or outdated store of one service again, from the topics."),
     "verify": ("libs.cli.verify:verify", "Check the audit log offline: every byte, every checkpoint."),
     "demo": ("libs.cli.demo:demo", "Carry a year of real flights through the whole loop."),
     "topics": ("libs.cli.topics:topics", "Make the map's topics on a Kafka of yours; `up` does it by itself."),

@@ -12,6 +12,7 @@ import msgspec
 from pydantic import ValidationError
 
 from contracts.envelope import (
+    SEAL_TYPE,
     WATERMARK_TYPE,
     EnvelopeError,
     Event,
@@ -19,6 +20,7 @@ from contracts.envelope import (
     attributes_of,
     origin_of,
     parse_us,
+    sealed_sources,
     type_of,
 )
 from contracts.payload import Payload
@@ -29,9 +31,10 @@ from libs.errors import EvenkeelError, Storm, Undecodable
 from libs.ids import derived_id
 from libs.runtime.failpoints import failpoint
 from libs.runtime.merge import EventTimeMerge, name_of
-from libs.runtime.outputs import OutputBuilder, pack
+from libs.runtime.outputs import OutputBuilder, Published, pack
 from libs.service import Batch, Cause, Context, Derived, Each, Merge, Output, Raw, Released, Reply, Stateless
 from libs.store.protocol import MarkKey, PendingRecord, RuntimeState, Transaction
+from libs.telemetry import BatchTrace
 
 if TYPE_CHECKING:
     from libs.runtime.runtime import Runtime
@@ -42,6 +45,9 @@ T = TypeVar("T")
 STORM_WINDOW: Final = 500
 STORM_RATIO: Final = 0.05
 _WATERMARK: Final = WATERMARK_TYPE.encode()
+_SEAL: Final = SEAL_TYPE.encode()
+_SEALED: Final = b"\0sealed"
+"""The shard of the mark by which a sealed source is remembered."""
 Where = tuple[str, int, int]
 
 
@@ -89,7 +95,11 @@ class BatchProcessor(Generic[C]):
         self.poison: dict[Where, str] = {}
         self._deleting: list[int] = []
         self._marks: dict[MarkKey, int] = {}
+        self._sealed: set[tuple[bytes, str, int]] = set()
+        """(source, topic, partition): what is at its end there."""
         self._sequences: dict[str, int] = {}
+        self.published_before: Published | None = None
+        """Only while the store is rebuilt."""
         self._recent_failures: deque[bool] = deque(maxlen=STORM_WINDOW)
         self._each: dict[str, Each[C]] = {}
         self._batch: dict[str, Batch[C]] = {}
@@ -137,6 +147,7 @@ class BatchProcessor(Generic[C]):
         """Read everything the runtime keeps, and let the context read its caches."""
         state = self._runtime.store.read_state()
         self.positions, self._marks, self._sequences = dict(state.positions), dict(state.marks), dict(state.sequences)
+        self._sealed = {(source, topic, n) for source, shard, topic, n in state.marks if shard == _SEALED}
         with self._runtime.store.begin() as tx:
             self._enter(tx)
             self._context.load(tx)
@@ -167,9 +178,7 @@ class BatchProcessor(Generic[C]):
                     self._enter(tx)
                     tx.hold_lease(*self._runtime.lease)
                     read = self._read(records, committed)
-                    builder = OutputBuilder(
-                        self._service.name, self._runtime.store.store_id, self._sequences, self._context.now_us, trace
-                    )
+                    builder = self._builder(trace)
                     self._handle(read, builder, tx, committed)
                     failpoint("loop.handled")
                     self._finish(tx, builder, committed)
@@ -191,15 +200,22 @@ class BatchProcessor(Generic[C]):
         with self._runtime.store.begin() as tx:
             self._enter(tx)
             tx.hold_lease(*self._runtime.lease)
-            builder = OutputBuilder(
-                self._service.name, self._runtime.store.store_id, self._sequences, self._context.now_us, trace
-            )
+            builder = self._builder(trace)
             reply = handler(self._context)
             builder.add(reply.outputs, shard)
             self._finish(tx, builder, committed)
         trace.finish()
         self._commit(builder, None)
         return committed, reply.answer
+
+    def _builder(self, trace: BatchTrace) -> OutputBuilder:
+        store_id, now_us = self._runtime.store.store_id, self._context.now_us
+        return OutputBuilder(self._service.name, store_id, self._sequences, now_us, trace, self.published_before)
+
+    @property
+    def sequences(self) -> dict[str, int]:
+        """The last sequence of each shard."""
+        return self._sequences
 
     def _finish(self, tx: Transaction, builder: OutputBuilder, committed: Committed) -> None:
         self._delete_published(tx)
@@ -292,6 +308,9 @@ class BatchProcessor(Generic[C]):
             if read is not None and committed is not None:
                 origin = origin_of(attributes)
                 if origin is not None:
+                    if self._sealed and (origin[0], topic, record.partition) in self._sealed:
+                        committed.repeated[topic] += 1
+                        return None
                     key = (origin[0], origin[1], topic, record.partition)
                     if origin[2] <= read.marks.get(key, self._marks.get(key, 0)):
                         committed.repeated[topic] += 1
@@ -305,6 +324,9 @@ class BatchProcessor(Generic[C]):
                 if topic in self._merged:
                     self._merging.observe(topic, record.partition, stream, parse_us(watermark))
                 return None
+            if attributes["ce_type"] == _SEAL:
+                self._seal(record, read)
+                return None
             if attributes["ce_type"] != self._types[topic]:
                 raise Undecodable(f"ce_type is {attributes['ce_type']!r}, this topic carries {self._types[topic]!r}")
             data: Payload = self._validators[topic](record.value or b"")
@@ -317,6 +339,13 @@ class BatchProcessor(Generic[C]):
             raise Undecodable(f"payload: {'.'.join(map(str, first['loc'])) or 'value'}: {first['msg']}") from None
         except (EnvelopeError, ValueError, RecursionError) as error:
             raise Undecodable(f"envelope: {error}") from None
+
+    def _seal(self, record: Record, read: _Read | None) -> None:
+        """From here on these sources say nothing more on this partition. A transaction that fails reads this anew."""
+        for source in sealed_sources(record.value):
+            self._sealed.add((source.encode(), record.topic, record.partition))
+            if read is not None:
+                read.marks[source.encode(), _SEALED, record.topic, record.partition] = 1
 
     # -- step 5: handlers -------------------------------------------------------------------------------------------
 

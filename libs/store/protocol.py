@@ -38,6 +38,8 @@ class RuntimeState:
     pending: list[PendingRecord]
     outbox: list[tuple[int, bytes]]
     """Lowest first."""
+    rebuild: bytes | None = None
+    """What libs.runtime.rebuild notes in a store that took another one's place."""
 
 
 class Transaction(Protocol):
@@ -64,6 +66,8 @@ class Transaction(Protocol):
 
     def remove_outbox(self, rows: Iterable[int]) -> None: ...
 
+    def put_rebuild(self, note: bytes) -> None: ...
+
     def hold_lease(self, owner: str, epoch: int, expires_us: int) -> None:
         """Extend the lease; raises Fenced if it is somebody else's now."""
 
@@ -89,5 +93,9 @@ class Store(Protocol):
 
     def reading(self) -> AbstractContextManager[Any]:
         """The engine's handle on a snapshot, for queries from another thread than the writer's."""
+
+    def set_aside(self, stamp: str) -> str | None:
+        """Move what is stored out of the way, so that `open` makes a new store; says where it is, None if nothing was
+        there. The store must be closed."""
 
     def close(self) -> None: ...

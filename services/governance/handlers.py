@@ -13,7 +13,7 @@ from libs.clock import SECOND_US
 from libs.runtime.failpoints import failpoint
 from libs.service import Cause, Derived, Output, Raw
 from services.governance.context import GovernanceContext
-from services.governance.facts import TOPICS_WITH_FACTS, Opaque, row_of
+from services.governance.facts import TOPICS_WITH_FACTS, Opaque, is_in_band, row_of
 
 log = structlog.get_logger(__name__)
 
@@ -23,7 +23,7 @@ def on_records(records: Sequence[Record], ctx: GovernanceContext) -> Iterable[Ou
     appended = ctx.log.append(ctx.tx.connection, records)
     rows = []
     for leaf, record in enumerate(records, appended.first):
-        if record.topic in TOPICS_WITH_FACTS:
+        if record.topic in TOPICS_WITH_FACTS and not is_in_band(record):
             try:
                 rows.append(row_of(record, leaf))
             except Opaque as error:
