@@ -120,6 +120,12 @@ class Event(Generic[P_co]):
         return max(self.time_us, watermark_us)
 
     @property
+    def recorded_us(self) -> int:
+        """Wall time of the transaction that said it: the same for all that one transaction says."""
+        text = self.attribute("recordedtime")
+        return self.time_us if text is None else parse_us(text)
+
+    @property
     def correlation_id(self) -> str:
         return self.attribute("correlationid") or self.id
 

@@ -23,6 +23,7 @@ from contracts.topics import topics_carrying
 from libs.bus.kafka import KafkaBus
 from libs.bus.protocol import FetchSettings
 from libs.bus.topics import create_map_topics
+from libs.runtime.rebuild import prepare
 from libs.runtime.runtime import Runtime
 from libs.service import Service
 from libs.settings import Settings
@@ -197,6 +198,25 @@ async def running(
             server.should_exit = True
             await serving
         await task
+
+
+async def rebuilt(service: Service[Any], broker: str, data_dir: Path, own: Any = None) -> int:
+    """Rebuild a service's store as `evenkeel rebuild` does, in this process; how many records it published."""
+    bus = KafkaBus(broker, f"test-{service.name}", f"test-{service.name}", FetchSettings(max_wait_ms=20))
+    settings = Settings(data_dir=data_dir, broker=broker)
+    runtime: Runtime[Any] = Runtime(service, settings, own if own is not None else service.settings(), bus)
+    await prepare(runtime)
+    task = asyncio.create_task(runtime.run())
+
+    async def whole() -> bool:
+        if task.done():
+            task.result()
+        return runtime.rebuilt.is_set()
+
+    await eventually(whole, f"{service.name} to be rebuilt: {runtime.not_ready_reason}")
+    runtime.stop()
+    await task
+    return runtime.published_count
 
 
 def write_token(data_dir: Path, *roles: str) -> str:

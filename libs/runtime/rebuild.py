@@ -107,11 +107,6 @@ class Found:
             self.told.append(Event(data, event_id, time_us, *where, attributes))
 
 
-def spoken_us(event: Event[Any]) -> int:
-    """Wall time of the transaction that said it: the same for all that one transaction says."""
-    return parse_us(event.attribute("recordedtime") or "1970-01-01T00:00:00Z")
-
-
 def stateless_outputs(service: Service[Any]) -> set[str]:
     """Topics on which other stores' identities are passed on."""
     return {topic_of(h.output, service.name).name for h in service.handlers if isinstance(h, Stateless)}
@@ -125,6 +120,11 @@ def inputs_of(service: Service[Any]) -> list[Topic]:
 
 def _partitions(topics: Iterable[Topic]) -> list[TopicPartition]:
     return [(topic.name, partition) for topic in topics for partition in range(topic.partitions)]
+
+
+def _order_of(event: Event[Any]) -> tuple[int, str, int]:
+    """Transactions in their order; in each, what one handler said in its order."""
+    return event.recorded_us, event.attribute("shard") or "", int(event.attribute("sequence") or 0)
 
 
 # -- what the command does before the service goes to work ------------------------------------------------------------
@@ -240,7 +240,7 @@ class Rebuilding:
             if not unknown:
                 break
             await self._seal(unknown)
-        self.found.told.sort(key=lambda e: (spoken_us(e), e.topic, e.offset))
+        self.found.told.sort(key=_order_of)
         runtime.context.told = self.found.told
         if not self.note.folded:
             ends = await runtime.bus.end_offsets(_partitions(inputs_of(runtime.service)))

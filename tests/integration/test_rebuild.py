@@ -9,24 +9,30 @@ import shutil
 import sqlite3
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+import httpx2
 import pytest
 
 from contracts.envelope import Event, attributes_of, parse_us, sealed_sources
-from contracts.feature import VectorComputed, ViewUpdated
+from contracts.feature import VectorComputed
 from contracts.payload import Payload
-from contracts.topics import topics_carrying
+from contracts.registry import ApprovalDecided, ChampionChanged, GateDecided, ModelDeclared, StreamDeclared
+from contracts.serving import VersionActivated
+from contracts.topics import published_by, topics_carrying
 from libs.errors import Stop
-from libs.features import FeatureState, SlotUpdate
-from libs.testing import eventually, read_topic, running
-from services.feature.domain import View
+from libs.testing import eventually, publish_events, read_events, read_topic, rebuilt, running, write_token
 from services.feature.service import service as feature
 from services.feature.settings import FeatureSettings
+from services.feature.store import FeatureStore
+from services.registry.service import service as registry
 from tests.feature_log import Feature
-from tests.integration.test_feature import days, write
+from tests.integration.test_feature import days, published, windows, write
+from tests.integration.test_registry import T0, T1, changes, declaration, run, view_of
+from tests.tiny_packages import tiny_package
 
 pytestmark = pytest.mark.anyio
 
@@ -103,7 +109,7 @@ def states(data_dir: Path) -> dict[str, Any]:
     found = Feature(data_dir)
     try:
         return {
-            name: (sorted(view.state.snapshot()), view.watermark_us, view.counts, sorted(view._waiting), view.cut_us)
+            name: (windows(view), view.watermark_us, view.counts, sorted(view._waiting), view.cut_us)
             for name, view in found.context.views.items()
         }
     finally:
@@ -128,8 +134,7 @@ async def test_feature_comes_back_as_if_never_lost(broker: str, tmp_path: Path) 
     lose(data_dir, "feature")
     assert "run `evenkeel rebuild feature`" in await refuses_to_start(feature, broker, data_dir)
     before = len(await heard(broker, VectorComputed))
-    _, told = await asyncio.gather(write(broker, parts[2]), rebuild("feature", broker, data_dir))
-    assert told["rebuilt"]
+    await asyncio.gather(write(broker, parts[2]), rebuilt(feature, broker, data_dir, SETTINGS))
     async with running(feature, broker, data_dir, SETTINGS, accept_new_store=False) as found:
         await write(broker, parts[3])
         await all_read(found, broker)
@@ -139,16 +144,14 @@ async def test_feature_comes_back_as_if_never_lost(broker: str, tmp_path: Path) 
     for path in (tmp_path / "older").glob("feature.db*"):
         shutil.copy(path, data_dir)
     assert "older than what" in await refuses_to_start(feature, broker, data_dir)
-    await rebuild("feature", broker, data_dir)
+    await rebuilt(feature, broker, data_dir, SETTINGS)
     for part in parts[4:]:
         await write(broker, part)
     async with running(feature, broker, data_dir, SETTINGS, accept_new_store=False) as found:
         await all_read(found, broker)
 
         async def announced() -> bool:
-            return not await found.runtime.query(
-                lambda c: __import__("services.feature.store").feature.store.FeatureStore(c).staged()
-            )
+            return not await found.runtime.query(lambda connection: FeatureStore(connection).staged())
 
         await eventually(announced, "the training tables")
         views = dict(found.runtime.context.views)
@@ -159,16 +162,71 @@ async def test_feature_comes_back_as_if_never_lost(broker: str, tmp_path: Path) 
         assert Counter(e.data.event_id for e in mine) == Counter(wanted.keys())
         assert {e.data.event_id: e.data.values for e in mine} == wanted
     assert states(data_dir) == states(tmp_path / "quiet")
-    updates = await heard(broker, ViewUpdated)
     for model in expected:
-        online = FeatureState(views[model].plan, journal=False)
-        newest = {e.data.slot: SlotUpdate(e.data.slot, e.data.tile) for e in updates if e.data.view == model}
-        for update in newest.values():
-            online.apply(update)
-        assert _tiles(online, views[model]) == _tiles(views[model].state, views[model])
+        view = views[model]
+        await eventually(partial(published, broker, view, windows(view)), f"the view of {model} to be published")
 
 
-def _tiles(state: FeatureState, view: View) -> dict[str, Any]:
-    """Every slot that a window can still read."""
-    state.change_all()
-    return {update.slot: update.tile for update in state.take_changes(view.watermark_us)}
+# -- registry ----------------------------------------------------------------------------------------------------------
+
+REGISTRY_TABLES: Final = ("streams", "models", "versions", "gates", "champions", "approvals", "receipts")
+
+
+async def test_registry_comes_back_with_what_people_commanded(broker: str, tmp_path: Path) -> None:
+    headers = {"Authorization": f"Bearer {write_token(tmp_path, 'scientist', 'approver', 'client')}"}
+    refs = [tiny_package(tmp_path / "artifacts", tmp_path / "keys", seed=n) for n in range(5)]
+    careful = declaration("loop", "    promotion: {risk: approval}\n")
+    path = tmp_path / "registry.db"
+    async with (
+        running(registry, broker, tmp_path, http=True) as found,
+        httpx2.AsyncClient(base_url=found.url, headers=headers) as http,
+    ):
+        await http.post("/v1/declarations", content=declaration("loop"))
+        view = await view_of(http, "loop")
+
+        async def trained(number: int, champion: str | None = None, lower: float = 0.01) -> None:
+            completed = run("loop", refs[number], view, number, champion, lower)
+            await publish_events(broker, "trainer", [(completed, {"time": T0, "id": f"run-{number}"})])
+            await eventually(partial(decided, broker, f"run-loop-{number}"), f"run {number} to be decided")
+
+        await trained(0)
+        await trained(1, refs[0].digest, lower=-0.001)
+        await trained(2, refs[0].digest)
+        (_, second) = await changes(broker, "loop", 2)
+        seen = VersionActivated(
+            model="loop", version=second.version, epoch=2, package=second.package, replica="r1", load_seconds=0.1
+        )
+        await publish_events(broker, "serving", [(seen, {"time": T1})])
+        await http.post("/v1/models/loop/rollback", json={"epoch": 2, "reason": "a person saw it"})
+        await http.post("/v1/declarations", content=careful)
+        await trained(3, refs[0].digest)
+        (asked,) = (await http.get("/v1/models/loop/approvals")).json()["approvals"]
+        answer = {"nonce": asked["nonce"], "package": refs[3].digest, "approved": True, "approver": "Ada"}
+        assert (await http.post("/v1/models/loop/approvals", json=answer)).json()["promoted"]
+        await trained(4, refs[3].digest)
+        await all_read(found, broker)
+    before = dump(path, REGISTRY_TABLES)
+    assert len(before["champions"]) == 4
+    assert {row[6] for row in before["approvals"]} == {"approved", "open"}
+    lose(tmp_path, "registry")
+    assert "run `evenkeel rebuild registry`" in await refuses_to_start(registry, broker, tmp_path)
+    assert (await rebuild("registry", broker, tmp_path))["published"] == SEALS_OF_REGISTRY
+    assert dump(path, REGISTRY_TABLES) == before
+    async with (
+        running(registry, broker, tmp_path, http=True, accept_new_store=False) as found,
+        httpx2.AsyncClient(base_url=found.url, headers=headers) as http,
+    ):
+        (_, asked) = (await http.get("/v1/models/loop/approvals")).json()["approvals"]
+        answer = {"nonce": asked["nonce"], "package": refs[4].digest, "approved": True, "approver": "Ada"}
+        assert (await http.post("/v1/models/loop/approvals", json=answer)).json()["promoted"]
+    assert [e.data.epoch for e in await heard(broker, ChampionChanged)] == [1, 2, 3, 4, 5]
+    for payload in (StreamDeclared, ModelDeclared, GateDecided, ApprovalDecided, ChampionChanged):
+        ids = [event.id for event in await heard(broker, payload)]
+        assert len(ids) == len(set(ids))
+
+
+SEALS_OF_REGISTRY: Final = sum(topic.partitions for topic in published_by("registry"))
+
+
+async def decided(broker: str, run_id: str) -> bool:
+    return len([e for e in await read_events(broker, GateDecided) if e.data.run_id == run_id]) == 5
