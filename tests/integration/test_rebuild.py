@@ -9,7 +9,7 @@ import shutil
 import sqlite3
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -19,22 +19,46 @@ import pytest
 
 from contracts.envelope import Event, attributes_of, parse_us, sealed_sources
 from contracts.feature import VectorComputed
+from contracts.governance import CheckpointSigned
+from contracts.monitor import AlertChanged, DriftDetected, PerformanceDegraded, WindowMeasured
 from contracts.payload import Payload
 from contracts.registry import ApprovalDecided, ChampionChanged, GateDecided, ModelDeclared, StreamDeclared
 from contracts.serving import VersionActivated
 from contracts.topics import published_by, topics_carrying
+from libs.audit import merkle
+from libs.audit.log import SqlTiles, duplicate_leaves, head
+from libs.bus.embedded import EmbeddedKafka
+from libs.bus.topics import create_map_topics
+from libs.cli.verify import verify_data_folder
+from libs.clock import DAY_US
 from libs.errors import Stop
+from libs.process import free_port
 from libs.testing import eventually, publish_events, read_events, read_topic, rebuilt, running, write_token
 from services.feature.service import service as feature
 from services.feature.settings import FeatureSettings
 from services.feature.store import FeatureStore
+from services.governance.service import service as governance
+from services.monitor.service import service as monitor
 from services.registry.service import service as registry
 from tests.feature_log import Feature
 from tests.integration.test_feature import days, published, windows, write
+from tests.integration.test_governance import PROMPT, on_the_topics, publish
+from tests.integration.test_monitor import DAYS, Upstream, facts, feed, measured_until, stream
 from tests.integration.test_registry import T0, T1, changes, declaration, run, view_of
+from tests.model_life import Life
 from tests.tiny_packages import tiny_package
+from tests.unit.monitor.scenes import day
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A broker for each test: what one service said in a test is what it said in its life."""
+    with EmbeddedKafka(tmp_path_factory.mktemp("broker"), free_port()) as kafka:
+        asyncio.run(create_map_topics(kafka.address))
+        yield kafka.address
+
 
 SETTINGS: Final = FeatureSettings(view_flush_ms=20, snapshot_records=60)
 
@@ -230,3 +254,93 @@ SEALS_OF_REGISTRY: Final = sum(topic.partitions for topic in published_by("regis
 
 async def decided(broker: str, run_id: str) -> bool:
     return len([e for e in await read_events(broker, GateDecided) if e.data.run_id == run_id]) == 5
+
+
+async def all_signed(found: Any, broker: str) -> None:
+    await all_read(found, broker)
+
+    async def signed() -> bool:
+        return bool(found.runtime.context.signed_size == found.runtime.context.size)
+
+    await eventually(signed, "a checkpoint over all leaves")
+    await all_read(found, broker)
+
+
+# -- governance --------------------------------------------------------------------------------------------------------
+
+
+async def test_the_audit_log_comes_back_leaf_by_leaf(broker: str, tmp_path: Path) -> None:
+    """Anchored checkpoints vouch for the new log, and its root is the one that was never lost."""
+    life = Life().tell()
+    for first in range(0, len(life.records), 10):
+        await publish(broker, life.records[first : first + 10])
+        if first % 40 == 0:
+            async with running(governance, broker, tmp_path, PROMPT) as found:
+                await all_signed(found, broker)
+    async with running(governance, broker, tmp_path, PROMPT) as found:
+        await all_signed(found, broker)
+        never_lost = await found.runtime.query(head)
+    signed = [e.data for e in await read_events(broker, CheckpointSigned)]
+    assert len(signed) > 2
+    assert signed[-1].size == never_lost.size
+    lose(tmp_path, "governance")
+    assert "run `evenkeel rebuild governance`" in await refuses_to_start(governance, broker, tmp_path)
+    (declared,) = [r for r in life.records if r.topic == "registry.stream-declared.v1"]
+    await asyncio.gather(publish(broker, [declared]), rebuilt(governance, broker, tmp_path, PROMPT))
+    async with running(governance, broker, tmp_path, PROMPT, accept_new_store=False) as found:
+        await all_signed(found, broker)
+        again = await found.runtime.query(lambda c: merkle.root(SqlTiles(c), never_lost.size))
+        repeated = await found.runtime.query(duplicate_leaves)
+        grown = await found.runtime.query(head)
+    assert again == never_lost.root
+    assert grown.size == await on_the_topics(broker)
+    assert len(repeated) == 1, "the record that was published twice is a duplicate, and nothing else is"
+    report = verify_data_folder(tmp_path)
+    assert report["ok"], report["problems"]
+    assert report["signed_leaves"] == grown.size
+
+
+# -- monitor -----------------------------------------------------------------------------------------------------------
+
+MONITOR_TABLES: Final = (
+    "declarations",
+    "champions",
+    "evidence",
+    "facts",
+    "states",
+    "slots",
+    "windows",
+    "signals",
+    "alerts",
+)
+
+
+async def test_monitor_comes_back_and_repeats_no_signal(broker: str, tmp_path: Path) -> None:
+    await facts(broker, tmp_path)
+    events = stream()
+    second = next(i for i, e in enumerate(events) if e.order_us >= day(12))
+    async with Upstream(broker) as upstream:
+        async with running(monitor, broker, tmp_path) as found:
+            await feed(upstream, events[:second], day(12), DAY_US // 4)
+            await measured_until(broker, day(12))
+            await all_read(found, broker)
+        windows_before = dump(tmp_path / "monitor.db", MONITOR_TABLES)
+        said = {payload: [e.id for e in await heard(broker, payload)] for payload in MONITORED}
+        assert said[DriftDetected]
+        lose(tmp_path, "monitor")
+        assert "run `evenkeel rebuild monitor`" in await refuses_to_start(monitor, broker, tmp_path)
+        await rebuilt(monitor, broker, tmp_path)
+        assert dump(tmp_path / "monitor.db", MONITOR_TABLES) == windows_before
+        assert {payload: [e.id for e in await heard(broker, payload)] for payload in MONITORED} == said
+        lose(tmp_path, "monitor")
+        late = [e for e in events[second:] if e.order_us < day(DAYS)]
+        await asyncio.gather(rebuilt(monitor, broker, tmp_path), upstream.send(late, day(DAYS) + 1))
+    async with running(monitor, broker, tmp_path, accept_new_store=False) as found:
+        await measured_until(broker, day(DAYS))
+        await all_read(found, broker)
+    for payload in MONITORED:
+        ids = [e.id for e in await heard(broker, payload)]
+        assert len(ids) == len(set(ids)), payload.__name__
+
+
+MONITORED: Final = (WindowMeasured, DriftDetected, PerformanceDegraded, AlertChanged)
