@@ -25,9 +25,10 @@ from contracts.envelope import (
 )
 from contracts.payload import Payload
 from contracts.runtime import RecordDeadLettered
+from contracts.superseded import Superseded, former_majors
 from contracts.topics import BY_NAME, Plane, consumed_by
 from libs.bus.protocol import OutgoingRecord, TopicPartition
-from libs.errors import EvenkeelError, Storm, Undecodable
+from libs.errors import EvenkeelError, Stop, Storm, Undecodable
 from libs.ids import derived_id
 from libs.runtime.failpoints import failpoint
 from libs.runtime.merge import EventTimeMerge, name_of
@@ -114,10 +115,26 @@ class BatchProcessor(Generic[C]):
         partitions = {name: BY_NAME[name].partitions for name in self._merged}
         self._merging = EventTimeMerge(partitions, {BY_NAME[name].payload: name for name in self._merged})
         self._types = {t.name: type_of(t.name) for t in consumed_by(self._service.name)}
-        self._validators = {
+        self._validators: dict[str, Callable[[bytes], Any]] = {
             t.name: t.payload.__pydantic_validator__.validate_json for t in consumed_by(self._service.name)
         }
         self._held: dict[Where, PendingRecord] = {}
+        self.former = [former for t in consumed_by(self._service.name) for former in former_majors(t.name)]
+        """Former majors of what this service consumes."""
+        self._read_as = {former.name: former.current for former in self.former}
+        for former in self.former:
+            self._read_former(former)
+
+    def _read_former(self, former: Superseded) -> None:
+        if former.current in self._merged or former.current in self.stateless_topics:
+            raise Stop(
+                f"{former.name} cannot be read as {former.current}: events merged or scored in order have one major"
+            )
+        validate, upcast = former.payload.__pydantic_validator__.validate_json, former.upcast
+        self._types[former.name] = type_of(former.name)
+        self._validators[former.name] = lambda value: upcast(validate(value))
+        if former.current in self.control_topics:
+            self.control_topics.add(former.name)
 
     def _route(self) -> None:
         topics = {t.payload: t.name for t in consumed_by(self._service.name)}
@@ -282,10 +299,11 @@ class BatchProcessor(Generic[C]):
             self._recent_failures.append(False)
             if event is None:
                 continue
-            if topic in self._each:
+            current = self._read_as.get(topic, topic) if self._read_as else topic
+            if current in self._each:
                 read.control.append((record.timestamp, event))
             else:
-                read.data.setdefault(topic, []).append(event)
+                read.data.setdefault(current, []).append(event)
                 if topic in self._merged:
                     read.by_place[where] = record
         failed = sum(self._recent_failures)
@@ -351,7 +369,7 @@ class BatchProcessor(Generic[C]):
 
     def _handle(self, read: _Read, builder: OutputBuilder, tx: Transaction, committed: Committed) -> None:
         for _, event in read.control:
-            handler = self._each[event.topic].handler
+            handler = self._each[self._read_as.get(event.topic, event.topic)].handler
             produced = self._call(lambda: handler(event, self._context), event)
             builder.add((p if isinstance(p, Derived) else Derived(p, event) for p in produced), event.topic)
         for topic, events in read.data.items():

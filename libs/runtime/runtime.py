@@ -80,6 +80,7 @@ class Runtime(Generic[C]):
         self._reason: str | None = "starting"
         self._assigned: set[TopicPartition] = set()
         self._lease_epoch = 0
+        self._former_topics: dict[str, int] = {}
         self._rebuilding: Rebuilding | None = None
         self._former_stores: Sequence[str] = ()
         self.published_count = 0
@@ -189,8 +190,10 @@ class Runtime(Generic[C]):
 
     async def _check_topics(self) -> None:
         expected = {t.name: t.partitions for t in (*consumed_by(self.service.name), *published_by(self.service.name))}
-        found = await self.bus.partition_counts(expected)
-        for name, partitions in expected.items():
+        former = {f.name: f.partitions for f in self._batch.former}
+        found = await self.bus.partition_counts(expected | former)
+        self._former_topics = {name: former[name] for name in former.keys() & found.keys()}
+        for name, partitions in (expected | self._former_topics).items():
             if name not in found:
                 raise Retry(f"topic {name} does not exist yet: `evenkeel topics` creates the map's topics")
             if found[name] != partitions:
@@ -255,7 +258,7 @@ class Runtime(Generic[C]):
         """Read the topics of the map that are ours and the raw topics that the context names, from our own positions."""
         topics = {
             t.name: t.partitions for t in consumed_by(self.service.name) if t.name not in self._batch.stateless_topics
-        }
+        } | self._former_topics
         raw = dict(self.context.raw_topics())
         if raw:
             await self._persist("topics", lambda: self._make_raw_topics(raw))
