@@ -186,6 +186,11 @@ async def check_whole(runtime: Runtime[Any], former: Iterable[str] = ()) -> None
     ranges = {tp: (max(begins[tp], end - TAIL_RECORDS), end) for tp, end in ends.items() if end > begins[tp]}
     sequences = runtime.sequences
     known = {own, *former}
+    cure = (
+        f"run `evenkeel rebuild {service.name}`"
+        if service.rebuild is not None
+        else "restore its newest copy: this store cannot be made again from the topics, and events would be lost or doubled"
+    )
     async for records in bus.read_between(ranges):
         for record in records:
             source, shard, sequence = _origin(record)
@@ -194,13 +199,13 @@ async def check_whole(runtime: Runtime[Any], former: Iterable[str] = ()) -> None
             if store == own and sequence > sequences.get(shard, 0):
                 raise Stop(
                     f"the store of {service.name} is older than what it has published ({where} has sequence {sequence} of "
-                    f"{shard}, the store's last is {sequences.get(shard, 0)}): run `evenkeel rebuild {service.name}`"
+                    f"{shard}, the store's last is {sequences.get(shard, 0)}): {cure}"
                 )
             if store is not None and store not in known and not runtime.settings.accept_new_store:
                 state = "is older than" if sequences else "is new, and knows nothing of"
                 raise Stop(
-                    f"the store of {service.name} {state} what another one has published ({where} is store {store}'s): run "
-                    f"`evenkeel rebuild {service.name}`"
+                    f"the store of {service.name} {state} what another one has published ({where} is store {store}'s): "
+                    f"{cure}"
                 )
 
 
@@ -288,7 +293,7 @@ class Rebuilding:
                         if store in until_seals_of and sequence >= self.note.seal:
                             closed.add(tp)
                         continue
-                    if store is not None:
+                    if store is not None and record.topic not in passed_on:
                         found.add(record, attributes)
                 except (EnvelopeError, ValidationError, KeyError, ValueError) as error:
                     where = f"{record.topic}/{record.partition}/{record.offset}"

@@ -274,7 +274,7 @@ async def test_the_audit_log_comes_back_leaf_by_leaf(broker: str, tmp_path: Path
     life = Life().tell()
     for first in range(0, len(life.records), 10):
         await publish(broker, life.records[first : first + 10])
-        if first % 40 == 0:
+        if first % 20 == 0:
             async with running(governance, broker, tmp_path, PROMPT) as found:
                 await all_signed(found, broker)
     async with running(governance, broker, tmp_path, PROMPT) as found:
