@@ -16,6 +16,8 @@ from typing import Any, Final
 
 import httpx2
 import pytest
+from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
 from contracts.envelope import Event, attributes_of, parse_us, sealed_sources
 from contracts.feature import VectorComputed
@@ -23,8 +25,9 @@ from contracts.governance import CheckpointSigned
 from contracts.monitor import AlertChanged, DriftDetected, PerformanceDegraded, WindowMeasured
 from contracts.payload import Payload
 from contracts.registry import ApprovalDecided, ChampionChanged, GateDecided, ModelDeclared, StreamDeclared
-from contracts.serving import VersionActivated
+from contracts.serving import ActivationFailed, ReplicaSeen, VersionActivated
 from contracts.topics import published_by, topics_carrying
+from contracts.trainer import RetrainDecided, RunFailed, RunStarted
 from libs.audit import merkle
 from libs.audit.log import SqlTiles, duplicate_leaves, head
 from libs.bus.embedded import EmbeddedKafka
@@ -40,12 +43,15 @@ from services.feature.store import FeatureStore
 from services.governance.service import service as governance
 from services.monitor.service import service as monitor
 from services.registry.service import service as registry
+from services.serving.service import service as serving
+from services.trainer.service import service as trainer
+from services.trainer.settings import TrainerSettings
 from tests.feature_log import Feature
 from tests.integration.test_feature import days, published, windows, write
 from tests.integration.test_governance import PROMPT, on_the_topics, publish
 from tests.integration.test_monitor import DAYS, Upstream, facts, feed, measured_until, stream
 from tests.integration.test_registry import T0, T1, changes, declaration, run, view_of
-from tests.model_life import Life
+from tests.model_life import MODEL, Life
 from tests.tiny_packages import tiny_package
 from tests.unit.monitor.scenes import day
 
@@ -344,3 +350,83 @@ async def test_monitor_comes_back_and_repeats_no_signal(broker: str, tmp_path: P
 
 
 MONITORED: Final = (WindowMeasured, DriftDetected, PerformanceDegraded, AlertChanged)
+
+
+# -- trainer and serving -----------------------------------------------------------------------------------------------
+
+
+async def upstream_of(broker: str, name: str) -> None:
+    """What the other services say in the life of a model."""
+    life = Life().tell()
+    await publish(broker, [r for r in life.records if not r.topic.startswith(f"{name}.")])
+
+
+async def test_trainer_comes_back_and_answers_no_trigger_again(broker: str, tmp_path: Path) -> None:
+    await upstream_of(broker, "trainer")
+    columns = "run_id, model, trigger, decided_us, state, attempt, correlation_id"
+
+    def jobs() -> list[Any]:
+        with sqlite3.connect(tmp_path / "trainer.db") as connection:
+            return sorted(connection.execute(f"SELECT {columns} FROM jobs").fetchall())
+
+    async with running(trainer, broker, tmp_path, TrainerSettings(standby=False)) as found:
+
+        async def ended() -> bool:
+            """There is no table to train on, so each run ends soon."""
+            decided = [e for e in await read_events(broker, RetrainDecided) if e.data.retrain]
+            return bool(decided) and len(decided) == len(await read_events(broker, RunFailed))
+
+        await all_read(found, broker)
+        await eventually(ended, "the runs to end")
+        await all_read(found, broker)
+    before = jobs(), dump(tmp_path / "trainer.db", ("models", "cuts"))
+    said = {
+        payload: [e.id for e in await heard(broker, payload)] for payload in (RetrainDecided, RunStarted, RunFailed)
+    }
+    lose(tmp_path, "trainer")
+    assert "run `evenkeel rebuild trainer`" in await refuses_to_start(trainer, broker, tmp_path)
+    await rebuilt(trainer, broker, tmp_path, TrainerSettings(standby=False))
+    assert (jobs(), dump(tmp_path / "trainer.db", ("models", "cuts"))) == before
+    for payload, ids in said.items():
+        assert [e.id for e in await heard(broker, payload)] == ids, payload.__name__
+
+
+async def test_serving_comes_back_and_tells_no_receipt_again(broker: str, tmp_path: Path) -> None:
+    await upstream_of(broker, "serving")
+
+    async def receipts() -> list[str]:
+        return [e.id for e in await heard(broker, ActivationFailed)]
+
+    async with running(serving, broker, tmp_path):
+        await eventually(receipts, "a receipt for a package that is nowhere")
+    told = await receipts()
+    shutil.rmtree(tmp_path / "serving.lmdb")
+    assert "run `evenkeel rebuild serving`" in await refuses_to_start(serving, broker, tmp_path)
+    await rebuilt(serving, broker, tmp_path)
+    async with running(serving, broker, tmp_path, accept_new_store=False) as found:
+        assert found.runtime.context.facts[MODEL].epoch == 4
+        await eventually(lambda: seen_since(broker, 2), "the replica to be seen again")
+    assert await receipts() == told
+
+
+async def seen_since(broker: str, count: int) -> bool:
+    return len(await heard(broker, ReplicaSeen)) > count
+
+
+async def test_what_retention_has_deleted_is_said_before_anything_changes(broker: str, tmp_path: Path) -> None:
+    _, parts = days()
+    await write(broker, parts[0])
+    async with running(feature, broker, tmp_path, SETTINGS) as found:
+        await all_read(found, broker)
+    admin = AIOKafkaAdminClient(bootstrap_servers=broker)
+    await admin.start()
+    partition = TopicPartition("ingest.event-accepted.v1", 0)
+    await admin.delete_records({partition: RecordsToDelete(before_offset=3)})
+    await admin.close()
+    before = (tmp_path / "feature.db").read_bytes()
+    told = await rebuild("feature", broker, tmp_path, expect=1)
+    assert "ingest.event-accepted.v1/0 up to 2" in told["error"]
+    assert "Nothing was changed" in told["error"]
+    assert (tmp_path / "feature.db").read_bytes() == before
+    ingest = await rebuild("ingest", broker, tmp_path, expect=1)
+    assert "cannot be rebuilt from the topics yet" in ingest["error"]
