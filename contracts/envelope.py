@@ -7,10 +7,15 @@ official SDK is not used (it costs five times as much and misreads some messages
 Own extension attributes: `shard` (with `source` and `sequence` the identity of a derived event), `stream` (which stream
 the event belongs to) and `watermark` (nothing of that stream earlier than this follows on this partition). `subject`,
 `keyid` and `signature` are reserved.
+
+Two kinds of records travel among a topic's events and are none: a watermark, and a seal. A seal is the first word of a
+store that was rebuilt. Its value, `{"sealed": [source, …]}`, names the sources that have nothing more to say on this
+partition: a consumer ignores what comes from them behind the seal.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -20,6 +25,9 @@ from typing import Final, Generic, Protocol, TypeVar
 
 TYPE_PREFIX: Final = "io.evenkeel."
 WATERMARK_TYPE: Final = TYPE_PREFIX + "watermark"
+SEAL_TYPE: Final = TYPE_PREFIX + "seal"
+IN_BAND_TYPES: Final = frozenset({WATERMARK_TYPE.encode(), SEAL_TYPE.encode()})
+"""What records among the events of a topic may be besides events."""
 CONTENT_TYPE: Final = b"application/json"
 HEARTBEAT_HEADER: Final = "evenkeel-heartbeat"
 """A raw record with this header (RFC 3339) and no value says: nothing earlier will come on this partition."""
@@ -122,6 +130,12 @@ class Event(Generic[P_co]):
         return max(self.time_us, watermark_us)
 
     @property
+    def recorded_us(self) -> int:
+        """Wall time of the transaction that said it: the same for all that one transaction says."""
+        text = self.attribute("recordedtime")
+        return self.time_us if text is None else parse_us(text)
+
+    @property
     def correlation_id(self) -> str:
         return self.attribute("correlationid") or self.id
 
@@ -217,6 +231,26 @@ def origin_of(attributes: dict[str, bytes]) -> tuple[bytes, bytes, int] | None:
     if not sequence.isdigit() or len(sequence) > 20 or int(sequence) >= 2**63:
         raise EnvelopeError(f"ce_sequence is {sequence[:80]!r}, expected digits of a number below 2^63")
     return attributes["ce_source"], attributes.get("ce_shard", b""), int(sequence)
+
+
+def seal_value(sources: Iterable[str]) -> bytes:
+    """The value of a seal that closes these sources.
+
+    >>> seal_value(["/evenkeel/feature/a"])
+    b'{"sealed": ["/evenkeel/feature/a"]}'
+    """
+    return json.dumps({"sealed": sorted(sources)}).encode()
+
+
+def sealed_sources(value: bytes | None) -> list[str]:
+    """The sources that a seal closes on its partition. Raises EnvelopeError."""
+    try:
+        sources = json.loads(value or b"")["sealed"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        sources = None
+    if not isinstance(sources, list) or not all(isinstance(source, str) for source in sources):
+        raise EnvelopeError('a seal\'s value is {"sealed": [source, …]}')
+    return sources
 
 
 def type_of(topic: str) -> bytes:

@@ -62,7 +62,14 @@ class Watermark:
     time_us: int
 
 
-Output = Derived | Watermark
+@dataclass(frozen=True, slots=True)
+class Seal:
+    """Told on every partition that this service writes to: nothing that these stores say behind it counts."""
+
+    stores: Sequence[str]
+
+
+Output = Derived | Watermark | Seal
 
 T = TypeVar("T")
 
@@ -90,6 +97,8 @@ class Context:
     own: Any
     trace: BatchTrace | None = None
     """The spans of this batch; None outside of one."""
+    told: Sequence[Event[Any]] = ()
+    """While the store is rebuilt: what this service said on its control topics before it lost it."""
 
     def load(self, tx: Transaction) -> None:
         """Read caches from the store."""
@@ -167,6 +176,29 @@ class Stateless(Generic[C]):
 
 Handler = Each[C] | Batch[C] | Merge[C] | Raw[C] | Stateless[C]
 
+Order = Sequence[tuple[str, int, int]]
+"""(topic, partition, how many records), one run after another."""
+
+
+def _nothing(ctx: Any) -> Sequence[Output]:
+    return ()
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuild(Generic[C]):
+    """How a lost store comes back (libs.runtime.rebuild): its inputs are read again from their beginnings, and what was
+    published before is not published again. Whatever does not follow from the inputs follows from what is here."""
+
+    fold: Callable[[Sequence[Event[Any]], C], None] = lambda told, ctx: None
+    """Takes all that this service has ever said on its control topics, in the order in which it was said, in the first
+    transaction of the new store."""
+    finished: Callable[[C], Iterable[Output]] = _nothing
+    """Called in the last transaction; says what is to be said on compacted topics, which are silent until then."""
+    order: Callable[[Sequence[Event[Any]]], Order] = lambda told: ()
+    """The order in which the first records are to be read again, if that matters."""
+    forgotten: str = ""
+    """What does not come back, for people."""
+
 
 @dataclass(frozen=True, slots=True)
 class Service(Generic[C]):
@@ -187,5 +219,7 @@ class Service(Generic[C]):
     """Wraps the HTTP application, for a raw hot path in front of it."""
     describe: Callable[[dict[str, Any]], None] = lambda document: None
     """Adds to the OpenAPI document what `asgi` answers."""
+    rebuild: Rebuild[C] | None = None
+    """None: `evenkeel rebuild` refuses, because this store cannot be made again from the topics."""
     fetch: FetchSettings = PROMPT
     """A service that nobody waits for reads fuller batches: most of a small one's cost is its transaction."""

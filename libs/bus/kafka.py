@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, TypeVar, cast
 
 import structlog
@@ -178,6 +178,28 @@ class KafkaBus:
                 batch = await _call("fetch", consumer.getmany(partition, timeout_ms=500))
                 found += [record for records in batch.values() for record in records if record.offset < last]
             return found
+        finally:
+            await _quietly(consumer.stop())
+
+    async def read_between(self, ranges: Mapping[TopicPartition, tuple[int, int]]) -> AsyncIterator[Sequence[Record]]:
+        left = {KafkaTopicPartition(*tp): after for tp, (first, after) in ranges.items() if first < after}
+        if not left:
+            return
+        consumer = AIOKafkaConsumer(bootstrap_servers=self._broker, client_id=self._client_id, **CONSUMER_SETTINGS)
+        try:
+            await _call("connect", consumer.start())
+            consumer.assign(list(left))
+            for tp in left:
+                consumer.seek(tp, ranges[tp.topic, tp.partition][0])
+            while left:
+                batch = await _call("fetch", consumer.getmany(timeout_ms=200, max_records=5000))
+                for tp, records in batch.items():
+                    within = [record for record in records if record.offset < left.get(tp, 0)]
+                    if within:
+                        yield cast("Sequence[Record]", within)
+                for tp in [tp for tp, after in left.items() if await consumer.position(tp) >= after]:
+                    del left[tp]
+                    consumer.pause(tp)
         finally:
             await _quietly(consumer.stop())
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
@@ -67,8 +67,8 @@ class Bus(Protocol):
 
     async def end_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]: ...
 
-    async def read(self, tp: TopicPartition, start: int, end: int) -> list[Record]:
-        """The records of a partition with `start` ≤ offset < `end` that are still there; apart from what is consumed."""
+    def read_between(self, ranges: Mapping[TopicPartition, tuple[int, int]]) -> AsyncIterator[Sequence[Record]]:
+        """What lies from the first offset up to the second of each, beside what `assign` reads."""
 
     def ends(self) -> dict[TopicPartition, int]:
         """The end of each assigned partition, as the last fetch told it."""

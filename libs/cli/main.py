@@ -27,6 +27,7 @@ COMMANDS: Final = {
     "loop": ("libs.cli.loop:app", "Pause and resume retraining."),
     "rejected": ("libs.cli.rejected:app", "List, show and send again what broke a stream's contract."),
     "parked": ("libs.cli.parked:app", "List and release what an ordered handler could not take."),
+    "rebuild": ("libs.cli.rebuild:rebuild", "Make a lost or outdated store of one service again, from the topics."),
     "verify": ("libs.cli.verify:verify", "Check the audit log offline: every byte, every checkpoint."),
     "demo": ("libs.cli.demo:demo", "Carry a year of real flights through the whole loop."),
     "topics": ("libs.cli.topics:topics", "Make the map's topics on a Kafka of yours; `up` does it by itself."),

@@ -13,6 +13,7 @@ import msgspec
 from pydantic import ValidationError
 
 from contracts.envelope import (
+    SEAL_TYPE,
     WATERMARK_TYPE,
     EnvelopeError,
     Event,
@@ -20,20 +21,23 @@ from contracts.envelope import (
     attributes_of,
     origin_of,
     parse_us,
+    sealed_sources,
     type_of,
 )
 from contracts.payload import Payload
 from contracts.runtime import RecordDeadLettered
+from contracts.superseded import Superseded, former_majors
 from contracts.topics import BY_NAME, Plane, consumed_by
 from libs.bus.protocol import OutgoingRecord, TopicPartition
-from libs.errors import EvenkeelError, NotYet, Retry, Storm, Undecodable
+from libs.errors import EvenkeelError, NotYet, Retry, Stop, Storm, Undecodable
 from libs.ids import derived_id
 from libs.runtime.failpoints import failpoint
 from libs.runtime.merge import EventTimeMerge, Group, name_of
-from libs.runtime.outputs import OutputBuilder, pack
+from libs.runtime.outputs import OutputBuilder, Published, pack
 from libs.runtime.parking import Parked, ParkedQueues, read_parked
 from libs.service import Batch, Cause, Context, Derived, Each, Merge, Output, Raw, Released, Reply, Stateless
 from libs.store.protocol import MarkKey, PendingRecord, RuntimeState, Transaction
+from libs.telemetry import BatchTrace
 
 if TYPE_CHECKING:
     from libs.runtime.runtime import Runtime
@@ -47,6 +51,9 @@ STORM_WINDOW: Final = 500
 STORM_RATIO: Final = 0.05
 _NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000").search
 _WATERMARK: Final = WATERMARK_TYPE.encode()
+_SEAL: Final = SEAL_TYPE.encode()
+_SEALED: Final = b"\0sealed"
+"""The shard of the mark by which a sealed source is remembered."""
 Where = tuple[str, int, int]
 
 
@@ -98,7 +105,11 @@ class BatchProcessor(Generic[C]):
         """Whether every fact that the record at a place may name has been read by now: what it lacks will not come."""
         self._deleting: list[int] = []
         self._marks: dict[MarkKey, int] = {}
+        self._sealed: set[tuple[bytes, str, int]] = set()
+        """(source, topic, partition): what is at its end there."""
         self._sequences: dict[str, int] = {}
+        self.published_before: Published | None = None
+        """Only while the store is rebuilt."""
         self._recent_failures: deque[bool] = deque(maxlen=STORM_WINDOW)
         self._each: dict[str, Each[C]] = {}
         self._batch: dict[str, Batch[C]] = {}
@@ -113,11 +124,27 @@ class BatchProcessor(Generic[C]):
         partitions = {name: BY_NAME[name].partitions for name in self._merged}
         self._merging = EventTimeMerge(partitions, {BY_NAME[name].payload: name for name in self._merged})
         self._types = {t.name: type_of(t.name) for t in consumed_by(self._service.name)}
-        self._validators = {
+        self._validators: dict[str, Callable[[bytes], Any]] = {
             t.name: t.payload.__pydantic_validator__.validate_json for t in consumed_by(self._service.name)
         }
         self._held: dict[Where, PendingRecord] = {}
         self._parked = ParkedQueues()
+        self.former = [former for t in consumed_by(self._service.name) for former in former_majors(t.name)]
+        """Former majors of what this service consumes."""
+        self._read_as = {former.name: former.current for former in self.former}
+        for former in self.former:
+            self._read_former(former)
+
+    def _read_former(self, former: Superseded) -> None:
+        if former.current in self._merged or former.current in self.stateless_topics:
+            raise Stop(
+                f"{former.name} cannot be read as {former.current}: events merged or scored in order have one major"
+            )
+        validate, upcast = former.payload.__pydantic_validator__.validate_json, former.upcast
+        self._types[former.name] = type_of(former.name)
+        self._validators[former.name] = lambda value: upcast(validate(value))
+        if former.current in self.control_topics:
+            self.control_topics.add(former.name)
 
     def _route(self) -> None:
         topics = {t.payload: t.name for t in consumed_by(self._service.name)}
@@ -155,6 +182,7 @@ class BatchProcessor(Generic[C]):
         """Read everything the runtime keeps, and let the context read its caches."""
         state = self._runtime.store.read_state()
         self.positions, self._marks, self._sequences = dict(state.positions), dict(state.marks), dict(state.sequences)
+        self._sealed = {(source, topic, n) for source, shard, topic, n in state.marks if shard == _SEALED}
         with self._runtime.store.begin() as tx:
             self._enter(tx)
             self._context.load(tx)
@@ -193,9 +221,7 @@ class BatchProcessor(Generic[C]):
                     self._context.trace = trace
                     tx.hold_lease(*self._runtime.lease)
                     read = self._read(records, committed)
-                    builder = OutputBuilder(
-                        self._service.name, self._runtime.store.store_id, self._sequences, self._context.now_us, trace
-                    )
+                    builder = self._builder(trace)
                     self._handle(read, builder, tx, committed)
                     self._check_storm(read)
                     failpoint("loop.handled")
@@ -218,15 +244,22 @@ class BatchProcessor(Generic[C]):
         with self._runtime.store.begin() as tx:
             self._enter(tx)
             tx.hold_lease(*self._runtime.lease)
-            builder = OutputBuilder(
-                self._service.name, self._runtime.store.store_id, self._sequences, self._context.now_us, trace
-            )
+            builder = self._builder(trace)
             reply = handler(self._context)
             builder.add(reply.outputs, shard)
             self._finish(tx, builder, committed)
         trace.finish()
         self._commit(builder, None)
         return committed, reply.answer
+
+    def _builder(self, trace: BatchTrace) -> OutputBuilder:
+        store_id, now_us = self._runtime.store.store_id, self._context.now_us
+        return OutputBuilder(self._service.name, store_id, self._sequences, now_us, trace, self.published_before)
+
+    @property
+    def sequences(self) -> dict[str, int]:
+        """The last sequence of each shard."""
+        return self._sequences
 
     def _finish(self, tx: Transaction, builder: OutputBuilder, committed: Committed) -> None:
         self._delete_published(tx)
@@ -295,10 +328,11 @@ class BatchProcessor(Generic[C]):
             if event is None:
                 continue
             read.by_place[where] = record
-            if topic in self._each:
+            current = self._read_as.get(topic, topic) if self._read_as else topic
+            if current in self._each:
                 read.control.append((record.timestamp, event))
             else:
-                read.data.setdefault(topic, []).append(event)
+                read.data.setdefault(current, []).append(event)
         read.control.sort(key=lambda item: (item[0], item[1].topic, item[1].partition, item[1].offset))
         return read
 
@@ -321,6 +355,9 @@ class BatchProcessor(Generic[C]):
             if read is not None and committed is not None:
                 origin = origin_of(attributes)
                 if origin is not None:
+                    if self._sealed and (origin[0], topic, record.partition) in self._sealed:
+                        committed.repeated[topic] += 1
+                        return None
                     key = (origin[0], origin[1], topic, record.partition)
                     if origin[2] <= read.marks.get(key, self._marks.get(key, 0)):
                         committed.repeated[topic] += 1
@@ -333,6 +370,9 @@ class BatchProcessor(Generic[C]):
                 )
                 if topic in self._merged:
                     self._merging.observe(topic, record.partition, stream, parse_us(watermark))
+                return None
+            if attributes["ce_type"] == _SEAL:
+                self._seal(record, read)
                 return None
             if attributes["ce_type"] != self._types[topic]:
                 raise Undecodable(f"ce_type is {attributes['ce_type']!r}, this topic carries {self._types[topic]!r}")
@@ -348,11 +388,18 @@ class BatchProcessor(Generic[C]):
         except (EnvelopeError, ValueError, RecursionError) as error:
             raise Undecodable(f"envelope: {error}") from None
 
+    def _seal(self, record: Record, read: _Read | None) -> None:
+        """From here on these sources say nothing more on this partition. A transaction that fails reads this anew."""
+        for source in sealed_sources(record.value):
+            self._sealed.add((source.encode(), record.topic, record.partition))
+            if read is not None:
+                read.marks[source.encode(), _SEALED, record.topic, record.partition] = 1
+
     # -- step 5: handlers -------------------------------------------------------------------------------------------
 
     def _handle(self, read: _Read, builder: OutputBuilder, tx: Transaction, committed: Committed) -> None:
         for _, event in read.control:
-            handler = self._each[event.topic].handler
+            handler = self._each[self._read_as.get(event.topic, event.topic)].handler
 
             def step() -> None:
                 produced = list(handler(event, self._context))

@@ -18,11 +18,12 @@ import asyncio
 import contextlib
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
+import msgspec
 import structlog
 
 from contracts.envelope import Record
@@ -36,6 +37,7 @@ from libs.runtime.batch import BatchProcessor, Committed, HandlerFailed, no_fact
 from libs.runtime.failpoints import failpoint
 from libs.runtime.merge import Group, name_of
 from libs.runtime.parking import Parked
+from libs.runtime.rebuild import InOrder, Note, Rebuilding, as_written, check_whole
 from libs.runtime.stateless import run_stateless
 from libs.service import Context, Output, Reply, Service, Stateless
 from libs.settings import Settings
@@ -80,6 +82,12 @@ class Runtime(Generic[C]):
         self._reason: str | None = "starting"
         self._assigned: set[TopicPartition] = set()
         self._lease_epoch = 0
+        self._former_topics: dict[str, int] = {}
+        self._rebuilding: Rebuilding | None = None
+        self._former_stores: Sequence[str] = ()
+        self.published_count = 0
+        self.rebuilt = asyncio.Event()
+        """Set once there is nothing to rebuild, or nothing any more."""
         self.exit_error: BaseException | None = None
 
     # -- state that the world may see -------------------------------------------------------------------------------
@@ -153,7 +161,18 @@ class Runtime(Generic[C]):
         await self._persist("broker", self.bus.start)
         await self._persist("topics", self._check_topics)
         await self._persist("lease", self._take_lease)
-        await self._load()
+        note = await self._load()
+        if note is not None and not note.done:
+            self._set_reason("rebuilding")
+            self._rebuilding = Rebuilding(self, note)
+            await self._publish()
+            await self._persist("broker", self._rebuilding.begin)
+            self._batch.published_before = self._rebuilding.found
+            self._former_stores = self._rebuilding.note.former
+        else:
+            self._former_stores = () if note is None else note.former
+            await self._persist("broker", lambda: check_whole(self, self._former_stores))
+            self.rebuilt.set()
         await self._publish()
         await self._assign()
 
@@ -173,8 +192,10 @@ class Runtime(Generic[C]):
 
     async def _check_topics(self) -> None:
         expected = {t.name: t.partitions for t in (*consumed_by(self.service.name), *published_by(self.service.name))}
-        found = await self.bus.partition_counts(expected)
-        for name, partitions in expected.items():
+        former = {f.name: f.partitions for f in self._batch.former}
+        found = await self.bus.partition_counts(expected | former)
+        self._former_topics = {name: former[name] for name in former.keys() & found.keys()}
+        for name, partitions in (expected | self._former_topics).items():
             if name not in found:
                 raise Retry(f"topic {name} does not exist yet: `evenkeel topics` creates the map's topics")
             if found[name] != partitions:
@@ -188,14 +209,12 @@ class Runtime(Generic[C]):
         return self._stopping.is_set()
 
     async def _take_lease(self) -> None:
-        epoch = await self.in_writer(
-            lambda: self.store.take_lease(self.instance, self.clock.now_us(), LEASE_US, is_gone)
-        )
+        epoch = await self.in_writer(lambda: self.store.take_lease(*self.lease_wanted))
         if epoch is None:
             raise Retry("another instance is active: standing by")
         self._lease_epoch = epoch
 
-    async def _load(self) -> None:
+    async def _load(self) -> Note | None:
         """Read positions, marks, pending and caches again: at start and after every transaction that did not commit."""
         state = await self._persist("store", lambda: self.in_writer(self._batch.load))
         # Rows only grow: one that is not above all we ever queued is queued, published or being deleted already.
@@ -203,6 +222,7 @@ class Runtime(Generic[C]):
             if row > self._highest_row:
                 self._unpublished.append((row, outbox.unpack(blob)))
                 self._highest_row = row
+        return None if state.rebuild is None else msgspec.json.decode(state.rebuild, type=Note)
 
     async def _shut_down(self, started: bool) -> None:
         self._set_reason("stopping")
@@ -241,7 +261,7 @@ class Runtime(Generic[C]):
         """Read the topics of the map that are ours and the raw topics that the context names, from our own positions."""
         topics = {
             t.name: t.partitions for t in consumed_by(self.service.name) if t.name not in self._batch.stateless_topics
-        }
+        } | self._former_topics
         raw = dict(self.context.raw_topics())
         if raw:
             await self._persist("topics", lambda: self._make_raw_topics(raw))
@@ -284,15 +304,17 @@ class Runtime(Generic[C]):
         return counts
 
     async def _consume_for_ever(self) -> None:
+        if self._rebuilding is not None:
+            await self._read_again(self._rebuilding)
         while not self._stopping.is_set():
             if not self._control_caught_up:
                 self._check_caught_up()
-            batch = await self._persist(
-                "broker", lambda: self.bus.getmany(timeout_ms=200, max_records=self.settings.max_batch_records)
-            )
+            batch = await self._fetch()
             if self._stopping.is_set():
                 break
-            self._set_reason(None if self._control_caught_up else "reading control topics")
+            await self._look_at_rebuild()
+            if self._rebuilding is None:
+                self._set_reason(None if self._control_caught_up else "reading control topics")
             records = [record for partition in batch.values() for record in partition]
             if not records:
                 continue
@@ -308,6 +330,93 @@ class Runtime(Generic[C]):
                 await self._stopping.wait()
             if set(self.context.raw_topics()) != self._raw_topics:
                 await self._assign()
+
+    async def _read_again(self, rebuilding: Rebuilding) -> None:
+        """What the service wants in a certain order, then the control topics as they were written."""
+        batch: list[Record] = []
+        read, full = InOrder(), 2 * self.settings.max_batch_records
+        for topic, partition, count in rebuilding.order_left(dict(self._batch.positions)):
+            tp, wanted = (topic, partition), count
+            while wanted and not self._stopping.is_set():
+                taken = read.take(tp, wanted)
+                batch += taken
+                wanted -= len(taken)
+                if wanted:
+                    self.bus.pause([other for other in self._assigned if read.held(other) > full])
+                    self.bus.resume([tp])
+                    read.add(await self._fetch())
+            while len(batch) >= self.settings.max_batch_records:
+                await self._process(batch[: self.settings.max_batch_records])
+                del batch[: self.settings.max_batch_records]
+                await self._look_at_rebuild(may_finish=False)
+        if batch and not self._stopping.is_set():
+            await self._process(batch)
+        await self._assign()
+        control: list[Record] = []
+        reached: dict[TopicPartition, int] = {}
+        while any(reached.get(tp, 0) < end for tp, end in self._control_ends.items()) and not self._stopping.is_set():
+            for tp, records in (await self._fetch()).items():
+                control += records
+                reached[tp] = records[-1].offset + 1
+        ordered = as_written(control)
+        for first in range(0, len(ordered), self.settings.max_batch_records):
+            await self._process(ordered[first : first + self.settings.max_batch_records])
+            await self._look_at_rebuild(may_finish=False)
+
+    async def _fetch(self) -> dict[TopicPartition, Sequence[Record]]:
+        return await self._persist(
+            "broker", lambda: self.bus.getmany(timeout_ms=200, max_records=self.settings.max_batch_records)
+        )
+
+    async def _look_at_rebuild(self, *, may_finish: bool = True) -> None:
+        """Say how far it is; end it when all that was there is read."""
+        rebuilding = self._rebuilding
+        if rebuilding is None:
+            return
+        read, whole = rebuilding.progress(self._batch.positions)
+        self._set_reason(f"rebuilding: {read * 100 // max(whole, 1)} % of {whole:,} records read")
+        if may_finish and self._control_caught_up and rebuilding.is_read(self._batch.positions):
+            await rebuilding.finish()
+            self._rebuilding = None
+            self.rebuilt.set()
+
+    def rebuild_step(
+        self,
+        handler: Callable[[C], Sequence[Output] | Iterable[Output]],
+        note: Note,
+        *,
+        shard: str = "rebuild",
+        is_last: bool = False,
+    ) -> None:
+        """In the writer thread: one transaction of a rebuild, with how far it has come then."""
+        if is_last:
+            self._batch.published_before = None
+
+        def handle(ctx: C) -> Reply[None]:
+            outputs = tuple(handler(ctx))
+            ctx.tx.put_rebuild(msgspec.json.encode(note))
+            return Reply(None, outputs)
+
+        committed, _ = self._batch.run(handle, shard)
+        self._after_commit(committed)
+
+    @property
+    def former_stores(self) -> Sequence[str]:
+        """Ids of the stores whose place this one has taken."""
+        return self._former_stores
+
+    async def publish_now(self) -> None:
+        await self._publish()
+
+    @property
+    def sequences(self) -> dict[str, int]:
+        """The last sequence of each shard in the store."""
+        return self._batch.sequences
+
+    @property
+    def lease_wanted(self) -> tuple[str, int, int, Callable[[str], bool]]:
+        """What to ask the store's lease with."""
+        return self.instance, self.clock.now_us(), LEASE_US, is_gone
 
     def _check_caught_up(self) -> None:
         if all(self._batch.positions.get(tp, 0) >= end for tp, end in self._control_ends.items()):
@@ -413,8 +522,12 @@ class Runtime(Generic[C]):
     async def command(self, handler: Callable[[C], Reply[T]], shard: str = "http") -> T:
         """Run a handler in a transaction of its own. What it answers is given back once it is committed and published.
 
+        While the store is rebuilt there are no commands: what they are about is not there yet.
+
         Raises Refused if the handler does (nothing has changed then), and Retry if the store is away.
         """
+        if self._rebuilding is not None:
+            raise Retry("the store is being rebuilt")
         try:
             committed, answer = await self.in_writer(lambda: self._batch.run(handler, shard))
         except Fenced:
@@ -530,6 +643,7 @@ class Runtime(Generic[C]):
                 failpoint("publish.sent")
                 self._unpublished.popleft()
                 self._batch.published.append(row)
+                self.published_count += len(records)
                 for topic in {record.topic for record in records}:
                     self.metrics.published.labels(topic).inc(sum(r.topic == topic for r in records))
 

@@ -31,6 +31,7 @@ _RUNTIME: Final = (_META, _POSITIONS, _MARKS, _SEQUENCES, _WATERMARKS, _PENDING,
 _MAX_KEY_BYTES: Final = 511
 _LAST_ROW: Final = b"last_outbox_row"
 _SERVICE: Final = b"service"
+_REBUILD: Final = b"rebuild"
 
 _pack: Final = msgspec.msgpack.Encoder().encode
 _unpack: Final = msgspec.msgpack.Decoder(list[Any]).decode
@@ -149,6 +150,9 @@ class LmdbTransaction:
         for row in rows:
             self.connection.delete(_OUTBOX, row.to_bytes(8))
 
+    def put_rebuild(self, note: bytes) -> None:
+        self.connection.put(_META, _REBUILD, note)
+
     def hold_lease(self, owner: str, epoch: int, expires_us: int) -> None:
         found = self.connection.get(_LEASE, _SERVICE)
         if found is None or _unpack(found)[:2] != [owner, epoch]:
@@ -201,6 +205,7 @@ class LmdbStore:
                 pending=[PendingRecord(*fields) for fields in _values(c, _PENDING)],
                 outbox=[(int.from_bytes(row), blob) for row, blob in c.scan(_OUTBOX)],
                 parked=[PendingRecord(*fields) for fields in _values(c, _PARKED)],
+                rebuild=c.get(_META, _REBUILD),
             )
 
     def take_lease(self, owner: str, now_us: int, ttl_us: int, is_gone: Callable[[str], bool]) -> int | None:
@@ -240,6 +245,13 @@ class LmdbStore:
         if self._environment is None:
             self._environment = self._opened()
         return self._environment
+
+    def set_aside(self, stamp: str) -> str | None:
+        if not self._folder.exists():
+            return None
+        aside = self._folder.with_name(f"{self._folder.name}.before-{stamp}")
+        self._folder.rename(aside)
+        return str(aside)
 
     def close(self) -> None:
         self._is_open = False

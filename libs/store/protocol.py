@@ -39,6 +39,8 @@ class RuntimeState:
     outbox: list[tuple[int, bytes]]
     """Lowest first."""
     parked: list[PendingRecord] = field(default_factory=list)
+    rebuild: bytes | None = None
+    """What libs.runtime.rebuild notes in a store that took another one's place."""
 
 
 class Transaction(Protocol):
@@ -69,6 +71,8 @@ class Transaction(Protocol):
 
     def remove_outbox(self, rows: Iterable[int]) -> None: ...
 
+    def put_rebuild(self, note: bytes) -> None: ...
+
     def hold_lease(self, owner: str, epoch: int, expires_us: int) -> None:
         """Extend the lease; raises Fenced if it is somebody else's now."""
 
@@ -94,5 +98,9 @@ class Store(Protocol):
 
     def reading(self) -> AbstractContextManager[Any]:
         """The engine's handle on a snapshot, for queries from another thread than the writer's."""
+
+    def set_aside(self, stamp: str) -> str | None:
+        """Move what is stored out of the way, so that `open` makes a new store; says where it is, None if nothing was
+        there. The store must be closed."""
 
     def close(self) -> None: ...

@@ -18,7 +18,7 @@ from alembic.migration import MigrationContext
 from alembic.operations import Operations
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from libs.errors import Fenced, Retry
+from libs.errors import Fenced, Retry, Stop
 from libs.store.protocol import MarkKey, PendingRecord, RuntimeState, TopicPartition, Transaction
 
 metadata: Final = sa.MetaData()
@@ -87,6 +87,7 @@ _lease = sa.Table(
 )
 
 _LEASE: Final = "service"
+_REBUILD: Final = "rebuild"
 
 Migration = Callable[[Operations], None]
 """One step of a schema's history. Steps are only ever appended."""
@@ -218,6 +219,9 @@ class SqlTransaction:
         if numbers:
             self.connection.execute(_outbox.delete().where(_outbox.c.row == sa.bindparam("r")), numbers)
 
+    def put_rebuild(self, note: bytes) -> None:
+        upsert(self.connection, _meta, ("key",), [{"key": _REBUILD, "value": note.decode()}])
+
     def hold_lease(self, owner: str, epoch: int, expires_us: int) -> None:
         held = self.connection.execute(_extend_lease, {"held_by": owner, "held_epoch": epoch, "until": expires_us})
         if held.rowcount != 1:
@@ -277,6 +281,7 @@ class SqlStore:
     def read_state(self) -> RuntimeState:
         with self.begin() as tx:
             c = tx.connection
+            note = c.execute(sa.select(_meta.c.value).where(_meta.c.key == _REBUILD)).scalar()
             return RuntimeState(
                 positions={(r.topic, r.partition): r.next for r in c.execute(sa.select(_positions))},
                 marks={(r.producer, r.shard, r.topic, r.partition): r.sequence for r in c.execute(sa.select(_marks))},
@@ -287,6 +292,7 @@ class SqlStore:
                 pending=[PendingRecord(r.topic, r.partition, r.offset, r.blob) for r in c.execute(sa.select(_pending))],
                 outbox=[(r.row, r.blob) for r in c.execute(sa.select(_outbox).order_by(_outbox.c.row))],
                 parked=[PendingRecord(r.topic, r.partition, r.offset, r.blob) for r in c.execute(sa.select(_parked))],
+                rebuild=None if note is None else note.encode(),
             )
 
     def take_lease(self, owner: str, now_us: int, ttl_us: int, is_gone: Callable[[str], bool]) -> int | None:
@@ -319,6 +325,22 @@ class SqlStore:
         ):
             yield connection
 
+    def set_aside(self, stamp: str) -> str | None:
+        if self._engine.dialect.name == "sqlite":
+            return _set_file_aside(self._engine.url.database, stamp)
+        aside = f"{self._service}_before_{stamp}"
+        try:
+            with _infrastructure(), self._engine.begin() as connection:
+                if not sa.inspect(connection).has_schema(self._service):
+                    return None
+                connection.execute(sa.text(f'ALTER SCHEMA "{self._service}" RENAME TO "{aside}"'))
+        except sa.exc.ProgrammingError as error:
+            raise Stop(
+                f"the schema {self._service} cannot be renamed ({error.orig}): let the database's administrator rename it "
+                f"and make an empty one that this role owns, then run the same command again"
+            ) from error
+        return f"schema {aside}"
+
     def close(self) -> None:
         if self._connection is not None:
             self._connection.close()
@@ -336,6 +358,18 @@ def _infrastructure() -> Iterator[None]:
         if error.connection_invalidated:
             raise Retry(f"database: {error.orig}") from error
         raise
+
+
+def _set_file_aside(database: str | None, stamp: str) -> str | None:
+    if not database or not Path(database).exists():
+        return None
+    path, aside = Path(database), Path(f"{database}.before-{stamp}")
+    for suffix in ("-wal", "-shm"):
+        companion = Path(database + suffix)
+        if companion.exists():
+            companion.rename(f"{aside}{suffix}")
+    path.rename(aside)
+    return str(aside)
 
 
 def _engine(url: str, service: str) -> sa.Engine:

@@ -11,7 +11,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from pydantic import ValidationError
 
-from contracts.envelope import EnvelopeError, Record, attributes_of, parse_us, type_of
+from contracts.envelope import IN_BAND_TYPES, EnvelopeError, Record, attributes_of, parse_us, type_of
 from contracts.feature import DatasetCommitted
 from contracts.monitor import DriftDetected, PerformanceDegraded
 from contracts.payload import Payload
@@ -92,6 +92,11 @@ def read_event(record: Record, leaf: int, payload: type[P]) -> Fact[P]:
         )
     except (ValidationError, EnvelopeError, ValueError, RecursionError) as error:
         raise Opaque(f"{record.topic}/{record.partition}/{record.offset}: {error}") from error
+
+
+def is_in_band(record: Record) -> bool:
+    """A watermark or a seal: logged, and no fact."""
+    return dict(record.headers).get("ce_type") in IN_BAND_TYPES
 
 
 def row_of(record: Record, leaf: int) -> dict[str, Any]:

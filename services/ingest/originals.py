@@ -47,7 +47,7 @@ class Originals:
         floor = max(0, at - LOOKED_AT)
         while at > floor and len(found) < limit:
             start = max(floor, at - CHUNK)
-            records = await self._runtime.bus.read((TOPIC, 0), start, at)
+            records = await self._between(start, at)
             for record in reversed(records):
                 original = _read(record)
                 if original is not None and _matches(original.data, stream, rule):
@@ -60,10 +60,16 @@ class Originals:
             at = found[-1].number
         return {"rejected": [_line(original) for original in found], "before": at if at > 0 else None}
 
+    async def _between(self, start: int, end: int) -> list[Record]:
+        """Those that are still there, oldest first."""
+        tp, bus = (TOPIC, 0), self._runtime.bus
+        first = max(start, (await bus.beginning_offsets([tp]))[tp])
+        return [record async for batch in bus.read_between({tp: (first, end)}) for record in batch]
+
     async def one(self, number: int) -> Original:
         end = await self._end()
         if 0 <= number < end:
-            for record in await self._runtime.bus.read((TOPIC, 0), number, number + 1):
+            for record in await self._between(number, number + 1):
                 original = _read(record)
                 if original is not None:
                     return original

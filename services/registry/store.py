@@ -158,6 +158,19 @@ class RegistryStore:
         self._connection.execute(versions.insert(), row | {"version": number})
         return number
 
+    def put_version(self, row: dict[str, Any]) -> None:
+        """A version whose number is known."""
+        self._connection.execute(versions.insert(), row)
+
+    def put_evidence(self, model: str, run_id: str, evidence: dict[str, Any]) -> None:
+        """What the run that a version was registered for brought."""
+        where = (versions.c.model == model, versions.c.run_id == run_id)
+        self._connection.execute(versions.update().where(*where).values(evidence=evidence))
+
+    def has_decided(self, run_id: str) -> bool:
+        """Whether the gates of this run are decided."""
+        return self._connection.execute(sa.select(gates.c.gate).where(gates.c.run_id == run_id)).first() is not None
+
     def set_state(self, model: str, version: int, state: str) -> None:
         where = (versions.c.model == model, versions.c.version == version)
         self._connection.execute(versions.update().where(*where).values(state=state))
@@ -196,6 +209,14 @@ class RegistryStore:
         epoch = expected_epoch + 1
         self._connection.execute(champions.insert(), row | {"model": model, "epoch": epoch, "active": True})
         return epoch
+
+    def put_champion(self, model: str, epoch: int, row: dict[str, Any]) -> None:
+        """A champion that was said before: the latest epoch answers."""
+        self._connection.execute(champions.insert(), row | {"model": model, "epoch": epoch, "active": False})
+        mine = champions.c.model == model
+        latest = sa.select(sa.func.max(champions.c.epoch)).where(mine).scalar_subquery()
+        self._connection.execute(champions.update().where(mine, champions.c.epoch < latest).values(active=False))
+        self._connection.execute(champions.update().where(mine, champions.c.epoch == latest).values(active=True))
 
     def add_approval(self, row: dict[str, Any]) -> None:
         self._connection.execute(approvals.insert(), row)

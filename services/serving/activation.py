@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 import time
 from collections.abc import Callable
 from typing import Any, Final, Literal
@@ -28,7 +27,7 @@ from libs.telemetry import Tracing
 from services.serving.context import ServingContext
 from services.serving.domain.champions import Champion, Fact, Line, Outcome, Predict, Target
 from services.serving.domain.requests import EventReader, RowReader
-from services.serving.handlers import on_activation, on_replica
+from services.serving.handlers import on_activation, on_replica, replica_name
 
 log = structlog.get_logger(__name__)
 
@@ -62,7 +61,7 @@ class Activator:
         self._runtime, self._ctx = runtime, runtime.context
         settings, own = runtime.settings, runtime.own
         port = settings.port if settings.port is not None else DEFAULT_PORTS["serving"]
-        self._replica = own.replica or f"{socket.gethostname()}-{port}"
+        self._replica = replica_name(settings, own)
         self._url = own.url or f"http://{settings.host}:{port}"
         self._retry_seconds = own.retry_seconds
         self._artifacts, self._keys = settings.data_dir / "artifacts", settings.keys

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -233,12 +233,14 @@ def _signal(
     return _decide(Asked(trigger, event.time_us, epoch), model, event, ctx)
 
 
-def _decide(asked: Asked, model: str, cause: Event[Any] | Cause, ctx: TrainerContext) -> tuple[RetrainDecided]:
+def _decide(asked: Asked, model: str, cause: Event[Any] | Cause, ctx: TrainerContext) -> Sequence[RetrainDecided]:
+    if ctx.has_answered(cause.id):
+        return ()
     row, spec = ctx.store.model(model), _spec(model, ctx)
     answer = decision.decide(asked, spec, row.view_version, ctx.store.cuts(model), ctx.store.history(model))
     run_id = derived_id("trainer", cause.id, "run", 0) if answer.retrain else None
     if run_id is not None and answer.cut is not None:
-        request = _request(row, spec, answer, run_id, asked.time_us, ctx)
+        request = request_of(row, spec, answer, run_id, asked.time_us, ctx)
         ctx.store.add_job(
             {
                 "run_id": run_id,
@@ -265,7 +267,7 @@ def _decide(asked: Asked, model: str, cause: Event[Any] | Cause, ctx: TrainerCon
     )
 
 
-def _request(row: Any, spec: ModelSpec, answer: Answer, run_id: str, time_us: int, ctx: TrainerContext) -> JobRequest:
+def request_of(row: Any, spec: ModelSpec, answer: Answer, run_id: str, time_us: int, ctx: TrainerContext) -> JobRequest:
     """Everything a job needs, fixed at the decision, so that another attempt does the same again."""
     assert answer.cut is not None
     streams = {name: StreamSpec.model_validate(stream) for name, stream in row.streams.items()}

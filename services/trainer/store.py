@@ -153,6 +153,17 @@ class TrainerStore:
     def add_job(self, row: dict[str, Any]) -> None:
         self._connection.execute(jobs.insert(), row | {"state": "queued", "attempt": 0, "detail": ""})
 
+    def end_job(self, run_id: str, state: str, detail: str) -> None:
+        """How a run ended, as it was said before this store was made again."""
+        self._connection.execute(jobs.update().where(jobs.c.run_id == run_id).values(state=state, detail=detail))
+
+    def is_open(self, run_id: str) -> bool:
+        where = (jobs.c.run_id == run_id, jobs.c.state.in_(ACTIVE))
+        return self._connection.execute(sa.select(jobs.c.run_id).where(*where)).first() is not None
+
+    def put_request(self, run_id: str, request: dict[str, Any]) -> None:
+        self._connection.execute(jobs.update().where(jobs.c.run_id == run_id).values(request=request))
+
     def job(self, run_id: str) -> Any:
         return self._connection.execute(sa.select(jobs).where(jobs.c.run_id == run_id)).first()
 
