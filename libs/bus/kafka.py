@@ -120,7 +120,16 @@ class KafkaBus:
     async def _create(self, topics: list[NewTopic]) -> None:
         async with _Admin(self._broker, self._client_id) as admin:
             existing = set(await _call("list topics", admin.list_topics()))
-            await asyncio.gather(*(_create(admin, topic) for topic in topics if topic.name not in existing))
+            for topic in topics:
+                if topic.name in existing:
+                    continue
+                try:
+                    answer = await _call("create topics", admin.create_topics([topic]))
+                except TopicAlreadyExistsError:
+                    continue
+                for name, code, *rest in answer.topic_errors:
+                    if code not in (0, TopicAlreadyExistsError.errno):
+                        raise Retry(f"broker: topic {name} could not be created: error {code} {rest}")
 
     @property
     def _reader(self) -> AIOKafkaConsumer:
@@ -280,16 +289,6 @@ class KafkaGroupReader:
     async def rewind(self) -> None:
         assert self._consumer is not None
         await _call("rewind", self._consumer.seek_to_committed())
-
-
-async def _create(admin: AIOKafkaAdminClient, topic: NewTopic) -> None:
-    try:
-        answer = await _call("create topics", admin.create_topics([topic]))
-    except TopicAlreadyExistsError:
-        return
-    for name, code, *rest in answer.topic_errors:
-        if code not in (0, TopicAlreadyExistsError.errno):
-            raise Retry(f"broker: topic {name} could not be created: error {code} {rest}")
 
 
 def _new_topic(name: str, partitions: int, config: dict[str, str]) -> NewTopic:
