@@ -125,7 +125,7 @@ def run(log: Log, rng: random.Random, folder: Path, restarts: float) -> Feature:
     while start < len(records):
         size = rng.randrange(1, largest + 1)
         if rng.random() < restarts:
-            refused(feature, records[start : start + size], rng)
+            refused(feature, records[start : start + size])
         feature.consume(records[start : start + size])
         feature.clock.us += rng.randrange(100_000)
         start += size
@@ -134,13 +134,14 @@ def run(log: Log, rng: random.Random, folder: Path, restarts: float) -> Feature:
     return feature
 
 
-def refused(feature: Feature, batch: Sequence[LogRecord], rng: random.Random) -> None:
+def refused(feature: Feature, batch: Sequence[LogRecord]) -> None:
     """A transaction that fails halfway: the batch, with a record that names a declaration which was not read yet."""
     log = Log()
     log.event("flights", "later", START_US, {"load": 1.0}, declaration=99)
     (unknown,) = log.records
+    headers = [(name, b"/evenkeel/ingest/other" if name == "ce_source" else value) for name, value in unknown.headers]
     with pytest.raises(NotYet):
-        feature.consume([*batch, replace(unknown, offset=10**9)])
+        feature.consume([*batch, replace(unknown, offset=10**9, headers=headers)])
 
 
 def said(feature: Feature) -> dict[str, tuple[Any, ...]]:
