@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from contracts.envelope import Event
 from contracts.monitor import DriftDetected
 from contracts.runtime import RecordDeadLettered
 from contracts.trainer import RetrainDecided
+from libs.errors import NotYet
 from libs.service import Context, Each, Reply, Service
 from libs.settings import OwnSettings
 from libs.store.sql import SqlStore
@@ -31,12 +33,15 @@ def create(op: Operations) -> None:
 
 class TrainerContext(Context):
     poison: str | None = None
+    declared: str | None = None
 
     def count(self) -> int:
         return self.tx.connection.execute(sa.select(sa.func.count()).select_from(seen)).scalar_one()
 
 
 def on_drift(event: Event[DriftDetected], ctx: TrainerContext) -> Iterable[RetrainDecided]:
+    if event.data.model not in ("m", ctx.declared):
+        raise NotYet(f"model {event.data.model} is not declared")
     if event.id == ctx.poison:
         raise KeyError("a bug")
     ctx.tx.connection.execute(seen.insert(), {"event_id": event.id, "n": event.data.n})
@@ -166,3 +171,18 @@ async def test_a_command_publishes_what_it_decides(broker: str, tmp_path: Path) 
 
         await service.runtime.command(command)
         assert await found(broker, "f", 1)
+
+
+async def test_a_record_that_names_what_was_never_said_is_a_dead_letter(broker: str, tmp_path: Path) -> None:
+    """Facts come before the records that name them: once the control topics are read to their end, waiting is vain."""
+    strange = drift(1).model_copy(update={"model": "never-declared"})
+    async with running(trainer(), broker, tmp_path):
+        at = {"time": "2013-01-02T00:00:00Z"}
+        await publish_events(
+            broker, "monitor", [*drifts("g", 1), (strange, at | {"id": "stranger"}), (drift(2), at | {"id": "g-after"})]
+        )
+        await eventually(lambda: found(broker, "g", 2), "the ones before and after")
+        letters = await read_events(broker, RecordDeadLettered, "trainer.record-dead-lettered.v1")
+    (letter,) = [one.data for one in letters if "never-declared" in one.data.reason]
+    assert letter.reason == "unknown fact: model never-declared is not declared"
+    assert b"never-declared" in base64.b64decode(letter.value or "")
