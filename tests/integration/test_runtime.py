@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from contracts.monitor import DriftDetected
 from contracts.runtime import RecordDeadLettered
 from contracts.trainer import RetrainDecided
 from libs.clock import SystemClock
-from libs.errors import Fenced
+from libs.errors import Fenced, NotYet
 from libs.service import Batch, Cause, Context, Derived, Each, Handler, Reply, Service
 from libs.settings import OwnSettings
 from libs.store.sql import SqlStore
@@ -34,12 +35,15 @@ def create(op: Operations) -> None:
 
 class TrainerContext(Context):
     poison: str | None = None
+    declared: str | None = None
 
     def count(self) -> int:
         return self.tx.connection.execute(sa.select(sa.func.count()).select_from(seen)).scalar_one()
 
 
 def on_drift(event: Event[DriftDetected], ctx: TrainerContext) -> Iterable[RetrainDecided]:
+    if event.data.model not in ("m", ctx.declared):
+        raise NotYet(f"model {event.data.model} is not declared")
     if event.id == ctx.poison:
         raise KeyError("a bug")
     ctx.tx.connection.execute(seen.insert(), {"event_id": event.id, "n": event.data.n})
@@ -241,3 +245,18 @@ async def test_a_command_behind_a_lost_lease_is_fenced_and_changes_nothing(broke
         assert "j" not in await effects(service)
         other.close()
     assert await found(broker, "j", 0)
+
+
+async def test_a_record_that_names_what_was_never_said_is_a_dead_letter(broker: str, tmp_path: Path) -> None:
+    """Facts come before the records that name them: once the control topics are read to their end, waiting is vain."""
+    strange = drift(1).model_copy(update={"model": "never-declared"})
+    async with running(trainer(), broker, tmp_path):
+        at = {"time": "2013-01-02T00:00:00Z"}
+        await publish_events(
+            broker, "monitor", [*drifts("g", 1), (strange, at | {"id": "stranger"}), (drift(2), at | {"id": "g-after"})]
+        )
+        await eventually(lambda: found(broker, "g", 2), "the ones before and after")
+        letters = await read_events(broker, RecordDeadLettered, "trainer.record-dead-lettered.v1")
+    (letter,) = [one.data for one in letters if "never-declared" in one.data.reason]
+    assert letter.reason == "unknown fact: model never-declared is not declared"
+    assert b"never-declared" in base64.b64decode(letter.value or "")
