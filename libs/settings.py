@@ -42,6 +42,16 @@ class Settings(BaseSettings):
     trace_ratio: float = Field(0.01, ge=0, le=1, description="Share of raw events whose trace is recorded.")
     failpoints: str = Field("", description="For tests: `name=kill@n,…`.")
     accept_gap: bool = Field(False, description="Go on after records were lost to retention.")
+    max_outbox_bytes: int = Field(
+        268_435_456,
+        ge=1,
+        description="Events kept while the broker is away; beyond it, commands and requests are refused.",
+    )
+    min_free_bytes: int = Field(
+        268_435_456,
+        ge=0,
+        description="With less free on the data folder's disk, nothing is consumed until there is more.",
+    )
     max_batch_records: int = Field(2000, ge=1, le=100_000)
 
     @property

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,9 @@ from contracts.envelope import Event
 from contracts.monitor import DriftDetected
 from contracts.runtime import RecordDeadLettered
 from contracts.trainer import RetrainDecided
-from libs.service import Context, Each, Reply, Service
+from libs.bus.embedded import EmbeddedKafka
+from libs.errors import Retry
+from libs.service import Cause, Context, Derived, Each, Reply, Service
 from libs.settings import OwnSettings
 from libs.store.sql import SqlStore
 from libs.testing import Producer, eventually, publish_events, read_events, running
@@ -156,9 +161,27 @@ async def test_a_repeat_with_a_known_sequence_changes_nothing(broker: str, tmp_p
     assert await found(broker, "d", 1)
 
 
+async def test_consuming_stops_before_the_disk_is_full_and_goes_on_when_there_is_room(
+    broker: str, tmp_path: Path
+) -> None:
+    ballast, size = tmp_path / "ballast", 2**31
+    least = shutil.disk_usage(tmp_path).free - size // 2
+    async with running(trainer(), broker, tmp_path, min_free_bytes=least) as service:
+        with ballast.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+
+        async def is_paused() -> bool:
+            return (service.runtime.not_ready_reason or "").startswith("disk: ")
+
+        await eventually(is_paused, "the service to say that the disk is nearly full")
+        await publish_events(broker, "monitor", drifts("g", 1))
+        assert not await found(broker, "g", 1)
+        ballast.unlink()
+        await eventually(lambda: found(broker, "g", 1), "consuming to go on")
+
+
 async def test_a_command_publishes_what_it_decides(broker: str, tmp_path: Path) -> None:
     async with running(trainer(), broker, tmp_path) as service:
-        from libs.service import Cause, Derived
 
         def command(ctx: TrainerContext) -> Reply[int]:
             event = Event(drift(1), "f0", 0, "", 0, 0, {})
@@ -166,3 +189,21 @@ async def test_a_command_publishes_what_it_decides(broker: str, tmp_path: Path) 
 
         await service.runtime.command(command)
         assert await found(broker, "f", 1)
+
+
+async def test_what_is_kept_while_the_broker_is_away_has_a_limit(kafka: EmbeddedKafka, tmp_path: Path) -> None:
+    def said(n: int) -> Derived:
+        return Derived(decided(Event(drift(n), f"h{n}", 0, "", 0, 0, {})), Cause(f"h{n}", 0, f"h{n}"))
+
+    async with running(trainer(), kafka.address, tmp_path, max_outbox_bytes=20_000) as service:
+        kafka.kill()
+        kept = 0
+        with pytest.raises(Retry, match="outbox: .* EVENKEEL_MAX_OUTBOX_BYTES"):
+            while kept < 1_000:
+                await service.runtime.record([said(kept)])
+                kept += 1
+        assert 10 < kept < 100
+        await asyncio.to_thread(kafka.start)
+        await eventually(lambda: found(kafka.address, "h", kept), "everything that was taken")
+        await service.runtime.record([said(kept)])
+        await eventually(lambda: found(kafka.address, "h", kept + 1), "what is taken again")
