@@ -198,10 +198,15 @@ async def test_what_is_kept_while_the_broker_is_away_has_a_limit(kafka: Embedded
     async with running(trainer(), kafka.address, tmp_path, max_outbox_bytes=20_000) as service:
         kafka.kill()
         kept = 0
-        with pytest.raises(Retry, match="outbox: .* EVENKEEL_MAX_OUTBOX_BYTES"):
+
+        async def fill() -> None:
+            nonlocal kept
             while kept < 1_000:
                 await service.runtime.record([said(kept)])
                 kept += 1
+
+        with pytest.raises(Retry, match="outbox: .* EVENKEEL_MAX_OUTBOX_BYTES"):
+            await fill()
         assert 10 < kept < 100
         await asyncio.to_thread(kafka.start)
         await eventually(lambda: found(kafka.address, "h", kept), "everything that was taken")
