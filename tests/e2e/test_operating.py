@@ -157,13 +157,13 @@ def test_doctor_finds_nothing_wrong_and_then_what_is(system: SmallLoop) -> None:
         "services",
     }
     assert [finding for finding in found if finding["state"] == "wrong"] == []
-    key = system.data_dir / "keys" / "registry.key"
+    key = system.data_dir / "keys" / "trainer.key"
     key.chmod(0o644)
     try:
         (wrong,) = (f for f in evenkeel(system, "doctor", code=1) if f["state"] == "wrong")
     finally:
         key.chmod(0o600)
-    assert (wrong["check"], "registry.key" in wrong["detail"], "chmod 600" in wrong["do"]) == ("keys", True, True)
+    assert (wrong["check"], "trainer.key" in wrong["detail"], "chmod 600" in wrong["do"]) == ("keys", True, True)
 
 
 def test_the_loop_is_paused_and_resumed(system: SmallLoop) -> None:

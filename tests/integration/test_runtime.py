@@ -196,7 +196,7 @@ async def test_what_is_kept_while_the_broker_is_away_has_a_limit(kafka: Embedded
         return Derived(decided(Event(drift(n), f"h{n}", 0, "", 0, 0, {})), Cause(f"h{n}", 0, f"h{n}"))
 
     async with running(trainer(), kafka.address, tmp_path, max_outbox_bytes=20_000) as service:
-        kafka.kill()
+        await asyncio.to_thread(kafka.stop)
         kept = 0
 
         async def fill() -> None:
