@@ -205,7 +205,7 @@ async def test_what_is_kept_while_the_broker_is_away_has_a_limit(kafka: Embedded
                 await service.runtime.record([said(kept)])
                 kept += 1
 
-        with pytest.raises(Retry, match="outbox: .* EVENKEEL_MAX_OUTBOX_BYTES"):
+        with pytest.raises(Retry, match="outbox: .*EVENKEEL_MAX_OUTBOX_BYTES"):
             await fill()
         assert 10 < kept < 100
         await asyncio.to_thread(kafka.start)
