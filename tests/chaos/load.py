@@ -17,8 +17,8 @@ import orjson
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from libs.clock import DAY_US, HOUR_US, format_us, parse_us
 from libs.cli.supervisor import Supervisor
+from libs.clock import DAY_US, HOUR_US, format_us, parse_us
 from libs.testing import Producer
 
 MODEL: Final = "order-returned"
