@@ -1,7 +1,8 @@
 """The broker by aiokafka.
 
 What was learnt on aiokafka 0.14 and Kafka 4.3 (guarantees.md, section 3): calls hang while the broker does not answer, so
-each has a time limit; a producer that saw an error is thrown away, because it fails an expired batch and sends the next;
+each has a time limit; a producer that saw an error is thrown away, because it fails an expired batch and sends the next,
+and so is a consumer, because it never recovers if it was assigned anew while it looked for its group's coordinator;
 batches are built by hand, one in flight per partition, because that is both the fastest way and the only ordered one.
 """
 
@@ -69,8 +70,15 @@ class KafkaBus:
         self._consumer: AIOKafkaConsumer | None = None
         self._producer: AIOKafkaProducer | None = None
         self._connecting = asyncio.Lock()
+        self._next: dict[TopicPartition, int] = {}
+        """What is assigned, and the offset of each that `getmany` gives next."""
+        self._paused: set[TopicPartition] = set()
 
     async def start(self) -> None:
+        await self._live_consumer()
+        await self._live_producer()
+
+    async def _live_consumer(self) -> AIOKafkaConsumer:
         if self._consumer is None:
             settings = CONSUMER_SETTINGS | {
                 "fetch_max_wait_ms": self._fetch.max_wait_ms,
@@ -85,7 +93,10 @@ class KafkaBus:
                 await _quietly(consumer.stop())
                 raise
             self._consumer = consumer
-        await self._live_producer()
+            if self._next:
+                _point(consumer, self._next)
+                consumer.pause(*(KafkaTopicPartition(*tp) for tp in self._paused))
+        return self._consumer
 
     async def _live_producer(self) -> AIOKafkaProducer:
         async with self._connecting:
@@ -138,18 +149,33 @@ class KafkaBus:
         return self._consumer
 
     def assign(self, positions: Mapping[TopicPartition, int]) -> None:
-        self._reader.assign([KafkaTopicPartition(*tp) for tp in positions])
-        for tp, offset in positions.items():
-            self._reader.seek(KafkaTopicPartition(*tp), offset)
+        self._next, self._paused = dict(positions), set()
+        if self._consumer is not None:
+            _point(self._consumer, positions)
 
     def pause(self, partitions: Iterable[TopicPartition]) -> None:
-        self._reader.pause(*(KafkaTopicPartition(*tp) for tp in partitions))
+        wanted = set(partitions)
+        self._paused |= wanted
+        if self._consumer is not None:
+            self._consumer.pause(*(KafkaTopicPartition(*tp) for tp in wanted))
 
     def resume(self, partitions: Iterable[TopicPartition]) -> None:
-        self._reader.resume(*(KafkaTopicPartition(*tp) for tp in partitions))
+        wanted = set(partitions)
+        self._paused -= wanted
+        if self._consumer is not None:
+            self._consumer.resume(*(KafkaTopicPartition(*tp) for tp in wanted))
 
     async def getmany(self, timeout_ms: int, max_records: int) -> dict[TopicPartition, Sequence[Record]]:
-        batch = await _call("fetch", self._reader.getmany(timeout_ms=timeout_ms, max_records=max_records))
+        consumer = await self._live_consumer()
+        try:
+            batch = await _call("fetch", consumer.getmany(timeout_ms=timeout_ms, max_records=max_records))
+        except Retry:
+            self._consumer = None
+            await _quietly(consumer.stop())
+            raise
+        for tp, records in batch.items():
+            if records:
+                self._next[tp.topic, tp.partition] = records[-1].offset + 1
         return cast(
             "dict[TopicPartition, Sequence[Record]]",
             {(tp.topic, tp.partition): records for tp, records in batch.items()},
@@ -240,6 +266,12 @@ class KafkaGroupReader:
     async def rewind(self) -> None:
         assert self._consumer is not None
         await _call("rewind", self._consumer.seek_to_committed())
+
+
+def _point(consumer: AIOKafkaConsumer, positions: Mapping[TopicPartition, int]) -> None:
+    consumer.assign([KafkaTopicPartition(*tp) for tp in positions])
+    for tp, offset in positions.items():
+        consumer.seek(KafkaTopicPartition(*tp), offset)
 
 
 def _new_topic(name: str, partitions: int, config: dict[str, str]) -> NewTopic:

@@ -99,6 +99,54 @@ def _time(number: int) -> str:
     return format_us(START_US + number * STEP_US)
 
 
+class Writer:
+    """A Kafka producer with endless patience."""
+
+    def __init__(self, broker: str) -> None:
+        self._broker = broker
+        self._producer: AIOKafkaProducer | None = None
+
+    async def write(self, records: Sequence[Sent]) -> None:
+        """Returns once each is acknowledged; a record may be there twice then, as with any producer."""
+        left = list(records)
+        while left:
+            try:
+                producer = await self._started()
+                futures = [await producer.send(r.topic, r.value, key=r.id) for r in left]
+                async with asyncio.timeout(30):
+                    results = await asyncio.gather(*futures, return_exceptions=True)
+                left = [r for r, result in zip(left, results, strict=True) if isinstance(result, BaseException)]
+            except (KafkaError, OSError, TimeoutError):
+                pass
+            if left:
+                await self.close()
+                await asyncio.sleep(0.2)
+
+    async def _started(self) -> AIOKafkaProducer:
+        if self._producer is None:
+            producer = AIOKafkaProducer(
+                bootstrap_servers=self._broker, acks="all", linger_ms=2, request_timeout_ms=5_000
+            )
+            try:
+                async with asyncio.timeout(10):
+                    await producer.start()
+            except BaseException:
+                await _given_up(producer)
+                raise
+            self._producer = producer
+        return self._producer
+
+    async def close(self) -> None:
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            await _given_up(producer)
+
+
+async def _given_up(producer: AIOKafkaProducer) -> None:
+    with suppress(KafkaError, OSError, TimeoutError):
+        await asyncio.wait_for(producer.stop(), 2)
+
+
 class Load:
     """Producer and client of one system. `rate` is events and labels a second while it flows."""
 
@@ -108,7 +156,7 @@ class Load:
         self._http = httpx2.AsyncClient(
             headers={"Authorization": f"Bearer {system.token}"}, timeout=httpx2.Timeout(10, pool=30)
         )
-        self._kafka: AIOKafkaProducer | None = None
+        self._writer = Writer(system.broker)
         self._next = 0
         self._flowing, self._idle = asyncio.Event(), asyncio.Event()
         self._idle.set()
@@ -160,11 +208,11 @@ class Load:
         self.statuses.clear()
 
     async def _answers(self) -> bool:
-        return await self._ask_once() == 200
+        return await self.ask_once() == 200
 
     async def close(self) -> None:
         await self._http.aclose()
-        await self._drop_producer()
+        await self._writer.close()
 
     # -- producing ------------------------------------------------------------------------------------------------------
 
@@ -201,48 +249,11 @@ class Load:
             self._random.shuffle(by_http)
         for record in (*orders, *returns):
             self.sent[record.topic].add(record.id)
-        await asyncio.gather(self._write(by_kafka), self._post(by_http))
+        await asyncio.gather(self._writer.write(by_kafka), self._post(by_http))
         for record in (*orders, *returns):
             self.acknowledged[record.topic].add(record.id)
         self.records += len(by_kafka) + len(by_http)
         return len(orders) + len(returns)
-
-    async def _write(self, records: Sequence[Sent]) -> None:
-        """To the broker, until each is acknowledged; a record may be there twice then, as with any producer."""
-        left = list(records)
-        while left:
-            try:
-                producer = await self._producer()
-                futures = [await producer.send(r.topic, r.value, key=r.id) for r in left]
-                async with asyncio.timeout(30):
-                    results = await asyncio.gather(*futures, return_exceptions=True)
-                left = [r for r, result in zip(left, results, strict=True) if isinstance(result, BaseException)]
-            except (KafkaError, OSError, TimeoutError):
-                pass
-            if left:
-                await self._drop_producer()
-                await asyncio.sleep(0.2)
-
-    async def _producer(self) -> AIOKafkaProducer:
-        if self._kafka is None:
-            producer = AIOKafkaProducer(
-                bootstrap_servers=self._system.broker, acks="all", linger_ms=2, request_timeout_ms=10_000
-            )
-            try:
-                async with asyncio.timeout(10):
-                    await producer.start()
-            except BaseException:
-                with suppress(KafkaError, OSError, TimeoutError):
-                    await asyncio.wait_for(producer.stop(), 2)
-                raise
-            self._kafka = producer
-        return self._kafka
-
-    async def _drop_producer(self) -> None:
-        producer, self._kafka = self._kafka, None
-        if producer is not None:
-            with suppress(KafkaError, OSError, TimeoutError):
-                await asyncio.wait_for(producer.stop(), 2)
 
     async def _post(self, records: Sequence[Sent]) -> None:
         """To ingest's HTTP door, with the same ids again after anything but 202."""
@@ -262,6 +273,20 @@ class Load:
                     self.refused.append(f"ingest answered 503 without Retry-After: {answer.text[:300]}")
             await asyncio.sleep(0.2)
 
+    async def post_once(self) -> httpx2.Response:
+        """One order at ingest's HTTP door, which is not tried again."""
+        record = order(self._next)
+        self._next += 1
+        self.sent[record.topic].add(record.id)
+        answer = await self._http.post(
+            self._system.urls["ingest"] + "/v1/streams/orders/events",
+            content=record.value,
+            headers={"content-type": "application/json"},
+        )
+        if answer.status_code == 202:
+            self.acknowledged[record.topic].add(record.id)
+        return answer
+
     async def finish(self) -> None:
         """Say that nothing more will come, so that every merge lets go of what it holds."""
         end = format_us(START_US + (self._next + LABEL_BEHIND) * STEP_US + 20 * DAY_US + HOUR_US)
@@ -274,10 +299,11 @@ class Load:
     async def ask(self, every_seconds: float = 0.05) -> None:
         """Ask for predictions for ever, one after the other."""
         while True:
-            await self._ask_once()
+            await self.ask_once()
             await asyncio.sleep(every_seconds)
 
-    async def _ask_once(self) -> int:
+    async def ask_once(self) -> int:
+        """The answer's status; 0: there was none."""
         number = self._random.randrange(1000)
         event = orjson.loads(order(number).value) | {"ordered_at": _time(self._next), "order_id": f"asked-{number}"}
         status = 0
