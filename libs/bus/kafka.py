@@ -73,6 +73,7 @@ class KafkaBus:
         self._next: dict[TopicPartition, int] = {}
         """What is assigned, and the offset of each that `getmany` gives next."""
         self._paused: set[TopicPartition] = set()
+        self._committing: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         await self._live_consumer()
@@ -212,8 +213,12 @@ class KafkaBus:
     async def commit(self, positions: Mapping[TopicPartition, int]) -> None:
         if self._group_id is None or not positions:
             return
+        if self._committing is not None and not self._committing.done():
+            return
         offsets = {KafkaTopicPartition(*tp): OffsetAndMetadata(offset, "") for tp, offset in positions.items()}
-        await _quietly(self._reader.commit(offsets))
+        # Never cancelled: the client would leave its request behind, with an error that nobody fetches.
+        self._committing = asyncio.create_task(_ignored(self._reader.commit(offsets)))
+        await asyncio.wait({self._committing}, timeout=STOP_SECONDS)
 
     def group_reader(self, topic: str) -> KafkaGroupReader:
         if self._group_id is None:
@@ -292,8 +297,12 @@ async def _send_in_order(producer: AIOKafkaProducer, tp: TopicPartition, records
 
 
 async def _quietly(awaitable: Awaitable[object]) -> None:
+    await _ignored(asyncio.wait_for(awaitable, STOP_SECONDS))
+
+
+async def _ignored(awaitable: Awaitable[object]) -> None:
     try:
-        await asyncio.wait_for(awaitable, STOP_SECONDS)
+        await awaitable
     except (KafkaError, TimeoutError, ConnectionError, OSError) as error:
         log.debug("broker call given up", error=f"{type(error).__name__} {error}")
 

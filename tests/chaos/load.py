@@ -30,6 +30,8 @@ STEP_US: Final = 60_000_000
 CHUNK: Final = 40
 LABEL_BEHIND: Final = 360
 """A return follows its order by so many orders, six hours of event time."""
+FIRST_ORDERS: Final = 4 * 24 * 60
+"""Four days: enough for the first model as declared, whose datasets are cut at midnight."""
 BY_HTTP: Final = 4
 """Orders of a chunk that take the HTTP door."""
 DECLARATION: Final = """
@@ -194,18 +196,23 @@ class Load:
             while not await check():
                 await asyncio.sleep(0.1)
 
-    async def warm_up(self, seconds: float = 120.0) -> None:
-        """Send as fast as it goes until a first model answers."""
+    async def warm_up(self, seconds: float = 240.0) -> None:
+        """Send what a first model needs, as fast as it goes, and wait until it answers."""
         rate, self._rate = self._rate, 1_500.0
         producing = asyncio.create_task(self.produce())
         self.flow()
         try:
+            await self._until(self._has_enough, seconds)
+            await self.hold()
             await self._until(self._answers, seconds)
         finally:
             await self.hold()
             producing.cancel()
             self._rate = rate
         self.statuses.clear()
+
+    async def _has_enough(self) -> bool:
+        return self._next >= FIRST_ORDERS
 
     async def _answers(self) -> bool:
         return await self.ask_once() == 200

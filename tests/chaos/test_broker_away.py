@@ -15,7 +15,7 @@ from libs.testing import eventually, read_events
 from tests.chaos.quiet import until_quiet
 from tests.chaos.run import loaded_system
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(600)]
 
 AWAY_SECONDS = 12.0
 STOP_SECONDS = 15.0

@@ -8,7 +8,7 @@ import pytest
 
 from tests.chaos.run import run
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(600)]
 
 CYCLES, SEED, RATE = 5, 3931, 100.0
 

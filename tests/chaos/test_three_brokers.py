@@ -20,7 +20,7 @@ from services.ingest.service import service
 from tests.chaos.cluster import Cluster
 from tests.chaos.load import ORDERS, Sent, Writer, order
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(600)]
 
 SPEC = StreamSpec.model_validate(
     {
