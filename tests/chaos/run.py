@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from contracts.ingest import EventAccepted, EventRejected, LabelAccepted
+from contracts.registry import ChampionChanged
 from contracts.serving import PredictionMade
 from libs.cli.supervisor import Notice, Supervisor
 from libs.process import free_port, free_port_base
@@ -22,6 +23,7 @@ from libs.testing import read_events
 from tests.chaos.faults import Fault, Faults, planned
 from tests.chaos.load import ORDERS, RETURNS, Load
 from tests.chaos.quiet import until_quiet
+from tests.invariants.oracle import Oracle
 
 RECOVERY_LIMIT_SECONDS: Final = 60.0
 """Invariant 14."""
@@ -150,6 +152,10 @@ async def run(folder: Path, cycles: int, seed: int, rate: float, say: Callable[[
         report.violations += load.refused
         say("checking")
         report.violations += await account(system, load)
+        oracle = Oracle(system.broker, system.data_dir, system.urls, system.token, load.sent, load.acknowledged)
+        found = await asyncio.to_thread(oracle.violations)
+        report.violations += [f"{violation.invariant}: {violation.detail}" for violation in found]
+        report.champions = len({event.id for event in await read_events(system.broker, ChampionChanged)})
         report.records, report.predictions = load.records, len(load.predictions)
         report.distinct = sum(map(len, load.acknowledged.values()))
         report.statuses = dict(sorted(load.statuses.items()))
