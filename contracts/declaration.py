@@ -39,6 +39,10 @@ _UNITS_US: Final[dict[str, int]] = {"ms": 1_000, "s": SECOND_US, "m": MINUTE_US,
 _DURATION: Final = re.compile(r"([0-9]{1,12})(ms|s|m|h|d)")
 
 
+LONGEST_US: Final = 36_500 * DAY_US
+"""No duration is longer, so that every service can add one to any time that it takes."""
+
+
 def parse_duration_us(text: str) -> int:
     """Microseconds of a written duration; raises `ValueError` when it is not a whole number with a unit.
 
@@ -48,7 +52,9 @@ def parse_duration_us(text: str) -> int:
     match = _DURATION.fullmatch(text.strip())
     if match is None:
         raise ValueError(f"{text!r} is not a duration; write a whole number with ms, s, m, h or d, such as 90s or 24h")
-    return int(match[1]) * _UNITS_US[match[2]]
+    if (duration_us := int(match[1]) * _UNITS_US[match[2]]) > LONGEST_US:
+        raise ValueError(f"{text[:40]!r} is longer than a hundred years, 36500d")
+    return duration_us
 
 
 def format_duration(duration_us: int) -> str:

@@ -7,10 +7,15 @@ official SDK is not used (it costs five times as much and misreads some messages
 Own extension attributes: `shard` (with `source` and `sequence` the identity of a derived event), `stream` (which stream
 the event belongs to) and `watermark` (nothing of that stream earlier than this follows on this partition). `subject`,
 `keyid` and `signature` are reserved.
+
+Two kinds of records travel among a topic's events and are none: a watermark, and a seal. A seal is the first word of a
+store that was rebuilt. Its value, `{"sealed": [source, …]}`, names the sources that have nothing more to say on this
+partition: a consumer ignores what comes from them behind the seal.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -20,6 +25,9 @@ from typing import Final, Generic, Protocol, TypeVar
 
 TYPE_PREFIX: Final = "io.evenkeel."
 WATERMARK_TYPE: Final = TYPE_PREFIX + "watermark"
+SEAL_TYPE: Final = TYPE_PREFIX + "seal"
+IN_BAND_TYPES: Final = frozenset({WATERMARK_TYPE.encode(), SEAL_TYPE.encode()})
+"""What records among the events of a topic may be besides events."""
 CONTENT_TYPE: Final = b"application/json"
 HEARTBEAT_HEADER: Final = "evenkeel-heartbeat"
 """A raw record with this header (RFC 3339) and no value says: nothing earlier will come on this partition."""
@@ -28,6 +36,11 @@ Headers = Sequence[tuple[str, bytes]]
 P_co = TypeVar("P_co", covariant=True)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MAX_ATTRIBUTE_BYTES: Final = 2_048
+_TEXTS: Final = (
+    *("ce_id", "ce_source", "ce_type", "ce_time", "ce_stream", "ce_watermark", "ce_correlationid", "ce_causationid"),
+    *("ce_shard", "traceparent", "ce_traceparent"),
+)
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
 
 
@@ -65,6 +78,11 @@ def parse_us(text: str) -> int:
         raise ValueError(f"{text!r} is not an RFC 3339 time with a zone, such as 2013-01-01T05:15:00Z")
     delta = datetime.fromisoformat(text) - _EPOCH
     return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
+
+
+FIRST_US: Final = parse_us("1800-01-01T00:00:00Z")
+LAST_US: Final = parse_us("3100-01-01T00:00:00Z")
+"""Times of our own records lie between these, wider than what ingest takes by any window, disorder or horizon."""
 
 
 @lru_cache(maxsize=65536)
@@ -110,6 +128,12 @@ class Event(Generic[P_co]):
             return self.time_us
         watermark_us = parse_us(text.decode())
         return max(self.time_us, watermark_us)
+
+    @property
+    def recorded_us(self) -> int:
+        """Wall time of the transaction that said it: the same for all that one transaction says."""
+        text = self.attribute("recordedtime")
+        return self.time_us if text is None else parse_us(text)
 
     @property
     def correlation_id(self) -> str:
@@ -175,8 +199,28 @@ def attributes_of(headers: Headers) -> dict[str, bytes]:
         if name not in attributes:
             raise EnvelopeError(f"header {name} is missing: records of this topic are CloudEvents 1.0 in binary mode")
     if attributes["ce_specversion"] != b"1.0":
-        raise EnvelopeError(f"ce_specversion is {attributes['ce_specversion']!r}, expected 1.0")
+        raise EnvelopeError(f"ce_specversion is {attributes['ce_specversion'][:80]!r}, expected 1.0")
+    for name in _TEXTS:
+        value = attributes.get(name)
+        if value is not None and (len(value) > MAX_ATTRIBUTE_BYTES or b"\0" in value or not _is_text(value)):
+            raise EnvelopeError(
+                f"{name} is {value[:80]!r}: send UTF-8 of at most {MAX_ATTRIBUTE_BYTES} bytes without U+0000"
+            )
+    for name in ("ce_time", "ce_watermark"):
+        value = attributes.get(name)
+        if value is not None and not FIRST_US <= parse_us(value.decode()) <= LAST_US:
+            raise EnvelopeError(f"{name} is {value.decode()}, before 1800 or after 3100: nobody can calculate with it")
     return attributes
+
+
+def _is_text(value: bytes) -> bool:
+    if value.isascii():
+        return True
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def origin_of(attributes: dict[str, bytes]) -> tuple[bytes, bytes, int] | None:
@@ -184,10 +228,29 @@ def origin_of(attributes: dict[str, bytes]) -> tuple[bytes, bytes, int] | None:
     sequence = attributes.get("ce_sequence")
     if sequence is None:
         return None
+    if not sequence.isdigit() or len(sequence) > 20 or int(sequence) >= 2**63:
+        raise EnvelopeError(f"ce_sequence is {sequence[:80]!r}, expected digits of a number below 2^63")
+    return attributes["ce_source"], attributes.get("ce_shard", b""), int(sequence)
+
+
+def seal_value(sources: Iterable[str]) -> bytes:
+    """The value of a seal that closes these sources.
+
+    >>> seal_value(["/evenkeel/feature/a"])
+    b'{"sealed": ["/evenkeel/feature/a"]}'
+    """
+    return json.dumps({"sealed": sorted(sources)}).encode()
+
+
+def sealed_sources(value: bytes | None) -> list[str]:
+    """The sources that a seal closes on its partition. Raises EnvelopeError."""
     try:
-        return attributes["ce_source"], attributes.get("ce_shard", b""), int(sequence)
-    except ValueError:
-        raise EnvelopeError(f"ce_sequence is {sequence!r}, expected digits") from None
+        sources = json.loads(value or b"")["sealed"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        sources = None
+    if not isinstance(sources, list) or not all(isinstance(source, str) for source in sources):
+        raise EnvelopeError('a seal\'s value is {"sealed": [source, …]}')
+    return sources
 
 
 def type_of(topic: str) -> bytes:

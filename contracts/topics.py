@@ -105,6 +105,7 @@ TOPICS: Final[tuple[Topic, ...]] = (
     ),
     _control("feature.dataset-committed.v1", feature.DatasetCommitted, "feature", ("trainer", _LOG), _model),
     _control("trainer.retrain-decided.v1", trainer.RetrainDecided, "trainer", ("monitor", _LOG), _model),
+    _control("trainer.loop-changed.v1", trainer.LoopChanged, "trainer", (_LOG,), _model),
     _control("trainer.run-started.v1", trainer.RunStarted, "trainer", ("monitor", _LOG), _model),
     _control("trainer.run-completed.v1", trainer.RunCompleted, "trainer", ("registry", "monitor", _LOG), _model),
     _control("trainer.run-failed.v1", trainer.RunFailed, "trainer", ("monitor", _LOG), _model),

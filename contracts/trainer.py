@@ -37,6 +37,15 @@ class RetrainDecided(Payload):
     run_id: str | None = None
 
 
+class LoopChanged(Payload):
+    """A person paused the loop of a model, or let it go on: while it is paused, every trigger is answered with no."""
+
+    model: Identifier
+    state: Literal["paused", "running"]
+    by: str
+    reason: str
+
+
 class RunStarted(Payload):
     model: Identifier
     run_id: str

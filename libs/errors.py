@@ -2,7 +2,8 @@
 
 EvenkeelError
 ├── Retry            infrastructure is away: roll back, wait, do it again, for ever
-│   └── NotYet       a fact that this record names has not been folded yet: read control topics first
+│   └── NotYet       a fact that this record names has not been folded yet: read the control topics to their end,
+│                    and if it is not there either, nobody ever said it: dead letter
 ├── Undecodable      a record of our own topics that cannot be used: dead letter with its original bytes
 ├── Fenced           somebody else moved on: roll back, reload positions, resume
 ├── Stop             going on would do harm: stop and say why
@@ -24,7 +25,10 @@ class Retry(EvenkeelError):
 
 
 class NotYet(Retry):
-    """The record names a fact that has not been folded yet."""
+    """The record names a fact that has not been folded yet; raised before anything is changed on its account."""
+
+    where: tuple[str, int, int] | None = None
+    """Topic, partition and offset of the record, once the runtime knows which it is."""
 
 
 class Undecodable(EvenkeelError):

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from fastapi import APIRouter
 
     from libs.runtime.runtime import Runtime
+    from libs.telemetry import BatchTrace
 
 
 class Cause(msgspec.Struct, frozen=True, gc=False):
@@ -61,7 +62,14 @@ class Watermark:
     time_us: int
 
 
-Output = Derived | Watermark
+@dataclass(frozen=True, slots=True)
+class Seal:
+    """Told on every partition that this service writes to: nothing that these stores say behind it counts."""
+
+    stores: Sequence[str]
+
+
+Output = Derived | Watermark | Seal
 
 T = TypeVar("T")
 
@@ -87,6 +95,10 @@ class Context:
     service: str
     settings: Settings
     own: Any
+    trace: BatchTrace | None = None
+    """The spans of this batch; None outside of one."""
+    told: Sequence[Event[Any]] = ()
+    """While the store is rebuilt: what this service said on its control topics before it lost it."""
 
     def load(self, tx: Transaction) -> None:
         """Read caches from the store."""
@@ -102,7 +114,11 @@ class Context:
         """The raw topics that are read from here on, with the partitions they have; before their first record comes."""
 
     def require(self, event: Event[Any]) -> None:
-        """Raises NotYet if a fact that this event names has not been folded yet; called before the event is merged."""
+        """Raises NotYet if a fact that this event names has not been folded yet; called before the event is merged.
+
+        Facts are published before the records that name them: one that is not on the control topics when they are read
+        to their end never comes, and the record becomes a dead letter.
+        """
 
     def merge_groups(self) -> Iterable[frozenset[tuple[type[Payload], str]]]:
         """Which (payload, stream) inputs are merged with which: each set is released by its own watermark."""
@@ -160,6 +176,29 @@ class Stateless(Generic[C]):
 
 Handler = Each[C] | Batch[C] | Merge[C] | Raw[C] | Stateless[C]
 
+Order = Sequence[tuple[str, int, int]]
+"""(topic, partition, how many records), one run after another."""
+
+
+def _nothing(ctx: Any) -> Sequence[Output]:
+    return ()
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuild(Generic[C]):
+    """How a lost store comes back (libs.runtime.rebuild): its inputs are read again from their beginnings, and what was
+    published before is not published again. Whatever does not follow from the inputs follows from what is here."""
+
+    fold: Callable[[Sequence[Event[Any]], C], None] = lambda told, ctx: None
+    """Takes all that this service has ever said on its control topics, in the order in which it was said, in the first
+    transaction of the new store."""
+    finished: Callable[[C], Iterable[Output]] = _nothing
+    """Called in the last transaction; says what is to be said on compacted topics, which are silent until then."""
+    order: Callable[[Sequence[Event[Any]]], Order] = lambda told: ()
+    """The order in which the first records are to be read again, if that matters."""
+    forgotten: str = ""
+    """What does not come back, for people."""
+
 
 @dataclass(frozen=True, slots=True)
 class Service(Generic[C]):
@@ -178,5 +217,9 @@ class Service(Generic[C]):
     """Tasks of the event loop that live as long as the service: jobs, the stateless scorer. They start when it is ready."""
     asgi: Callable[[Runtime[Any], Any], Any] | None = None
     """Wraps the HTTP application, for a raw hot path in front of it."""
+    describe: Callable[[dict[str, Any]], None] = lambda document: None
+    """Adds to the OpenAPI document what `asgi` answers."""
+    rebuild: Rebuild[C] | None = None
+    """None: `evenkeel rebuild` refuses, because this store cannot be made again from the topics."""
     fetch: FetchSettings = PROMPT
     """A service that nobody waits for reads fuller batches: most of a small one's cost is its transaction."""

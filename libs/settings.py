@@ -42,6 +42,9 @@ class Settings(BaseSettings):
     trace_ratio: float = Field(0.01, ge=0, le=1, description="Share of raw events whose trace is recorded.")
     failpoints: str = Field("", description="For tests: `name=kill@n,…`.")
     accept_gap: bool = Field(False, description="Go on after records were lost to retention.")
+    accept_new_store: bool = Field(
+        False, description="Start an empty store although another one's records are on this service's topics."
+    )
     max_batch_records: int = Field(2000, ge=1, le=100_000)
 
     @property

@@ -22,7 +22,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, SpanKind, TraceFlags
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from contracts.envelope import Event
+from contracts.envelope import Event, Record
 
 CLIENT_REPEATS_SECONDS: Final = 10.0
 BATCH_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -120,20 +120,42 @@ class BatchTrace:
         self._tracing = tracing
         self._spans: dict[str, Span | None] = {}
 
-    def context_for(self, cause: Any) -> str | None:
-        """The traceparent that an event derived from `cause` carries."""
+    def context_for(self, cause: Any, shard: bytes) -> str | None:
+        """The traceparent that an event derived from `cause` carries; `shard` names what handled a cause that is no
+        event: a raw topic, a command, a job."""
         traceparent: str | None = cause.traceparent
-        if (
-            traceparent is None
-            or not self._tracing.enabled
-            or not traceparent.endswith("01")
-            or not isinstance(cause, Event)
-        ):
+        if traceparent is None or not self._tracing.enabled or not traceparent.endswith("01"):
             return traceparent
         if cause.id not in self._spans:
-            self._spans[cause.id] = self._tracing.process_span(cause)
+            self._spans[cause.id] = (
+                self._tracing.process_span(cause)
+                if isinstance(cause, Event)
+                else self._tracing.start(
+                    f"handle {shard.decode()}", traceparent, SpanKind.INTERNAL, **{"evenkeel.cause.id": cause.id}
+                )
+            )
         span = self._spans[cause.id]
         return traceparent if span is None else Tracing.inject(span)
+
+    def begin(self, event_id: str, topic: str) -> str:
+        """The traceparent of an event that starts a trace of its own."""
+        traceparent = new_traceparent(event_id, 1.0)
+        if not self._tracing.enabled:
+            return traceparent
+        span = self._spans[event_id] = self._tracing.start(f"begin {topic}", traceparent)
+        return Tracing.inject(span)
+
+    def logged(self, record: Record, leaf: int) -> None:
+        """A span for a sampled record that became a leaf of the audit log."""
+        if not self._tracing.enabled:
+            return
+        traceparent = dict(record.headers).get("traceparent")
+        if traceparent is not None and traceparent.endswith(b"01"):
+            attributes = {"messaging.destination.name": record.topic, "evenkeel.leaf": leaf}
+            place = f"{record.topic}/{record.partition}/{record.offset}"
+            self._spans[place] = self._tracing.start(
+                f"log {record.topic}", traceparent.decode("ascii", "replace"), SpanKind.CONSUMER, **attributes
+            )
 
     def finish(self, error: BaseException | None = None) -> None:
         for span in self._spans.values():
@@ -170,6 +192,7 @@ class Metrics:
         self.pending = Gauge(
             "evenkeel_merge_pending_records", "Records held by the event-time merge.", registry=registry
         )
+        self.parked = Gauge("evenkeel_parked_records", "Records of parked keys.", registry=registry)
         self.outbox = Gauge("evenkeel_outbox_rows", "Committed batches that are not yet published.", registry=registry)
         self.ready = Gauge("evenkeel_ready", "1 when the service is ready.", registry=registry)
         Gauge("evenkeel_build_info", "Version.", ["service"], registry=registry).labels(service).set(1)

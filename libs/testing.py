@@ -17,12 +17,13 @@ import orjson
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka import TopicPartition as KafkaTopicPartition
 
-from contracts.envelope import HEARTBEAT_HEADER, WATERMARK_TYPE, Event, attributes_of, parse_us
+from contracts.envelope import HEARTBEAT_HEADER, IN_BAND_TYPES, Event, attributes_of, parse_us
 from contracts.payload import Payload
 from contracts.topics import topics_carrying
 from libs.bus.kafka import KafkaBus
 from libs.bus.protocol import FetchSettings
 from libs.bus.topics import create_map_topics
+from libs.runtime.rebuild import prepare
 from libs.runtime.runtime import Runtime
 from libs.service import Service
 from libs.settings import Settings
@@ -59,14 +60,14 @@ class Producer:
     async def send(
         self,
         topic: str,
-        value: bytes | dict[str, Any],
+        value: bytes | dict[str, Any] | None,
         *,
         key: bytes | None = None,
         partition: int | None = None,
         headers: Sequence[tuple[str, bytes]] = (),
     ) -> tuple[int, int]:
         """(partition, offset) of the acknowledged record."""
-        data = value if isinstance(value, bytes) else orjson.dumps(value)
+        data = orjson.dumps(value) if isinstance(value, dict) else value
         sent = await self._producer.send_and_wait(topic, data, key=key, partition=partition, headers=list(headers))
         return sent.partition, sent.offset
 
@@ -131,12 +132,12 @@ async def read_topic(broker: str, topic: str) -> list[Any]:
 
 
 async def read_events(broker: str, payload: type[Payload], topic: str | None = None) -> list[Event[Any]]:
-    """The events of a payload's topic, decoded; watermark records are left out."""
+    """The events of a payload's topic, decoded; watermarks and seals are left out."""
     name = topic or topics_carrying(payload)[0].name
     events = []
     for record in await read_topic(broker, name):
         attributes = attributes_of(record.headers)
-        if attributes["ce_type"] != WATERMARK_TYPE.encode():
+        if attributes["ce_type"] not in IN_BAND_TYPES:
             data = payload.model_validate_json(record.value)
             event_id, time_us = attributes["ce_id"].decode(), parse_us(attributes["ce_time"].decode())
             events.append(Event(data, event_id, time_us, name, record.partition, record.offset, attributes))
@@ -158,14 +159,26 @@ class Running:
 
 @contextlib.asynccontextmanager
 async def running(
-    service: Service[Any], broker: str, data_dir: Path, own: Any = None, *, http: bool = False, **settings: Any
+    service: Service[Any],
+    broker: str,
+    data_dir: Path,
+    own: Any = None,
+    *,
+    http: bool = False,
+    group: str | None = None,
+    **settings: Any,
 ) -> AsyncIterator[Running]:
-    """Run a service in this process until the block ends; it is ready inside the block. `http=True` opens its port."""
+    """Run a service in this process until the block ends; it is ready inside the block. `http=True` opens its port.
+
+    Without `group`, its consumer group is one of its data folder's own.
+    """
     import uvicorn
 
     from libs.http import create_app
 
-    group = f"test-{service.name}-{data_dir.name}"
+    group = group or f"test-{service.name}-{data_dir.name}"
+    # Tests of one module share a broker, and each starts its services anew.
+    settings = {"accept_new_store": True} | settings
     shared = Settings(data_dir=data_dir, broker=broker, **settings)
     bus = KafkaBus(broker, group, group, FetchSettings(max_wait_ms=20))
     runtime: Runtime[Any] = Runtime(service, shared, own if own is not None else service.settings(), bus)
@@ -195,6 +208,25 @@ async def running(
             server.should_exit = True
             await serving
         await task
+
+
+async def rebuilt(service: Service[Any], broker: str, data_dir: Path, own: Any = None) -> int:
+    """Rebuild a service's store as `evenkeel rebuild` does, in this process; how many records it published."""
+    bus = KafkaBus(broker, f"test-{service.name}", f"test-{service.name}", FetchSettings(max_wait_ms=20))
+    settings = Settings(data_dir=data_dir, broker=broker)
+    runtime: Runtime[Any] = Runtime(service, settings, own if own is not None else service.settings(), bus)
+    await prepare(runtime)
+    task = asyncio.create_task(runtime.run())
+
+    async def whole() -> bool:
+        if task.done():
+            task.result()
+        return runtime.rebuilt.is_set()
+
+    await eventually(whole, f"{service.name} to be rebuilt: {runtime.not_ready_reason}")
+    runtime.stop()
+    await task
+    return runtime.published_count
 
 
 def write_token(data_dir: Path, *roles: str) -> str:

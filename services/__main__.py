@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import importlib
+import json
 import os
 import signal
 import sys
@@ -16,9 +17,10 @@ import uvicorn
 
 from contracts.topics import SERVICES
 from libs.bus.kafka import KafkaBus
-from libs.errors import EvenkeelError, SettingsError
+from libs.errors import EvenkeelError, SettingsError, Stop
 from libs.http import create_app
 from libs.runtime import failpoints
+from libs.runtime.rebuild import prepare
 from libs.runtime.runtime import Runtime
 from libs.service import Service
 from libs.settings import DEFAULT_PORTS, read_settings
@@ -81,17 +83,54 @@ async def run(name: str) -> None:
         await serving
 
 
+async def rebuild(name: str) -> None:
+    """Make a service's store again, and tell how it goes in JSON lines: `evenkeel rebuild` shows them."""
+    service = service_named(name)
+    settings, own = read_settings(name, service.settings)
+    configure_logging(name, "error")
+    failpoints.arm(settings.failpoints)
+    bus = KafkaBus(settings.broker, f"evenkeel-{name}", f"evenkeel-{name}", service.fetch)
+    runtime: Runtime[Any] = Runtime(service, settings, own, bus)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, runtime.stop)
+    try:
+        note = await prepare(runtime)
+    except BaseException:
+        await bus.stop()
+        runtime.store.close()
+        raise
+    _tell(service=name, aside=note.aside, forgotten=service.rebuild.forgotten if service.rebuild else "")
+    running = asyncio.create_task(runtime.run())
+    rebuilt = asyncio.create_task(runtime.rebuilt.wait())
+    said = None
+    while not (await asyncio.wait({running, rebuilt}, timeout=0.5, return_when=asyncio.FIRST_COMPLETED))[0]:
+        if runtime.not_ready_reason != said:
+            said = runtime.not_ready_reason
+            _tell(doing=said)
+    runtime.stop()
+    await running
+    rebuilt.cancel()
+    if not runtime.rebuilt.is_set():
+        raise Stop("not finished: run the same command again, it goes on from here")
+    _tell(service=name, rebuilt=True, published=runtime.published_count)
+
+
+def _tell(**facts: object) -> None:
+    print(json.dumps(facts), flush=True)
+
+
 def main() -> None:
-    if len(sys.argv) != 2 or sys.argv[1] not in SERVICES:
-        sys.exit(f"usage: python -m services {{{'|'.join(SERVICES)}}}")
+    *verb, name = sys.argv[1:] or [""]
+    if name not in SERVICES or verb not in ([], ["rebuild"]):
+        sys.exit(f"usage: python -m services [rebuild] {{{'|'.join(SERVICES)}}}")
     import uvloop
 
     try:
-        uvloop.run(run(sys.argv[1]))
+        uvloop.run(rebuild(name) if verb else run(name))
     except SettingsError as error:
-        sys.exit(f"{sys.argv[1]}: {error}")
+        sys.exit(f"{name}: {error}")
     except EvenkeelError as error:
-        sys.exit(f"{sys.argv[1]} stopped: {error}")
+        sys.exit(f"{name} {'was not rebuilt' if verb else 'stopped'}: {error}")
 
 
 if __name__ == "__main__":

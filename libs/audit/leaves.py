@@ -102,6 +102,12 @@ def encode_record(record: Record) -> bytes:
     )
 
 
+def place_of(leaf: bytes) -> tuple[str, int]:
+    """Topic and partition of a leaf."""
+    start = _decode_start(leaf)
+    return start.topic, start.partition
+
+
 def event_id(headers: Headers) -> bytes | None:
     """The CloudEvents id among the headers."""
     for name, value in headers:

@@ -19,7 +19,16 @@ from contracts.envelope import Record, format_us
 from libs.audit import merkle
 from libs.audit.checkpoint import Checkpoint, sign_checkpoint
 from libs.audit.fingerprints import FingerprintIndex, fingerprint
-from libs.audit.leaves import LoggedRecord, decode_record, encode_record, event_id, id_fingerprint, pack, unpack
+from libs.audit.leaves import (
+    LoggedRecord,
+    decode_record,
+    encode_record,
+    event_id,
+    id_fingerprint,
+    pack,
+    place_of,
+    unpack,
+)
 from libs.errors import Stop
 from libs.keys import SigningKey
 from libs.store.sql import upsert
@@ -158,6 +167,11 @@ def checkpoint_notes(connection: sa.Connection) -> list[tuple[int, bytes]]:
     return [(row.size, row.note) for row in connection.execute(query)]
 
 
+def put_checkpoint(connection: sa.Connection, size: int, note: bytes) -> None:
+    """A checkpoint that was signed before this log was made again."""
+    connection.execute(checkpoints.insert(), {"size": size, "note": note})
+
+
 def duplicate_leaves(connection: sa.Connection) -> dict[int, int]:
     """The leaves whose event id occurs earlier, with the first leaf that has it."""
     return {row.leaf: row.first for row in connection.execute(sa.select(duplicates).order_by(duplicates.c.leaf))}
@@ -165,6 +179,36 @@ def duplicate_leaves(connection: sa.Connection) -> dict[int, int]:
 
 def duplicate_count(connection: sa.Connection) -> int:
     return int(connection.execute(sa.select(sa.func.count()).select_from(duplicates)).scalar_one())
+
+
+Run = tuple[str, int, int]
+"""(topic, partition, how many leaves one after another)."""
+
+
+def add_runs(runs: list[Run], places: Iterable[tuple[str, int]]) -> None:
+    """Add where further leaves come from.
+
+    >>> runs = [("a", 0, 2)]
+    >>> add_runs(runs, [("a", 0), ("b", 1)])
+    >>> runs
+    [('a', 0, 3), ('b', 1, 1)]
+    """
+    for topic, partition in places:
+        if runs and runs[-1][:2] == (topic, partition):
+            runs[-1] = (topic, partition, runs[-1][2] + 1)
+        else:
+            runs.append((topic, partition, 1))
+
+
+def runs_between(connection: sa.Connection, first: int, after: int) -> list[Run]:
+    """Where the leaves from `first` up to `after` came from, in their order."""
+    runs: list[Run] = []
+    if first >= after:
+        return runs
+    query = sa.select(segments.c.first, segments.c.data).where(segments.c.first + segments.c.count > first)
+    for row in connection.execute(query.order_by(segments.c.first)):
+        add_runs(runs, (place_of(leaf) for leaf in unpack(row.data)[max(0, first - row.first) :]))
+    return runs
 
 
 def first_occurrences(

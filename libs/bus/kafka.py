@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, TypeVar, cast
 
 import structlog
@@ -80,24 +80,25 @@ class KafkaBus:
         await self._live_producer()
 
     async def _live_consumer(self) -> AIOKafkaConsumer:
-        if self._consumer is None:
-            settings = CONSUMER_SETTINGS | {
-                "fetch_max_wait_ms": self._fetch.max_wait_ms,
-                "fetch_min_bytes": self._fetch.min_bytes,
-            }
-            consumer = AIOKafkaConsumer(
-                bootstrap_servers=self._broker, client_id=self._client_id, group_id=self._group_id, **settings
-            )
-            try:
-                await _call("connect", consumer.start())
-            except Retry:
-                await _quietly(consumer.stop())
-                raise
-            self._consumer = consumer
-            if self._next:
-                _point(consumer, self._next)
-                consumer.pause(*(KafkaTopicPartition(*tp) for tp in self._paused))
-        return self._consumer
+        async with self._connecting:
+            if self._consumer is None:
+                settings = CONSUMER_SETTINGS | {
+                    "fetch_max_wait_ms": self._fetch.max_wait_ms,
+                    "fetch_min_bytes": self._fetch.min_bytes,
+                }
+                consumer = AIOKafkaConsumer(
+                    bootstrap_servers=self._broker, client_id=self._client_id, group_id=self._group_id, **settings
+                )
+                try:
+                    await _call("connect", consumer.start())
+                except Retry:
+                    await _quietly(consumer.stop())
+                    raise
+                self._consumer = consumer
+                if self._next:
+                    _point(consumer, self._next)
+                    consumer.pause(*(KafkaTopicPartition(*tp) for tp in self._paused))
+            return self._consumer
 
     async def _live_producer(self) -> AIOKafkaProducer:
         async with self._connecting:
@@ -132,16 +133,7 @@ class KafkaBus:
     async def _create(self, topics: list[NewTopic]) -> None:
         async with _Admin(self._broker, self._client_id) as admin:
             existing = set(await _call("list topics", admin.list_topics()))
-            for topic in topics:
-                if topic.name in existing:
-                    continue
-                try:
-                    answer = await _call("create topics", admin.create_topics([topic]))
-                except TopicAlreadyExistsError:
-                    continue
-                for name, code, *rest in answer.topic_errors:
-                    if code not in (0, TopicAlreadyExistsError.errno):
-                        raise Retry(f"broker: topic {name} could not be created: error {code} {rest}")
+            await asyncio.gather(*(_create(admin, topic) for topic in topics if topic.name not in existing))
 
     @property
     def _reader(self) -> AIOKafkaConsumer:
@@ -183,12 +175,61 @@ class KafkaBus:
         )
 
     async def beginning_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
-        found = await _call("offsets", self._reader.beginning_offsets([KafkaTopicPartition(*tp) for tp in partitions]))
-        return {(tp.topic, tp.partition): offset for tp, offset in found.items()}
+        return await self._offsets((await self._live_consumer()).beginning_offsets, partitions)
 
     async def end_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
-        found = await _call("offsets", self._reader.end_offsets([KafkaTopicPartition(*tp) for tp in partitions]))
-        return {(tp.topic, tp.partition): offset for tp, offset in found.items()}
+        return await self._offsets((await self._live_consumer()).end_offsets, partitions)
+
+    async def _offsets(
+        self, ask: Callable[[list[KafkaTopicPartition]], Awaitable[Any]], partitions: Iterable[TopicPartition]
+    ) -> dict[TopicPartition, int]:
+        # All topics at once, but each by itself: of those asked for together, this client waits for one that is new to
+        # it after the other, a tenth of a second each, which was most of a service's start.
+        by_topic: defaultdict[str, list[KafkaTopicPartition]] = defaultdict(list)
+        for topic, partition in partitions:
+            by_topic[topic].append(KafkaTopicPartition(topic, partition))
+        found = await _call("offsets", asyncio.gather(*map(ask, by_topic.values())))
+        return {(tp.topic, tp.partition): offset for offsets in found for tp, offset in offsets.items()}
+
+    async def read(self, tp: TopicPartition, start: int, end: int) -> list[Record]:
+        consumer = AIOKafkaConsumer(bootstrap_servers=self._broker, client_id=self._client_id, **CONSUMER_SETTINGS)
+        partition = KafkaTopicPartition(*tp)
+        try:
+            await _call("connect", consumer.start())
+            consumer.assign([partition])
+            first = (await _call("offsets", consumer.beginning_offsets([partition])))[partition]
+            last = min(end, (await _call("offsets", consumer.end_offsets([partition])))[partition])
+            found: list[Record] = []
+            if max(start, first) < last:
+                consumer.seek(partition, max(start, first))
+            while max(start, first) < last and await consumer.position(partition) < last:
+                batch = await _call("fetch", consumer.getmany(partition, timeout_ms=500))
+                found += [record for records in batch.values() for record in records if record.offset < last]
+            return found
+        finally:
+            await _quietly(consumer.stop())
+
+    async def read_between(self, ranges: Mapping[TopicPartition, tuple[int, int]]) -> AsyncIterator[Sequence[Record]]:
+        left = {KafkaTopicPartition(*tp): after for tp, (first, after) in ranges.items() if first < after}
+        if not left:
+            return
+        consumer = AIOKafkaConsumer(bootstrap_servers=self._broker, client_id=self._client_id, **CONSUMER_SETTINGS)
+        try:
+            await _call("connect", consumer.start())
+            consumer.assign(list(left))
+            for tp in left:
+                consumer.seek(tp, ranges[tp.topic, tp.partition][0])
+            while left:
+                batch = await _call("fetch", consumer.getmany(timeout_ms=200, max_records=5000))
+                for tp, records in batch.items():
+                    within = [record for record in records if record.offset < left.get(tp, 0)]
+                    if within:
+                        yield cast("Sequence[Record]", within)
+                for tp in [tp for tp, after in left.items() if await consumer.position(tp) >= after]:
+                    del left[tp]
+                    consumer.pause(tp)
+        finally:
+            await _quietly(consumer.stop())
 
     def ends(self) -> dict[TopicPartition, int]:
         found = ((tp, self._reader.highwater(tp)) for tp in self._reader.assignment())
@@ -277,6 +318,16 @@ def _point(consumer: AIOKafkaConsumer, positions: Mapping[TopicPartition, int]) 
     consumer.assign([KafkaTopicPartition(*tp) for tp in positions])
     for tp, offset in positions.items():
         consumer.seek(KafkaTopicPartition(*tp), offset)
+
+
+async def _create(admin: AIOKafkaAdminClient, topic: NewTopic) -> None:
+    try:
+        answer = await _call("create topics", admin.create_topics([topic]))
+    except TopicAlreadyExistsError:
+        return
+    for name, code, *rest in answer.topic_errors:
+        if code not in (0, TopicAlreadyExistsError.errno):
+            raise Retry(f"broker: topic {name} could not be created: error {code} {rest}")
 
 
 def _new_topic(name: str, partitions: int, config: dict[str, str]) -> NewTopic:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
@@ -66,6 +66,9 @@ class Bus(Protocol):
     async def beginning_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]: ...
 
     async def end_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]: ...
+
+    def read_between(self, ranges: Mapping[TopicPartition, tuple[int, int]]) -> AsyncIterator[Sequence[Record]]:
+        """What lies from the first offset up to the second of each, beside what `assign` reads."""
 
     def ends(self) -> dict[TopicPartition, int]:
         """The end of each assigned partition, as the last fetch told it."""

@@ -21,7 +21,7 @@ def call(
     service: str, method: str, path: str, data_dir: Path, url: str | None = None, **request: Any
 ) -> dict[str, Any]:
     """One call; raises ServiceError with the service's own words, field and fix."""
-    base = url or _address(service, data_dir)
+    base = url or address(service, data_dir)
     headers = {"Authorization": f"Bearer {_token(data_dir)}"} | request.pop("headers", {})
     try:
         response = httpx2.request(method, base + path, headers=headers, timeout=60, **request)
@@ -35,7 +35,8 @@ def call(
     return answer
 
 
-def _address(service: str, data_dir: Path) -> str:
+def address(service: str, data_dir: Path) -> str:
+    """Where a service of this data folder listens, or where it does by default."""
     state = running_supervisor(data_dir) or {}
     urls = state.get("urls")
     if isinstance(urls, dict) and service in urls:

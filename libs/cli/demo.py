@@ -12,7 +12,7 @@ from libs.demo import run
 
 
 def demo(
-    days: Annotated[int, typer.Option(help="Days of the year to replay, 2 to 365.")] = 365,
+    days: Annotated[int, typer.Option(help="Days of the year to replay, 20 to 365.")] = 365,
     data_dir: Annotated[Path, typer.Option(help="Deleted at the start, kept at the end.")] = Path(".evenkeel/demo"),
     keep: Annotated[bool, typer.Option("--keep", help="Leave everything running at the end until Ctrl-C.")] = False,
     hold: Annotated[bool, typer.Option(help="Shut the gate while a turn of the loop is open.")] = True,

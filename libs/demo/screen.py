@@ -2,51 +2,16 @@
 
 from __future__ import annotations
 
-import re
-import time
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-import httpx2
 from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
 
 from libs.clock import DAY_US, format_us
+from libs.demo.replay import Replay
 
-if TYPE_CHECKING:
-    from libs.demo.run import Replay
-
-_LAG: Final = re.compile(r'^evenkeel_consumer_lag_records\{topic="([^"]+)"\} ([0-9.e+]+)$', re.MULTILINE)
 ROLLING_DAYS: Final = 14
-
-
-@dataclass
-class Gauges:
-    """What the services tell about themselves on /metrics."""
-
-    lag: dict[str, int] = field(default_factory=dict)
-
-    async def refresh(self, http: httpx2.AsyncClient, urls: dict[str, str]) -> None:
-        for name, url in urls.items():
-            try:
-                response = await http.get(f"{url}/metrics", headers={"accept": "text/plain"})
-                self.lag[name] = round(sum(float(value) for _, value in _LAG.findall(response.text)))
-            except httpx2.HTTPError:
-                self.lag[name] = -1
-
-
-class Pace:
-    """Records per second over the last seconds."""
-
-    def __init__(self) -> None:
-        self._points: list[tuple[float, int]] = []
-
-    def update(self, count: int) -> float:
-        now = time.monotonic()
-        self._points = [point for point in self._points if now - point[0] < 5] + [(now, count)]
-        (first, before), (last, after) = self._points[0], self._points[-1]
-        return (after - before) / (last - first) if last > first else 0.0
 
 
 def render(replay: Replay) -> RenderableType:

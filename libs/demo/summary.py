@@ -7,7 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import httpx2
 import numpy as np
@@ -17,11 +17,9 @@ from contracts.envelope import WATERMARK_TYPE
 from contracts.topics import BY_NAME
 from libs.clock import DAY_US, format_us
 from libs.demo.flights import YEAR_START_US
+from libs.demo.replay import Replay
 from libs.demo.watch import Seen, weekly_auc
 from libs.errors import EvenkeelError
-
-if TYPE_CHECKING:
-    from libs.demo.run import Replay
 
 FIRST_SCORED_DAY: Final = 28
 LARGEST_MODULUS: Final = 2**256

@@ -339,6 +339,14 @@ class FeatureState:
         self._changed.clear()
         return updates
 
+    def change_all(self) -> None:
+        """Every tile counts as changed."""
+        for group in self._groups:
+            for entity in group.entities.values():
+                for window in entity.windows:
+                    for tile in window.tiles:
+                        self._changed[tile] = window
+
     def apply(self, update: SlotUpdate) -> None:
         """Put a published tile into its place; one older than what the entity's newest tile allows is ignored.
 

@@ -157,7 +157,7 @@ def read_package(root: Path, digest: str, keys: Mapping[str, VerificationKey], *
     hexadecimal = digest.removeprefix("sha256:")
     folder = root / "sha256" / hexadecimal
     if not folder.is_dir():
-        raise PackageNotFound(f"there is no package {digest} under {root}: copy it there, or train again")
+        raise PackageNotFound(f"there is no package {digest} among the artifacts: copy it there, or train again")
     present = {path.name for path in folder.iterdir()}
     manifest_bytes = _required(folder, MANIFEST, MAX_MANIFEST_BYTES)
     if _sha256(manifest_bytes) != hexadecimal:

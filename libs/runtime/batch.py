@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from base64 import b64encode
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
@@ -12,6 +13,7 @@ import msgspec
 from pydantic import ValidationError
 
 from contracts.envelope import (
+    SEAL_TYPE,
     WATERMARK_TYPE,
     EnvelopeError,
     Event,
@@ -19,19 +21,23 @@ from contracts.envelope import (
     attributes_of,
     origin_of,
     parse_us,
+    sealed_sources,
     type_of,
 )
 from contracts.payload import Payload
 from contracts.runtime import RecordDeadLettered
+from contracts.superseded import Superseded, former_majors
 from contracts.topics import BY_NAME, Plane, consumed_by
 from libs.bus.protocol import OutgoingRecord, TopicPartition
-from libs.errors import EvenkeelError, Storm, Undecodable
+from libs.errors import EvenkeelError, NotYet, Retry, Stop, Storm, Undecodable
 from libs.ids import derived_id
 from libs.runtime.failpoints import failpoint
-from libs.runtime.merge import EventTimeMerge, name_of
-from libs.runtime.outputs import OutputBuilder, pack
+from libs.runtime.merge import EventTimeMerge, Group, name_of
+from libs.runtime.outputs import OutputBuilder, Published, pack
+from libs.runtime.parking import Parked, ParkedQueues, read_parked
 from libs.service import Batch, Cause, Context, Derived, Each, Merge, Output, Raw, Released, Reply, Stateless
 from libs.store.protocol import MarkKey, PendingRecord, RuntimeState, Transaction
+from libs.telemetry import BatchTrace
 
 if TYPE_CHECKING:
     from libs.runtime.runtime import Runtime
@@ -39,9 +45,15 @@ if TYPE_CHECKING:
 C = TypeVar("C", bound=Context)
 T = TypeVar("T")
 
+KEPT_BYTES: Final = 262_144
+"""A dead letter holds its record up to this size; a larger one would not fit into a record of ours."""
 STORM_WINDOW: Final = 500
 STORM_RATIO: Final = 0.05
+_NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000").search
 _WATERMARK: Final = WATERMARK_TYPE.encode()
+_SEAL: Final = SEAL_TYPE.encode()
+_SEALED: Final = b"\0sealed"
+"""The shard of the mark by which a sealed source is remembered."""
 Where = tuple[str, int, int]
 
 
@@ -74,6 +86,8 @@ class _Read:
     marks: dict[MarkKey, int] = field(default_factory=dict)
     moves: dict[TopicPartition, tuple[int | None, int]] = field(default_factory=dict)
     dead: list[tuple[Record, str]] = field(default_factory=list)
+    failures: list[bool] = field(default_factory=list)
+    """Whether each record of our own topics could not be used."""
     by_place: dict[Where, Record] = field(default_factory=dict)
 
 
@@ -87,9 +101,15 @@ class BatchProcessor(Generic[C]):
         """Rows whose records are all acknowledged; the next transaction deletes them."""
         self.isolate = False
         self.poison: dict[Where, str] = {}
+        self.facts_read: Callable[[Where], bool] = no_facts
+        """Whether every fact that the record at a place may name has been read by now: what it lacks will not come."""
         self._deleting: list[int] = []
         self._marks: dict[MarkKey, int] = {}
+        self._sealed: set[tuple[bytes, str, int]] = set()
+        """(source, topic, partition): what is at its end there."""
         self._sequences: dict[str, int] = {}
+        self.published_before: Published | None = None
+        """Only while the store is rebuilt."""
         self._recent_failures: deque[bool] = deque(maxlen=STORM_WINDOW)
         self._each: dict[str, Each[C]] = {}
         self._batch: dict[str, Batch[C]] = {}
@@ -104,10 +124,27 @@ class BatchProcessor(Generic[C]):
         partitions = {name: BY_NAME[name].partitions for name in self._merged}
         self._merging = EventTimeMerge(partitions, {BY_NAME[name].payload: name for name in self._merged})
         self._types = {t.name: type_of(t.name) for t in consumed_by(self._service.name)}
-        self._validators = {
+        self._validators: dict[str, Callable[[bytes], Any]] = {
             t.name: t.payload.__pydantic_validator__.validate_json for t in consumed_by(self._service.name)
         }
         self._held: dict[Where, PendingRecord] = {}
+        self._parked = ParkedQueues()
+        self.former = [former for t in consumed_by(self._service.name) for former in former_majors(t.name)]
+        """Former majors of what this service consumes."""
+        self._read_as = {former.name: former.current for former in self.former}
+        for former in self.former:
+            self._read_former(former)
+
+    def _read_former(self, former: Superseded) -> None:
+        if former.current in self._merged or former.current in self.stateless_topics:
+            raise Stop(
+                f"{former.name} cannot be read as {former.current}: events merged or scored in order have one major"
+            )
+        validate, upcast = former.payload.__pydantic_validator__.validate_json, former.upcast
+        self._types[former.name] = type_of(former.name)
+        self._validators[former.name] = lambda value: upcast(validate(value))
+        if former.current in self.control_topics:
+            self.control_topics.add(former.name)
 
     def _route(self) -> None:
         topics = {t.payload: t.name for t in consumed_by(self._service.name)}
@@ -133,10 +170,19 @@ class BatchProcessor(Generic[C]):
     def merge_held(self) -> int:
         return self._merging.held
 
+    @property
+    def parked_records(self) -> int:
+        return self._parked.records
+
+    def parked(self) -> list[tuple[Group | None, list[Parked]]]:
+        """What is parked, a queue for each key."""
+        return list(self._parked)
+
     def load(self) -> RuntimeState:
         """Read everything the runtime keeps, and let the context read its caches."""
         state = self._runtime.store.read_state()
         self.positions, self._marks, self._sequences = dict(state.positions), dict(state.marks), dict(state.sequences)
+        self._sealed = {(source, topic, n) for source, shard, topic, n in state.marks if shard == _SEALED}
         with self._runtime.store.begin() as tx:
             self._enter(tx)
             self._context.load(tx)
@@ -148,7 +194,14 @@ class BatchProcessor(Generic[C]):
             event = self._decode(_stored_record(pending))
             if event is not None and self._merging.add(event):
                 self._held[pending.topic, pending.partition, pending.offset] = pending
+        parked = [read_parked(stored, self._stored_event) for stored in state.parked]
+        self._parked.arrange(parked, self._merging.group_of)
         return state
+
+    def _stored_event(self, pending: PendingRecord) -> Event[Any]:
+        event = self._decode(_stored_record(pending))
+        assert event is not None
+        return event
 
     def _enter(self, tx: Transaction) -> None:
         self._context.tx = tx
@@ -165,12 +218,12 @@ class BatchProcessor(Generic[C]):
                 with self._runtime.store.begin() as tx:
                     failpoint("loop.begun")
                     self._enter(tx)
+                    self._context.trace = trace
                     tx.hold_lease(*self._runtime.lease)
                     read = self._read(records, committed)
-                    builder = OutputBuilder(
-                        self._service.name, self._runtime.store.store_id, self._sequences, self._context.now_us, trace
-                    )
+                    builder = self._builder(trace)
                     self._handle(read, builder, tx, committed)
+                    self._check_storm(read)
                     failpoint("loop.handled")
                     self._finish(tx, builder, committed)
                     tx.put_marks(read.marks)
@@ -191,15 +244,22 @@ class BatchProcessor(Generic[C]):
         with self._runtime.store.begin() as tx:
             self._enter(tx)
             tx.hold_lease(*self._runtime.lease)
-            builder = OutputBuilder(
-                self._service.name, self._runtime.store.store_id, self._sequences, self._context.now_us, trace
-            )
+            builder = self._builder(trace)
             reply = handler(self._context)
             builder.add(reply.outputs, shard)
             self._finish(tx, builder, committed)
         trace.finish()
         self._commit(builder, None)
         return committed, reply.answer
+
+    def _builder(self, trace: BatchTrace) -> OutputBuilder:
+        store_id, now_us = self._runtime.store.store_id, self._context.now_us
+        return OutputBuilder(self._service.name, store_id, self._sequences, now_us, trace, self.published_before)
+
+    @property
+    def sequences(self) -> dict[str, int]:
+        """The last sequence of each shard."""
+        return self._sequences
 
     def _finish(self, tx: Transaction, builder: OutputBuilder, committed: Committed) -> None:
         self._delete_published(tx)
@@ -216,6 +276,8 @@ class BatchProcessor(Generic[C]):
             tx.remove_outbox(self._deleting)
 
     def _forget_deleted(self) -> None:
+        if self._deleting:
+            failpoint("publish.deleted")
         for _ in self._deleting:
             self.published.popleft()
         self._deleting = []
@@ -224,6 +286,7 @@ class BatchProcessor(Generic[C]):
         self._forget_deleted()
         self._sequences |= builder.sequences
         if read is not None:
+            self._recent_failures.extend(read.failures + [True] * len(self.poison))
             self._marks |= read.marks
             self.positions |= {tp: hi for tp, (_, hi) in read.moves.items()}
         self._context.committed()
@@ -233,8 +296,6 @@ class BatchProcessor(Generic[C]):
         with self._runtime.store.begin() as tx:
             tx.hold_lease(*self._runtime.lease)
             self._delete_published(tx)
-        if self._deleting:
-            failpoint("publish.deleted")
         self._forget_deleted()
 
     # -- step 2 and 4: decode, skip repeats -------------------------------------------------------------------------
@@ -254,33 +315,35 @@ class BatchProcessor(Generic[C]):
                 read.raw.append(record)
                 continue
             where = (topic, record.partition, record.offset)
-            if where in self.poison:
+            if where in self.poison and topic not in self._merged:
                 read.dead.append((record, self.poison[where]))
                 continue
             try:
                 event = self._decode(record, read, committed)
             except Undecodable as error:
                 read.dead.append((record, str(error)))
-                self._recent_failures.append(True)
+                read.failures.append(True)
                 continue
-            self._recent_failures.append(False)
+            read.failures.append(False)
             if event is None:
                 continue
-            if topic in self._each:
+            read.by_place[where] = record
+            current = self._read_as.get(topic, topic) if self._read_as else topic
+            if current in self._each:
                 read.control.append((record.timestamp, event))
             else:
-                read.data.setdefault(topic, []).append(event)
-                if topic in self._merged:
-                    read.by_place[where] = record
-        failed = sum(self._recent_failures)
-        if failed > STORM_RATIO * STORM_WINDOW:
-            self._recent_failures.clear()
-            raise Storm(
-                f"{failed} of the last {STORM_WINDOW} records of our own topics could not be used "
-                f"(last: {read.dead[-1][1] if read.dead else 'see log'}): this looks like a bad deploy, not bad data"
-            )
+                read.data.setdefault(current, []).append(event)
         read.control.sort(key=lambda item: (item[0], item[1].topic, item[1].partition, item[1].offset))
         return read
+
+    def _check_storm(self, read: _Read) -> None:
+        failed = sum([*self._recent_failures, *read.failures][-STORM_WINDOW:]) + len(self.poison)
+        if failed > STORM_RATIO * STORM_WINDOW:
+            reasons = [reason for _, reason in read.dead] + list(self.poison.values())
+            raise Storm(
+                f"{failed} of the last {STORM_WINDOW} records of our own topics could not be used "
+                f"(last: {reasons[-1] if reasons else 'see log'}): this looks like a bad deploy, not bad data"
+            )
 
     def _decode(
         self, record: Record, read: _Read | None = None, committed: Committed | None = None
@@ -292,6 +355,9 @@ class BatchProcessor(Generic[C]):
             if read is not None and committed is not None:
                 origin = origin_of(attributes)
                 if origin is not None:
+                    if self._sealed and (origin[0], topic, record.partition) in self._sealed:
+                        committed.repeated[topic] += 1
+                        return None
                     key = (origin[0], origin[1], topic, record.partition)
                     if origin[2] <= read.marks.get(key, self._marks.get(key, 0)):
                         committed.repeated[topic] += 1
@@ -305,32 +371,49 @@ class BatchProcessor(Generic[C]):
                 if topic in self._merged:
                     self._merging.observe(topic, record.partition, stream, parse_us(watermark))
                 return None
+            if attributes["ce_type"] == _SEAL:
+                self._seal(record, read)
+                return None
             if attributes["ce_type"] != self._types[topic]:
                 raise Undecodable(f"ce_type is {attributes['ce_type']!r}, this topic carries {self._types[topic]!r}")
-            data: Payload = self._validators[topic](record.value or b"")
+            value = record.value or b""
+            refuse_nul(value)
+            data: Payload = self._validators[topic](value)
             time_us = parse_us(attributes["ce_time"].decode())
             return Event(
                 data, attributes["ce_id"].decode(), time_us, topic, record.partition, record.offset, attributes
             )
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            raise Undecodable(f"payload: {'.'.join(map(str, first['loc'])) or 'value'}: {first['msg']}") from None
+            raise Undecodable(payload_fault(error)) from None
         except (EnvelopeError, ValueError, RecursionError) as error:
             raise Undecodable(f"envelope: {error}") from None
+
+    def _seal(self, record: Record, read: _Read | None) -> None:
+        """From here on these sources say nothing more on this partition. A transaction that fails reads this anew."""
+        for source in sealed_sources(record.value):
+            self._sealed.add((source.encode(), record.topic, record.partition))
+            if read is not None:
+                read.marks[source.encode(), _SEALED, record.topic, record.partition] = 1
 
     # -- step 5: handlers -------------------------------------------------------------------------------------------
 
     def _handle(self, read: _Read, builder: OutputBuilder, tx: Transaction, committed: Committed) -> None:
         for _, event in read.control:
-            handler = self._each[event.topic].handler
-            produced = self._call(lambda: handler(event, self._context), event)
-            builder.add((p if isinstance(p, Derived) else Derived(p, event) for p in produced), event.topic)
+            handler = self._each[self._read_as.get(event.topic, event.topic)].handler
+
+            def step() -> None:
+                produced = list(handler(event, self._context))
+                builder.add((p if isinstance(p, Derived) else Derived(p, event) for p in produced), event.topic)
+
+            self._call(step, event, read, alone=True)
         for topic, events in read.data.items():
             if topic in self._merged:
                 continue
             many = self._batch[topic].handler
             for group in [[e] for e in events] if self.isolate else [events]:
-                builder.add(self._call(lambda: many(group, self._context), group[0]), topic)
+                self._call(
+                    lambda: builder.add(list(many(group, self._context)), topic), group[0], read, alone=self.isolate
+                )
         if self._merge is not None:
             self._run_merge(read, builder, tx)
         if read.raw and self._raw is not None:
@@ -339,15 +422,32 @@ class BatchProcessor(Generic[C]):
             committed.dead_lettered[record.topic] += 1
             builder.add([self.dead_letter(record, reason)], "dead-letter")
 
-    def _call(self, handler: Callable[[], Iterable[Any]], event: Event[Any]) -> list[Any]:
+    def _call(self, step: Callable[[], None], event: Event[Any], read: _Read, *, alone: bool) -> None:
+        """Run one handler. `alone`: on this event only, so that what it raises is about this event."""
+        where = (event.topic, event.partition, event.offset)
         try:
-            return list(handler())
+            step()
+        except NotYet as error:
+            if not alone:
+                raise
+            self._unknown_fact(error, where, read)
         except EvenkeelError:
             raise
         except Exception as error:
             if self.isolate:
-                raise HandlerFailed(event.id, (event.topic, event.partition, event.offset), error) from error
+                raise HandlerFailed(event.id, where, error) from error
             raise
+
+    def _unknown_fact(self, error: NotYet, where: Where, read: _Read) -> None:
+        """A dead letter if the fact cannot come any more."""
+        error.where = where
+        if not self.facts_read(where):
+            raise error
+        read.dead.append((self._record_at(where, read), f"unknown fact: {error}"))
+        read.failures.append(True)
+
+    def _record_at(self, where: Where, read: _Read) -> Record:
+        return read.by_place.get(where) or _stored_record(self._held[where])
 
     def _run_raw(self, raw: Raw[C], records: list[Record], builder: OutputBuilder) -> None:
         by_topic: dict[str, list[Record]] = {}
@@ -366,11 +466,18 @@ class BatchProcessor(Generic[C]):
 
     def _run_merge(self, read: _Read, builder: OutputBuilder, tx: Transaction) -> None:
         self._forget(self._merging.regroup(self._context.merge_groups()), tx)
+        if self._parked:
+            self._parked.arrange([one for _, queue in self._parked for one in queue], self._merging.group_of)
         added: dict[Where, Event[Any]] = {}
+        parked: list[Parked] = []
         require = self._context.require
         for topic in self._merged:
             for event in read.data.get(topic, ()):
-                require(event)
+                try:
+                    require(event)
+                except NotYet as error:
+                    self._unknown_fact(error, (topic, event.partition, event.offset), read)
+                    continue
                 watermark_us = event.watermark_us
                 if watermark_us is not None:
                     self._merging.observe(topic, event.partition, event.stream, watermark_us)
@@ -378,23 +485,58 @@ class BatchProcessor(Generic[C]):
                     added[topic, event.partition, event.offset] = event
         for group, watermark_us, events in self._merging.release():
             stored = [e for e in events if added.pop((e.topic, e.partition, e.offset), None) is None]
-            kept = []
-            for event in events:
-                where = (event.topic, event.partition, event.offset)
-                if where in self.poison:
-                    record = read.by_place.get(where) or _stored_record(self._held[where])
-                    read.dead.append((record, self.poison[where]))
-                else:
-                    kept.append(event)
+            kept = events
+            if self.poison or self._parked:
+                kept = [event for event in events if not self._park(event, group, read, parked)]
+            self._release(Released(kept, watermark_us, group), builder, read)
             self._forget(stored, tx)
-            self._release(Released(kept, watermark_us, group), builder)
             failpoint("merge.released")
         waiting = [_pending(read.by_place[where]) for where in added]
         self._held |= {(p.topic, p.partition, p.offset): p for p in waiting}
         tx.add_pending(waiting)
+        tx.add_parked(one.stored for one in parked)
         tx.put_watermarks(self._merging.changed_watermarks())
 
-    def _release(self, released: Released, builder: OutputBuilder) -> None:
+    def _park(self, event: Event[Any], group: Group, read: _Read, parked: list[Parked]) -> bool:
+        """Whether a released event may not be folded: it failed before, or one of its key is parked already."""
+        where = (event.topic, event.partition, event.offset)
+        record = self._record_at(where, read)
+        key, reason = record.key or b"", self.poison.get(where)
+        if reason is None and (group, key) not in self._parked:
+            return False
+        number, now_us = self._parked.next_number, self._context.now_us
+        one = Parked(number, key, reason or "", now_us, event, _pending(record).blob)
+        self._parked.add(group, one)
+        parked.append(one)
+        return True
+
+    def releasing(self, group: Group | None, key: bytes) -> Callable[[C], Reply[int]]:
+        """A command that folds the queue of a parked key, all or nothing; raises HandlerFailed if it fails again."""
+
+        def release(ctx: C) -> Reply[int]:
+            queue = self._parked.take((group, key))
+            outputs = [] if group is None else self._fold_parked(queue, group)
+            ctx.tx.remove_parked((one.event.topic, one.event.partition, one.event.offset) for one in queue)
+            return Reply(len(queue), outputs)
+
+        return release
+
+    def _fold_parked(self, queue: list[Parked], group: Group) -> list[Output]:
+        assert self._merge is not None
+        watermark_us, outputs = self._merging.released_us(group), list[Output]()
+        if watermark_us is None:
+            raise Retry("the merge has not released anything since its streams were declared: wait for a record")
+        for one in queue:
+            event = one.at(watermark_us)
+            try:
+                outputs += self._merge.handler(Released([event], watermark_us, group), self._context)
+            except EvenkeelError:
+                raise
+            except Exception as error:
+                raise HandlerFailed(event.id, (event.topic, event.partition, event.offset), error) from error
+        return outputs
+
+    def _release(self, released: Released, builder: OutputBuilder, read: _Read) -> None:
         assert self._merge is not None
         handler, shard = self._merge.handler, name_of(released.group)
         if not self.isolate:
@@ -402,12 +544,19 @@ class BatchProcessor(Generic[C]):
             return
         for event in released.events:
             single = Released([event], event.order_us, released.group)
-            builder.add(self._call(lambda: handler(single, self._context), event), shard)
+            self._call(lambda: builder.add(list(handler(single, self._context)), shard), event, read, alone=True)
         builder.add(list(handler(Released([], released.watermark_us, released.group), self._context)), shard)
 
     def dead_letter(self, record: Record, reason: str) -> Output:
-        """The record with its original bytes, as something to publish."""
+        """The record with its original bytes, as something to publish; one that would be too large for that is named."""
         place = f"{record.topic}/{record.partition}/{record.offset}"
+        key, value, headers = record.key, record.value, list(record.headers)
+        size = len(key or b"") + len(value or b"") + sum(len(name) + len(text or b"") for name, text in headers)
+        if size > KEPT_BYTES:
+            key, value, headers = None, None, []
+            reason += (
+                f" (its {size} bytes are too many to be kept here; they stay at {place} as long as that topic does)"
+            )
         cause_id = derived_id(self._service.name, place, "record", 0)
         cause = Cause(cause_id, record.timestamp * 1000, cause_id)
         payload = RecordDeadLettered(
@@ -416,11 +565,28 @@ class BatchProcessor(Generic[C]):
             topic=record.topic,
             partition=record.partition,
             offset=record.offset,
-            key=_base64(record.key),
-            value=_base64(record.value),
-            headers=[(name, b64encode(value).decode()) for name, value in record.headers],
+            key=_base64(key),
+            value=_base64(value),
+            headers=[(name, b64encode(text or b"").decode()) for name, text in headers],
         )
         return Derived(payload, cause)
+
+
+def no_facts(where: Where) -> bool:
+    """The answer of `facts_read` until the control topics were read to their end for the batch at hand."""
+    return False
+
+
+def refuse_nul(value: bytes) -> None:
+    """Raises ValueError for a payload with U+0000 in a text, which not every store can keep."""
+    if b"\\u0000" in value and _NUL(value):
+        raise ValueError("a text of the payload holds the character U+0000")
+
+
+def payload_fault(error: ValidationError) -> str:
+    """What is wrong with a payload, and where in it."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    return f"payload: {'.'.join(map(str, first['loc'])) or 'value'}: {first['msg']}"
 
 
 def _base64(data: bytes | None) -> str | None:

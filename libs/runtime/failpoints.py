@@ -19,6 +19,7 @@ NAMES: Final = frozenset(
         "publish.sent",
         "publish.deleted",
         "merge.released",
+        "score.sent",
         "dataset.staged",
         "dataset.committed",
         "job.started",

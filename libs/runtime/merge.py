@@ -56,6 +56,14 @@ class EventTimeMerge:
         self._released_us = {group: us for group, us in self._released_us.items() if group in wanted}
         return [event for event in held if not self.add(event)]
 
+    def group_of(self, event: Event[Any]) -> Group | None:
+        """The group that wants an event's stream."""
+        return self._group_of.get((event.topic, event.stream))
+
+    def released_us(self, group: Group) -> int | None:
+        """Everything before this has been released; None: nothing yet, since these groups were made."""
+        return self._released_us.get(group)
+
     def restore(self, watermarks: dict[InputKey, int]) -> None:
         """After a restart: whatever lay below the stored watermarks was released in the transaction that stored them."""
         self._watermarks = dict(watermarks)
@@ -76,7 +84,7 @@ class EventTimeMerge:
     def add(self, event: Event[Any]) -> bool:
         """Hold an event; False if no group wants its stream."""
         stream = event.stream
-        group = self._group_of.get((event.topic, stream))
+        group = self.group_of(event)
         if group is None:
             return False
         order_us = event.order_us

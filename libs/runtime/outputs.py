@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Mapping
+from typing import Final, Protocol
 
 import msgspec
 
-from contracts.envelope import WATERMARK_TYPE, encode, format_us, type_of
+from contracts.envelope import SEAL_TYPE, WATERMARK_TYPE, encode, format_us, seal_value, type_of
 from contracts.payload import Payload
-from contracts.topics import Topic, topic_of
+from contracts.topics import Plane, Topic, published_by, topic_of
 from libs.bus.protocol import OutgoingRecord
 from libs.ids import derived_id
-from libs.service import Derived, Output, Watermark
+from libs.service import Derived, Output, Seal, Watermark
 from libs.telemetry import BatchTrace
 
+MAX_VALUE_BYTES: Final = 450_000
+"""Of one record of ours. A batch of the client takes 524,288 bytes, of which keys and headers need some."""
 _unpack = msgspec.msgpack.Decoder(list[OutgoingRecord])
 
 
@@ -27,6 +30,11 @@ def partition_of(key: bytes, partitions: int) -> int:
     return zlib.crc32(key) % partitions
 
 
+def source_of(service: str, store_id: str) -> str:
+    """The CloudEvents source of what a store says."""
+    return f"/evenkeel/{service}/{store_id}"
+
+
 def pack(records: list[OutgoingRecord]) -> bytes:
     """One outbox row."""
     return msgspec.msgpack.encode(records)
@@ -36,14 +44,28 @@ def unpack(blob: bytes) -> list[OutgoingRecord]:
     return [OutgoingRecord(*record) for record in _unpack.decode(blob)]
 
 
+class Published(Protocol):
+    """What is on the topics already, while a store is rebuilt."""
+
+    def has(self, topic: Topic, partition: int, event_id: str, stream: str | None, order_us: int) -> bool: ...
+
+    def has_watermark(self, topic: str, partition: int, stream: str, time_us: int) -> bool: ...
+
+
 class OutputBuilder:
     """Builds the records of one transaction. Sequences it hands out are the store's once the transaction commits."""
 
     def __init__(
-        self, service: str, store_id: str, sequences: Mapping[str, int], now_us: int, trace: BatchTrace
+        self,
+        service: str,
+        store_id: str,
+        sequences: Mapping[str, int],
+        now_us: int,
+        trace: BatchTrace,
+        published: Published | None = None,
     ) -> None:
-        self._service = service
-        self._source = f"/evenkeel/{service}/{store_id}".encode()
+        self._service, self._store_id, self._now_us, self._published = service, store_id, now_us, published
+        self._source = source_of(service, store_id).encode()
         self._recorded = format_us(now_us).encode()
         self._before = sequences
         self._trace = trace
@@ -64,15 +86,17 @@ class OutputBuilder:
         sequence = self.sequences.get(shard, self._before.get(shard, 0))
         shard_bytes = shard.encode()
         for output in outputs:
-            if isinstance(output, Watermark):
+            if isinstance(output, Derived):
+                sequence += self._add_derived(output, shard_bytes, sequence + 1)
+            elif isinstance(output, Watermark):
                 sequence = self._add_watermark(output, shard, shard_bytes, sequence)
             else:
-                sequence += 1
-                self._add_derived(output, shard_bytes, sequence)
+                sequence = self._add_seals(output, shard_bytes, sequence)
         if sequence != self._before.get(shard, 0):
             self.sequences[shard] = sequence
 
-    def _add_derived(self, output: Derived, shard: bytes, sequence: int) -> None:
+    def _add_derived(self, output: Derived, shard: bytes, sequence: int) -> bool:
+        """False if it is on its topic already."""
         payload, cause = output.payload, output.cause
         topic, type_name = self._route(type(payload))
         event_id = output.id
@@ -82,11 +106,22 @@ class OutputBuilder:
             self._indices[slot] = index + 1
             event_id = derived_id(self._service, cause.id, topic.name, index)
         key = topic.key(payload).encode()
+        partition = partition_of(key, topic.partitions)
+        time_us = cause.time_us if output.time_us is None else output.time_us
+        if self._published is not None:
+            order_us = time_us if output.watermark_us is None else max(time_us, output.watermark_us)
+            if self._published.has(topic, partition, event_id, output.stream, order_us):
+                return False
+        traceparent = self._trace.context_for(cause, shard)
+        if topic.plane is Plane.CONTROL and (traceparent is None or not traceparent.endswith("01")):
+            traceparent = self._trace.begin(
+                event_id, topic.name
+            )  # facts are few, and each may start a turn of the loop
         headers = encode(
             id=event_id,
             source=self._source,
             type=type_name,
-            time_us=cause.time_us if output.time_us is None else output.time_us,
+            time_us=time_us,
             recorded=self._recorded,
             sequence=sequence,
             shard=shard,
@@ -94,14 +129,23 @@ class OutputBuilder:
             causation_id=cause.id,
             stream=output.stream,
             watermark_us=output.watermark_us,
-            traceparent=self._trace.context_for(cause),
+            traceparent=traceparent,
         )
         value = payload.__pydantic_serializer__.to_json(payload)
-        self.records.append(OutgoingRecord(topic.name, partition_of(key, topic.partitions), key, value, headers))
+        if len(value) > MAX_VALUE_BYTES:
+            raise ValueError(
+                f"a {topic.name} of {len(value)} bytes is too large to be published, at most {MAX_VALUE_BYTES}"
+            )
+        self.records.append(OutgoingRecord(topic.name, partition, key, value, headers))
+        return True
 
     def _add_watermark(self, output: Watermark, shard: str, shard_bytes: bytes, sequence: int) -> int:
         topic, _ = self._route(output.payload)
         for partition in range(topic.partitions):
+            if self._published is not None and self._published.has_watermark(
+                topic.name, partition, output.stream, output.time_us
+            ):
+                continue
             sequence += 1
             event_id = derived_id(self._service, f"{self._source!r}/{shard}/{sequence}", WATERMARK_TYPE, 0)
             headers = encode(
@@ -117,4 +161,24 @@ class OutputBuilder:
                 watermark_us=output.time_us,
             )
             self.records.append(OutgoingRecord(topic.name, partition, None, None, headers))
+        return sequence
+
+    def _add_seals(self, output: Seal, shard: bytes, sequence: int) -> int:
+        value = seal_value(source_of(self._service, store) for store in output.stores)
+        for topic in published_by(self._service):
+            for partition in range(topic.partitions):
+                sequence += 1
+                event_id = derived_id(self._service, f"{self._store_id}/{sequence}", SEAL_TYPE, 0)
+                headers = encode(
+                    id=event_id,
+                    source=self._source,
+                    type=SEAL_TYPE.encode(),
+                    time_us=self._now_us,
+                    recorded=self._recorded,
+                    sequence=sequence,
+                    shard=shard,
+                    correlation_id=event_id,
+                )
+                # A compacted topic takes no record without a key, and would drop a former seal with the same one.
+                self.records.append(OutgoingRecord(topic.name, partition, event_id.encode(), value, headers))
         return sequence

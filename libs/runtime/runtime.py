@@ -18,11 +18,12 @@ import asyncio
 import contextlib
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
+import msgspec
 import structlog
 
 from contracts.envelope import Record
@@ -32,8 +33,11 @@ from libs.clock import SECOND_US, Clock, SystemClock
 from libs.errors import DataLoss, EvenkeelError, Fenced, NotYet, Refused, Retry, Stop
 from libs.process import instance_name, is_gone
 from libs.runtime import outputs as outbox
-from libs.runtime.batch import BatchProcessor, Committed, HandlerFailed
+from libs.runtime.batch import BatchProcessor, Committed, HandlerFailed, no_facts
 from libs.runtime.failpoints import failpoint
+from libs.runtime.merge import Group, name_of
+from libs.runtime.parking import Parked
+from libs.runtime.rebuild import InOrder, Note, Rebuilding, as_written, check_whole
 from libs.runtime.stateless import run_stateless
 from libs.service import Context, Output, Reply, Service, Stateless
 from libs.settings import Settings
@@ -78,6 +82,12 @@ class Runtime(Generic[C]):
         self._reason: str | None = "starting"
         self._assigned: set[TopicPartition] = set()
         self._lease_epoch = 0
+        self._former_topics: dict[str, int] = {}
+        self._rebuilding: Rebuilding | None = None
+        self._former_stores: Sequence[str] = ()
+        self.published_count = 0
+        self.rebuilt = asyncio.Event()
+        """Set once there is nothing to rebuild, or nothing any more."""
         self.exit_error: BaseException | None = None
 
     # -- state that the world may see -------------------------------------------------------------------------------
@@ -151,7 +161,18 @@ class Runtime(Generic[C]):
         await self._persist("broker", self.bus.start)
         await self._persist("topics", self._check_topics)
         await self._persist("lease", self._take_lease)
-        await self._load()
+        note = await self._load()
+        if note is not None and not note.done:
+            self._set_reason("rebuilding")
+            self._rebuilding = Rebuilding(self, note)
+            await self._publish()
+            await self._persist("broker", self._rebuilding.begin)
+            self._batch.published_before = self._rebuilding.found
+            self._former_stores = self._rebuilding.note.former
+        else:
+            self._former_stores = () if note is None else note.former
+            await self._persist("broker", lambda: check_whole(self, self._former_stores))
+            self.rebuilt.set()
         await self._publish()
         await self._assign()
 
@@ -171,8 +192,10 @@ class Runtime(Generic[C]):
 
     async def _check_topics(self) -> None:
         expected = {t.name: t.partitions for t in (*consumed_by(self.service.name), *published_by(self.service.name))}
-        found = await self.bus.partition_counts(expected)
-        for name, partitions in expected.items():
+        former = {f.name: f.partitions for f in self._batch.former}
+        found = await self.bus.partition_counts(expected | former)
+        self._former_topics = {name: former[name] for name in former.keys() & found.keys()}
+        for name, partitions in (expected | self._former_topics).items():
             if name not in found:
                 raise Retry(f"topic {name} does not exist yet: `evenkeel topics` creates the map's topics")
             if found[name] != partitions:
@@ -186,14 +209,12 @@ class Runtime(Generic[C]):
         return self._stopping.is_set()
 
     async def _take_lease(self) -> None:
-        epoch = await self.in_writer(
-            lambda: self.store.take_lease(self.instance, self.clock.now_us(), LEASE_US, is_gone)
-        )
+        epoch = await self.in_writer(lambda: self.store.take_lease(*self.lease_wanted))
         if epoch is None:
             raise Retry("another instance is active: standing by")
         self._lease_epoch = epoch
 
-    async def _load(self) -> None:
+    async def _load(self) -> Note | None:
         """Read positions, marks, pending and caches again: at start and after every transaction that did not commit."""
         state = await self._persist("store", lambda: self.in_writer(self._batch.load))
         # Rows only grow: one that is not above all we ever queued is queued, published or being deleted already.
@@ -201,6 +222,7 @@ class Runtime(Generic[C]):
             if row > self._highest_row:
                 self._unpublished.append((row, outbox.unpack(blob)))
                 self._highest_row = row
+        return None if state.rebuild is None else msgspec.json.decode(state.rebuild, type=Note)
 
     async def _shut_down(self, started: bool) -> None:
         self._set_reason("stopping")
@@ -218,7 +240,8 @@ class Runtime(Generic[C]):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if started and self.exit_error is None:
-            with contextlib.suppress(EvenkeelError, TimeoutError):
+            # With the broker away the outbox waits for the next start; `_persist` gives up by cancelling.
+            with contextlib.suppress(EvenkeelError, TimeoutError, asyncio.CancelledError):
                 await asyncio.wait_for(self._publish(), FINISH_SECONDS)
             with contextlib.suppress(EvenkeelError):
                 await self.in_writer(self._batch.housekeep)
@@ -238,7 +261,7 @@ class Runtime(Generic[C]):
         """Read the topics of the map that are ours and the raw topics that the context names, from our own positions."""
         topics = {
             t.name: t.partitions for t in consumed_by(self.service.name) if t.name not in self._batch.stateless_topics
-        }
+        } | self._former_topics
         raw = dict(self.context.raw_topics())
         if raw:
             await self._persist("topics", lambda: self._make_raw_topics(raw))
@@ -281,15 +304,17 @@ class Runtime(Generic[C]):
         return counts
 
     async def _consume_for_ever(self) -> None:
+        if self._rebuilding is not None:
+            await self._read_again(self._rebuilding)
         while not self._stopping.is_set():
             if not self._control_caught_up:
                 self._check_caught_up()
-            batch = await self._persist(
-                "broker", lambda: self.bus.getmany(timeout_ms=200, max_records=self.settings.max_batch_records)
-            )
+            batch = await self._fetch()
             if self._stopping.is_set():
                 break
-            self._set_reason(None if self._control_caught_up else "reading control topics")
+            await self._look_at_rebuild()
+            if self._rebuilding is None:
+                self._set_reason(None if self._control_caught_up else "reading control topics")
             records = [record for partition in batch.values() for record in partition]
             if not records:
                 continue
@@ -305,6 +330,93 @@ class Runtime(Generic[C]):
                 await self._stopping.wait()
             if set(self.context.raw_topics()) != self._raw_topics:
                 await self._assign()
+
+    async def _read_again(self, rebuilding: Rebuilding) -> None:
+        """What the service wants in a certain order, then the control topics as they were written."""
+        batch: list[Record] = []
+        read, full = InOrder(), 2 * self.settings.max_batch_records
+        for topic, partition, count in rebuilding.order_left(dict(self._batch.positions)):
+            tp, wanted = (topic, partition), count
+            while wanted and not self._stopping.is_set():
+                taken = read.take(tp, wanted)
+                batch += taken
+                wanted -= len(taken)
+                if wanted:
+                    self.bus.pause([other for other in self._assigned if read.held(other) > full])
+                    self.bus.resume([tp])
+                    read.add(await self._fetch())
+            while len(batch) >= self.settings.max_batch_records:
+                await self._process(batch[: self.settings.max_batch_records])
+                del batch[: self.settings.max_batch_records]
+                await self._look_at_rebuild(may_finish=False)
+        if batch and not self._stopping.is_set():
+            await self._process(batch)
+        await self._assign()
+        control: list[Record] = []
+        reached: dict[TopicPartition, int] = {}
+        while any(reached.get(tp, 0) < end for tp, end in self._control_ends.items()) and not self._stopping.is_set():
+            for tp, records in (await self._fetch()).items():
+                control += records
+                reached[tp] = records[-1].offset + 1
+        ordered = as_written(control)
+        for first in range(0, len(ordered), self.settings.max_batch_records):
+            await self._process(ordered[first : first + self.settings.max_batch_records])
+            await self._look_at_rebuild(may_finish=False)
+
+    async def _fetch(self) -> dict[TopicPartition, Sequence[Record]]:
+        return await self._persist(
+            "broker", lambda: self.bus.getmany(timeout_ms=200, max_records=self.settings.max_batch_records)
+        )
+
+    async def _look_at_rebuild(self, *, may_finish: bool = True) -> None:
+        """Say how far it is; end it when all that was there is read."""
+        rebuilding = self._rebuilding
+        if rebuilding is None:
+            return
+        read, whole = rebuilding.progress(self._batch.positions)
+        self._set_reason(f"rebuilding: {read * 100 // max(whole, 1)} % of {whole:,} records read")
+        if may_finish and self._control_caught_up and rebuilding.is_read(self._batch.positions):
+            await rebuilding.finish()
+            self._rebuilding = None
+            self.rebuilt.set()
+
+    def rebuild_step(
+        self,
+        handler: Callable[[C], Sequence[Output] | Iterable[Output]],
+        note: Note,
+        *,
+        shard: str = "rebuild",
+        is_last: bool = False,
+    ) -> None:
+        """In the writer thread: one transaction of a rebuild, with how far it has come then."""
+        if is_last:
+            self._batch.published_before = None
+
+        def handle(ctx: C) -> Reply[None]:
+            outputs = tuple(handler(ctx))
+            ctx.tx.put_rebuild(msgspec.json.encode(note))
+            return Reply(None, outputs)
+
+        committed, _ = self._batch.run(handle, shard)
+        self._after_commit(committed)
+
+    @property
+    def former_stores(self) -> Sequence[str]:
+        """Ids of the stores whose place this one has taken."""
+        return self._former_stores
+
+    async def publish_now(self) -> None:
+        await self._publish()
+
+    @property
+    def sequences(self) -> dict[str, int]:
+        """The last sequence of each shard in the store."""
+        return self._batch.sequences
+
+    @property
+    def lease_wanted(self) -> tuple[str, int, int, Callable[[str], bool]]:
+        """What to ask the store's lease with."""
+        return self.instance, self.clock.now_us(), LEASE_US, is_gone
 
     def _check_caught_up(self) -> None:
         if all(self._batch.positions.get(tp, 0) >= end for tp, end in self._control_ends.items()):
@@ -335,14 +447,20 @@ class Runtime(Generic[C]):
                 log.debug("waiting for a fact", error=str(error))
                 self.metrics.retries.labels("fact").inc()
                 await self._load()
-                records = await self._with_control(records)
+                if error.where is None and self._batch.facts_read is not no_facts:
+                    self._batch.isolate = True  # to find the one that names what will not come
+                else:
+                    records = await self._with_facts(records)
             except Retry as error:
                 self.metrics.retries.labels("store").inc()
                 self._set_reason(str(error))
                 await asyncio.sleep(wait_seconds * random.uniform(0.7, 1.3))
                 wait_seconds = min(wait_seconds * 2, 5.0)
                 await self._load()
-            except (Fenced, Stop):
+            except Fenced:
+                raise
+            except Stop:
+                await self._load()
                 raise
             except HandlerFailed as error:
                 # The one event that a handler cannot take, known because the batch ran event by event.
@@ -369,26 +487,47 @@ class Runtime(Generic[C]):
                 await self._load()
         self._batch.isolate = False
         self._batch.poison.clear()
+        self._batch.facts_read = no_facts
         self._after_commit(committed)
         await self._publish()
 
-    async def _with_control(self, records: Sequence[Record]) -> Sequence[Record]:
-        """The same records behind whatever the control topics have brought since."""
+    async def _with_facts(self, records: Sequence[Record]) -> Sequence[Record]:
+        """The same records with all that the control topics hold by now. A fact is published before the first record
+        that names it, so whatever these name is among them, or was never said; what is read beyond may name later ones.
+        """
+        ends = await self._persist("broker", lambda: self.bus.end_offsets(self._control))
+        found = list(records)
         data = [tp for tp in self._assigned if tp not in self._control]
         self.bus.pause(data)
         try:
-            more = await self._persist("broker", lambda: self.bus.getmany(timeout_ms=200, max_records=1000))
+            while not self._has_read(ends, found):
+                batch = await self._persist("broker", lambda: self.bus.getmany(timeout_ms=200, max_records=1000))
+                found += (record for partition in batch.values() for record in partition)
         finally:
-            self.bus.resume(data)
-        return [*records, *(record for partition in more.values() for record in partition)]
+            if self._control_caught_up:
+                self.bus.resume(data)
+        self._batch.facts_read = lambda where: where[2] < ends.get((where[0], where[1]), where[2] + 1)
+        return found
+
+    def _has_read(self, ends: Mapping[TopicPartition, int], records: Sequence[Record]) -> bool:
+        reached = {tp: self._batch.positions.get(tp, 0) for tp in ends}
+        for record in records:
+            tp = (record.topic, record.partition)
+            if tp in reached:
+                reached[tp] = max(reached[tp], record.offset + 1)
+        return all(reached[tp] >= end for tp, end in ends.items())
 
     # -- commands, ticks, jobs --------------------------------------------------------------------------------------
 
     async def command(self, handler: Callable[[C], Reply[T]], shard: str = "http") -> T:
         """Run a handler in a transaction of its own. What it answers is given back once it is committed and published.
 
+        While the store is rebuilt there are no commands: what they are about is not there yet.
+
         Raises Refused if the handler does (nothing has changed then), and Retry if the store is away.
         """
+        if self._rebuilding is not None:
+            raise Retry("the store is being rebuilt")
         try:
             committed, answer = await self.in_writer(lambda: self._batch.run(handler, shard))
         except Fenced:
@@ -411,6 +550,29 @@ class Runtime(Generic[C]):
                 return question(connection)
 
         return await asyncio.get_running_loop().run_in_executor(self._readers, ask)
+
+    async def parked(self) -> list[tuple[Group | None, list[Parked]]]:
+        """What is parked, a queue for each key, the longest parked first (libs.runtime.parking)."""
+        return await self.in_writer(self._batch.parked)
+
+    async def release_parked(self, key: bytes) -> int:
+        """Fold what is parked under a key, in order; how many records that were. Refused while its handler still fails."""
+        queues = [(group, queue) for group, queue in await self.parked() if queue[0].key == key]
+        released = 0
+        for group, _ in queues:
+            shard = "parked" if group is None else name_of(group)
+            try:
+                released += await self.command(self._batch.releasing(group, key), shard)
+            except HandlerFailed as error:
+                log.error("parked records could not be released", event_id=error.event_id, exc_info=error.__cause__)
+                raise Refused(
+                    409,
+                    "It fails again",
+                    f"The handler cannot take event {error.event_id}: {error}. All of its key stays parked.",
+                    field="key",
+                    fix="Start a release of the service that can, then release it again.",
+                ) from error
+        return released
 
     def dead_letter(self, record: Record, reason: str) -> Output:
         return self._batch.dead_letter(record, reason)
@@ -481,6 +643,7 @@ class Runtime(Generic[C]):
                 failpoint("publish.sent")
                 self._unpublished.popleft()
                 self._batch.published.append(row)
+                self.published_count += len(records)
                 for topic in {record.topic for record in records}:
                     self.metrics.published.labels(topic).inc(sum(r.topic == topic for r in records))
 
@@ -494,6 +657,7 @@ class Runtime(Generic[C]):
                     await self._stand_back()
             self.metrics.outbox.set(len(self._unpublished))
             self.metrics.pending.set(self._batch.merge_held)
+            self.metrics.parked.set(self._batch.parked_records)
             with contextlib.suppress(Retry):
                 lag: dict[str, int] = {}
                 for tp, end in self.bus.ends().items():

@@ -18,7 +18,8 @@ import structlog
 from pydantic import ValidationError
 
 from contracts.envelope import (
-    WATERMARK_TYPE,
+    IN_BAND_TYPES,
+    SEAL_TYPE,
     EnvelopeError,
     Event,
     Record,
@@ -27,13 +28,17 @@ from contracts.envelope import (
     format_us,
     origin_of,
     parse_us,
+    seal_value,
+    sealed_sources,
     type_of,
 )
 from contracts.topics import topic_of, topics_carrying
 from libs.bus.protocol import GroupReader, OutgoingRecord
 from libs.errors import Retry, Stop
 from libs.ids import derived_id
-from libs.runtime.outputs import partition_of
+from libs.runtime.batch import payload_fault, refuse_nul
+from libs.runtime.failpoints import failpoint
+from libs.runtime.outputs import partition_of, source_of
 from libs.service import Stateless
 
 if TYPE_CHECKING:
@@ -86,6 +91,7 @@ class _Step:
                     outgoing = await loop.run_in_executor(self._threads, self._score, records)
                     await self._bury()
                     await self._publish(outgoing)
+                    failpoint("score.sent")
                     acknowledged |= {tp: partition[-1].offset + 1 for tp, partition in batch.items() if partition}
                 if acknowledged and loop.time() - committed_at > COMMIT_SECONDS:
                     await reader.commit(acknowledged)
@@ -129,7 +135,7 @@ class _Step:
                 if payload is not None:
                     key = self._output.key(payload).encode()
                     partition = partition_of(key, self._output.partitions)
-                    headers = self._headers(event, recorded, trace.context_for(event))
+                    headers = self._headers(event, recorded, trace.context_for(event, b""))
                     value = payload.__pydantic_serializer__.to_json(payload)
                     outgoing.append(OutgoingRecord(self._output.name, partition, key, value, headers))
         trace.finish()
@@ -141,7 +147,7 @@ class _Step:
         source, shard, sequence = origin if origin is not None else (b"", b"", event.offset)
         return encode(
             id=derived_id(self._runtime.service.name, event.id, self._output.name, 0),
-            source=b"/evenkeel/" + self._runtime.service.name.encode() + b"/" + source.rpartition(b"/")[2],
+            source=source_of(self._runtime.service.name, source.rpartition(b"/")[2].decode()).encode(),
             type=self._types[1],
             time_us=event.time_us,
             recorded=recorded,
@@ -154,24 +160,35 @@ class _Step:
             traceparent=traceparent,
         )
 
-    def _passed_on(self, record: Record) -> list[tuple[str, bytes]]:
-        """A watermark on another topic is another record: under its input's id the audit log would hold it twice."""
-        own = self._runtime.service.name
-        return [
-            (name, derived_id(own, value.decode(), WATERMARK_TYPE, 0).encode() if name == "ce_id" else value)
-            for name, value in record.headers
+    def _passed_on(self, record: Record, type_name: str) -> OutgoingRecord:
+        """A watermark or seal on another topic is another record: under its input's id the audit log would hold it twice.
+
+        What a sealed store's records became here is sealed with them.
+        """
+        own, key, value = self._runtime.service.name, record.key, record.value
+        headers = [
+            (name, derived_id(own, text.decode(), type_name, 0).encode() if name == "ce_id" else text)
+            for name, text in record.headers
         ]
+        if type_name == SEAL_TYPE:
+            sources = sealed_sources(value)
+            value = seal_value([*sources, *(source_of(own, source.rpartition("/")[2]) for source in sources)])
+        return OutgoingRecord(self._output.name, record.partition, key, value, headers)
 
     def _decode(self, record: Record) -> Event[Any] | OutgoingRecord | None:
         try:
             attributes = attributes_of(record.headers)
-            if attributes["ce_type"] == WATERMARK_TYPE.encode():
-                return OutgoingRecord(self._output.name, record.partition, None, None, self._passed_on(record))
+            if attributes["ce_type"] in IN_BAND_TYPES:
+                return self._passed_on(record, attributes["ce_type"].decode())
             if attributes["ce_type"] != self._types[0]:
                 raise EnvelopeError(f"ce_type is {attributes['ce_type']!r}, this topic carries {self._types[0]!r}")
-            data = self._validate(record.value or b"")
+            value = record.value or b""
+            refuse_nul(value)
+            data = self._validate(value)
             event_id, time_us = attributes["ce_id"].decode(), parse_us(attributes["ce_time"].decode())
             return Event(data, event_id, time_us, record.topic, record.partition, record.offset, attributes)
-        except (ValidationError, EnvelopeError, ValueError, RecursionError) as error:
-            self._dead.append((record, f"{type(error).__name__}: {error}"))
-            return None
+        except ValidationError as error:
+            self._dead.append((record, payload_fault(error)))
+        except (EnvelopeError, ValueError, RecursionError) as error:
+            self._dead.append((record, f"envelope: {error}"))
+        return None

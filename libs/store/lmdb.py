@@ -26,10 +26,12 @@ MAP_BYTES: Final = 16 * 2**30
 
 _META, _POSITIONS, _MARKS, _SEQUENCES = "runtime_meta", "runtime_positions", "runtime_marks", "runtime_sequences"
 _WATERMARKS, _PENDING, _OUTBOX, _LEASE = "runtime_watermarks", "runtime_pending", "runtime_outbox", "runtime_lease"
-_RUNTIME: Final = (_META, _POSITIONS, _MARKS, _SEQUENCES, _WATERMARKS, _PENDING, _OUTBOX, _LEASE)
+_PARKED = "runtime_parked"
+_RUNTIME: Final = (_META, _POSITIONS, _MARKS, _SEQUENCES, _WATERMARKS, _PENDING, _OUTBOX, _LEASE, _PARKED)
 _MAX_KEY_BYTES: Final = 511
 _LAST_ROW: Final = b"last_outbox_row"
 _SERVICE: Final = b"service"
+_REBUILD: Final = b"rebuild"
 
 _pack: Final = msgspec.msgpack.Encoder().encode
 _unpack: Final = msgspec.msgpack.Decoder(list[Any]).decode
@@ -127,6 +129,15 @@ class LmdbTransaction:
         for key in records:
             self.connection.delete(_PENDING, _key(*key))
 
+    def add_parked(self, records: Iterable[PendingRecord]) -> None:
+        for record in records:
+            key = (record.topic, record.partition, record.offset)
+            self.connection.put(_PARKED, _key(*key), _pack((*key, record.blob)))
+
+    def remove_parked(self, records: Iterable[tuple[str, int, int]]) -> None:
+        for key in records:
+            self.connection.delete(_PARKED, _key(*key))
+
     def add_outbox(self, blob: bytes) -> int:
         last = self.connection.get(_META, _LAST_ROW)
         row = 1 if last is None else int.from_bytes(last) + 1
@@ -138,6 +149,9 @@ class LmdbTransaction:
     def remove_outbox(self, rows: Iterable[int]) -> None:
         for row in rows:
             self.connection.delete(_OUTBOX, row.to_bytes(8))
+
+    def put_rebuild(self, note: bytes) -> None:
+        self.connection.put(_META, _REBUILD, note)
 
     def hold_lease(self, owner: str, epoch: int, expires_us: int) -> None:
         found = self.connection.get(_LEASE, _SERVICE)
@@ -190,6 +204,8 @@ class LmdbStore:
                 watermarks={(topic, partition, stream): us for topic, partition, stream, us in _values(c, _WATERMARKS)},
                 pending=[PendingRecord(*fields) for fields in _values(c, _PENDING)],
                 outbox=[(int.from_bytes(row), blob) for row, blob in c.scan(_OUTBOX)],
+                parked=[PendingRecord(*fields) for fields in _values(c, _PARKED)],
+                rebuild=c.get(_META, _REBUILD),
             )
 
     def take_lease(self, owner: str, now_us: int, ttl_us: int, is_gone: Callable[[str], bool]) -> int | None:
@@ -229,6 +245,13 @@ class LmdbStore:
         if self._environment is None:
             self._environment = self._opened()
         return self._environment
+
+    def set_aside(self, stamp: str) -> str | None:
+        if not self._folder.exists():
+            return None
+        aside = self._folder.with_name(f"{self._folder.name}.before-{stamp}")
+        self._folder.rename(aside)
+        return str(aside)
 
     def close(self) -> None:
         self._is_open = False

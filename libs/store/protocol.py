@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 TopicPartition = tuple[str, int]
@@ -18,7 +18,7 @@ MarkKey = tuple[bytes, bytes, str, int]
 
 @dataclass(frozen=True, slots=True)
 class PendingRecord:
-    """A record that waits in an event-time merge, as it was read."""
+    """A record that waits in an event-time merge, or is parked behind it, as it was read."""
 
     topic: str
     partition: int
@@ -38,6 +38,9 @@ class RuntimeState:
     pending: list[PendingRecord]
     outbox: list[tuple[int, bytes]]
     """Lowest first."""
+    parked: list[PendingRecord] = field(default_factory=list)
+    rebuild: bytes | None = None
+    """What libs.runtime.rebuild notes in a store that took another one's place."""
 
 
 class Transaction(Protocol):
@@ -59,10 +62,16 @@ class Transaction(Protocol):
 
     def remove_pending(self, records: Iterable[tuple[str, int, int]]) -> None: ...
 
+    def add_parked(self, records: Iterable[PendingRecord]) -> None: ...
+
+    def remove_parked(self, records: Iterable[tuple[str, int, int]]) -> None: ...
+
     def add_outbox(self, blob: bytes) -> int:
         """Returns the row's number; rows are published in this order."""
 
     def remove_outbox(self, rows: Iterable[int]) -> None: ...
+
+    def put_rebuild(self, note: bytes) -> None: ...
 
     def hold_lease(self, owner: str, epoch: int, expires_us: int) -> None:
         """Extend the lease; raises Fenced if it is somebody else's now."""
@@ -89,5 +98,9 @@ class Store(Protocol):
 
     def reading(self) -> AbstractContextManager[Any]:
         """The engine's handle on a snapshot, for queries from another thread than the writer's."""
+
+    def set_aside(self, stamp: str) -> str | None:
+        """Move what is stored out of the way, so that `open` makes a new store; says where it is, None if nothing was
+        there. The store must be closed."""
 
     def close(self) -> None: ...

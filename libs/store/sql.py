@@ -18,7 +18,7 @@ from alembic.migration import MigrationContext
 from alembic.operations import Operations
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from libs.errors import Fenced, Retry
+from libs.errors import Fenced, Retry, Stop
 from libs.store.protocol import MarkKey, PendingRecord, RuntimeState, TopicPartition, Transaction
 
 metadata: Final = sa.MetaData()
@@ -56,14 +56,20 @@ _watermarks = sa.Table(
     sa.Column("stream", sa.Text, primary_key=True),
     sa.Column("watermark_us", sa.BigInteger, nullable=False),
 )
-_pending = sa.Table(
-    "runtime_pending",
-    metadata,
-    sa.Column("topic", sa.Text, primary_key=True),
-    sa.Column("partition", sa.Integer, primary_key=True),
-    sa.Column("offset", sa.BigInteger, primary_key=True),
-    sa.Column("blob", sa.LargeBinary, nullable=False),
-)
+
+
+def _records(name: str) -> sa.Table:
+    return sa.Table(
+        name,
+        metadata,
+        sa.Column("topic", sa.Text, primary_key=True),
+        sa.Column("partition", sa.Integer, primary_key=True),
+        sa.Column("offset", sa.BigInteger, primary_key=True),
+        sa.Column("blob", sa.LargeBinary, nullable=False),
+    )
+
+
+_pending, _parked = _records("runtime_pending"), _records("runtime_parked")
 _outbox = sa.Table(
     "runtime_outbox",
     metadata,
@@ -81,6 +87,7 @@ _lease = sa.Table(
 )
 
 _LEASE: Final = "service"
+_REBUILD: Final = "rebuild"
 
 Migration = Callable[[Operations], None]
 """One step of a schema's history. Steps are only ever appended."""
@@ -90,7 +97,11 @@ def _create_runtime_tables(op: Operations) -> None:
     metadata.create_all(op.get_bind())
 
 
-RUNTIME_MIGRATIONS: Final[tuple[Migration, ...]] = (_create_runtime_tables,)
+def _create_parked(op: Operations) -> None:
+    _parked.create(op.get_bind(), checkfirst=True)
+
+
+RUNTIME_MIGRATIONS: Final[tuple[Migration, ...]] = (_create_runtime_tables, _create_parked)
 
 
 def upsert(connection: sa.Connection, table: sa.Table, keys: tuple[str, ...], rows: list[dict[str, Any]]) -> None:
@@ -173,18 +184,30 @@ class SqlTransaction:
         upsert(self.connection, _watermarks, ("topic", "partition", "stream"), rows)
 
     def add_pending(self, records: Iterable[PendingRecord]) -> None:
-        rows = [{"topic": r.topic, "partition": r.partition, "offset": r.offset, "blob": r.blob} for r in records]
-        if rows:
-            self.connection.execute(_pending.insert(), rows)
+        self._add(_pending, records)
 
     def remove_pending(self, records: Iterable[tuple[str, int, int]]) -> None:
+        self._remove(_pending, records)
+
+    def add_parked(self, records: Iterable[PendingRecord]) -> None:
+        self._add(_parked, records)
+
+    def remove_parked(self, records: Iterable[tuple[str, int, int]]) -> None:
+        self._remove(_parked, records)
+
+    def _add(self, table: sa.Table, records: Iterable[PendingRecord]) -> None:
+        rows = [{"topic": r.topic, "partition": r.partition, "offset": r.offset, "blob": r.blob} for r in records]
+        if rows:
+            self.connection.execute(table.insert(), rows)
+
+    def _remove(self, table: sa.Table, records: Iterable[tuple[str, int, int]]) -> None:
         rows = [{"t": topic, "p": partition, "o": offset} for topic, partition, offset in records]
         if rows:
-            c = _pending.c
+            c = table.c
             match = sa.and_(
                 c.topic == sa.bindparam("t"), c.partition == sa.bindparam("p"), c.offset == sa.bindparam("o")
             )
-            self.connection.execute(_pending.delete().where(match), rows)
+            self.connection.execute(table.delete().where(match), rows)
 
     def add_outbox(self, blob: bytes) -> int:
         key = self.connection.execute(_outbox.insert().values(blob=blob)).inserted_primary_key
@@ -195,6 +218,9 @@ class SqlTransaction:
         numbers = [{"r": row} for row in rows]
         if numbers:
             self.connection.execute(_outbox.delete().where(_outbox.c.row == sa.bindparam("r")), numbers)
+
+    def put_rebuild(self, note: bytes) -> None:
+        upsert(self.connection, _meta, ("key",), [{"key": _REBUILD, "value": note.decode()}])
 
     def hold_lease(self, owner: str, epoch: int, expires_us: int) -> None:
         held = self.connection.execute(_extend_lease, {"held_by": owner, "held_epoch": epoch, "until": expires_us})
@@ -255,6 +281,7 @@ class SqlStore:
     def read_state(self) -> RuntimeState:
         with self.begin() as tx:
             c = tx.connection
+            note = c.execute(sa.select(_meta.c.value).where(_meta.c.key == _REBUILD)).scalar()
             return RuntimeState(
                 positions={(r.topic, r.partition): r.next for r in c.execute(sa.select(_positions))},
                 marks={(r.producer, r.shard, r.topic, r.partition): r.sequence for r in c.execute(sa.select(_marks))},
@@ -264,6 +291,8 @@ class SqlStore:
                 },
                 pending=[PendingRecord(r.topic, r.partition, r.offset, r.blob) for r in c.execute(sa.select(_pending))],
                 outbox=[(r.row, r.blob) for r in c.execute(sa.select(_outbox).order_by(_outbox.c.row))],
+                parked=[PendingRecord(r.topic, r.partition, r.offset, r.blob) for r in c.execute(sa.select(_parked))],
+                rebuild=None if note is None else note.encode(),
             )
 
     def take_lease(self, owner: str, now_us: int, ttl_us: int, is_gone: Callable[[str], bool]) -> int | None:
@@ -296,6 +325,22 @@ class SqlStore:
         ):
             yield connection
 
+    def set_aside(self, stamp: str) -> str | None:
+        if self._engine.dialect.name == "sqlite":
+            return _set_file_aside(self._engine.url.database, stamp)
+        aside = f"{self._service}_before_{stamp}"
+        try:
+            with _infrastructure(), self._engine.begin() as connection:
+                if not sa.inspect(connection).has_schema(self._service):
+                    return None
+                connection.execute(sa.text(f'ALTER SCHEMA "{self._service}" RENAME TO "{aside}"'))
+        except sa.exc.ProgrammingError as error:
+            raise Stop(
+                f"the schema {self._service} cannot be renamed ({error.orig}): let the database's administrator rename it "
+                f"and make an empty one that this role owns, then run the same command again"
+            ) from error
+        return f"schema {aside}"
+
     def close(self) -> None:
         if self._connection is not None:
             self._connection.close()
@@ -313,6 +358,18 @@ def _infrastructure() -> Iterator[None]:
         if error.connection_invalidated:
             raise Retry(f"database: {error.orig}") from error
         raise
+
+
+def _set_file_aside(database: str | None, stamp: str) -> str | None:
+    if not database or not Path(database).exists():
+        return None
+    path, aside = Path(database), Path(f"{database}.before-{stamp}")
+    for suffix in ("-wal", "-shm"):
+        companion = Path(database + suffix)
+        if companion.exists():
+            companion.rename(f"{aside}{suffix}")
+    path.rename(aside)
+    return str(aside)
 
 
 def _engine(url: str, service: str) -> sa.Engine:

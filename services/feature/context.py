@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from contracts.envelope import Event
+from contracts.feature import DatasetCommitted
 from contracts.ingest import EventAccepted, LabelAccepted
 from contracts.payload import Payload
 from contracts.registry import ModelDeclared
@@ -219,6 +220,12 @@ class FeatureContext(Context):
         self._view_changed, self._flush_at_us = False, self.now_us + wait_us
         return changes
 
+    def change_whole_view(self) -> None:
+        """Every slot is to be published again."""
+        for view in self.views.values():
+            view.state.change_all()
+        self._view_changed = bool(self.views)
+
     def snapshot(self) -> None:
         """Store what changed since the last one and empty the journal. View changes must have been taken before."""
         assert not self._view_changed
@@ -239,7 +246,24 @@ class FeatureContext(Context):
         assert row is not None
         self.store.add_chunk(view.model, view.close_cut())
         self.store.stage(row, view.plan.view_version, view.plan.names, cut_us, self.progress())
+        told = self._told(view, cut_us)
+        if told is not None:
+            commit = self.store.commit(view.model, row.staged + 1)
+            assert commit is not None
+            self.store.announce(commit, told.data.version)
         self._has_staged = True
+
+    def _told(self, view: View, cut_us: int) -> Event[DatasetCommitted] | None:
+        """While the store is rebuilt: that the table has this commit, and in which version, was said before."""
+        for event in self.told:
+            data = event.data
+            if isinstance(data, DatasetCommitted) and (data.model, data.view_version, event.time_us) == (
+                view.model,
+                view.plan.view_version,
+                cut_us,
+            ):
+                return event
+        return None
 
     def committed(self) -> None:
         if self._has_staged:

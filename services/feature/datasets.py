@@ -91,8 +91,10 @@ def _texts(values: Sequence[str]) -> Any:
 class TrainingTable:
     """One model's table, held open: opening it anew for every commit costs more than the commit."""
 
-    def __init__(self, folder: Path, application: str) -> None:
+    def __init__(self, folder: Path, application: str, former: Sequence[str] = ()) -> None:
         self._folder, self._application = folder, application
+        self._applications = (application, *former)
+        """Also what stores wrote whose place this one took: they counted the same commits."""
         self._table: DeltaTable | None = None
 
     def write(self, commit: Commit, rows: Sequence[TrainingRow]) -> int:
@@ -103,7 +105,7 @@ class TrainingTable:
         table = self._open()
         if table is None and not commit.overwrite:
             raise Stop(f"{self._folder.name}: the training table is gone, but {commit.sequence - 1} commits are in it")
-        if table is not None and (table.transaction_version(self._application) or 0) >= commit.sequence:
+        if table is not None and self._written(table) >= commit.sequence:
             return self._version_of(table, commit.sequence)
         properties = CommitProperties(
             custom_metadata={SEQUENCE_KEY: str(commit.sequence), "evenkeel.view_version": commit.view_version},
@@ -123,6 +125,9 @@ class TrainingTable:
             table = self._open()
             assert table is not None
         return table.version()
+
+    def _written(self, table: DeltaTable) -> int:
+        return max(table.transaction_version(application) or 0 for application in self._applications)
 
     def compact(self) -> None:
         """Merge small files; former versions keep theirs and stay readable."""
@@ -182,7 +187,9 @@ async def _write(runtime: Runtime[FeatureContext], tables: dict[str, TrainingTab
         return  # the model was declared anew since
     if commit.model not in tables:
         folder = runtime.settings.data_dir / "tables" / commit.model
-        tables[commit.model] = TrainingTable(folder, f"evenkeel/{runtime.store.store_id}/{commit.model}")
+        stores = (runtime.store.store_id, *runtime.former_stores)
+        own, *former = (f"evenkeel/{store}/{commit.model}" for store in stores)
+        tables[commit.model] = TrainingTable(folder, own, former)
     table = tables[commit.model]
     failpoint("dataset.staged")
     version = await asyncio.to_thread(table.write, commit, rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import Final
 
 from contracts.envelope import Event, format_us
 from contracts.feature import DatasetCommitted, VectorComputed, ViewUpdated
@@ -10,7 +11,7 @@ from contracts.governance import SubjectErased
 from contracts.ingest import EventAccepted, LabelAccepted
 from contracts.registry import ModelDeclared, StreamDeclared
 from libs.ids import derived_id
-from libs.service import Cause, Derived, Each, Merge, Output, Released, Reply, Watermark
+from libs.service import Cause, Derived, Each, Merge, Output, Rebuild, Released, Reply, Watermark
 from services.feature.context import FeatureContext
 from services.feature.domain import Folded, View
 from services.feature.store import Commit
@@ -101,7 +102,10 @@ def vector_computed(view: View, event: Event[EventAccepted], vector: list[float]
     order_us = event.order_us
     if data.late:
         view.counts.late += 1
-    return Derived(payload, event, stream=view.model, watermark_us=order_us if order_us > event.time_us else None)
+    # By name, so that it does not matter which other models there are.
+    vector_id = derived_id("feature", f"{event.id}|{view.model}", "vector-computed", 0)
+    mark_us = order_us if order_us > event.time_us else None
+    return Derived(payload, event, id=vector_id, stream=view.model, watermark_us=mark_us)
 
 
 def view_updates(ctx: FeatureContext) -> Iterator[Derived]:
@@ -132,10 +136,23 @@ def dataset_committed(commit: Commit, version: int, rows: int) -> Derived:
         label_cut=format_us(commit.cut_us),
         offsets=commit.offsets,
     )
-    # Commits of several models may follow from one event, each in a transaction of its own.
-    event_id = derived_id("feature", f"{commit.cause_id}|{commit.model}|{commit.sequence}", "dataset-committed", 0)
+    # The latest event folded depends on how streams interleave; what is committed does not.
+    what = f"{commit.model}|{commit.declaration}|{commit.cut_us}"
+    event_id = derived_id("feature", what, "dataset-committed", 0)
     return Derived(payload, Cause(commit.cause_id, commit.cut_us, commit.cause_id), id=event_id)
 
+
+def on_rebuilt(ctx: FeatureContext) -> Iterable[Output]:
+    """The whole online view: what came of each slot while the store was rebuilt was not published."""
+    ctx.change_whole_view()
+    return view_updates(ctx)
+
+
+REBUILD: Final = Rebuild(
+    finished=on_rebuilt,
+    forgotten="when a model was declared anew while its streams were running; its windows and training rows begin with its "
+    "first record now",
+)
 
 HANDLERS = (
     Each(StreamDeclared, on_stream_declared),

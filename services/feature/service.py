@@ -8,7 +8,7 @@ from libs.store.sql import SqlStore
 from services.feature.api import routers
 from services.feature.context import FeatureContext
 from services.feature.datasets import write_datasets
-from services.feature.handlers import HANDLERS, on_tick
+from services.feature.handlers import HANDLERS, REBUILD, on_tick
 from services.feature.settings import FeatureSettings
 from services.feature.store import MIGRATIONS, tables
 
@@ -21,5 +21,6 @@ service = Service(
     routers=routers,
     on_tick=on_tick,
     background=(write_datasets,),
+    rebuild=REBUILD,
     fetch=STREAMING,
 )

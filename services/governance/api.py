@@ -49,6 +49,17 @@ def _lineage(runtime: Runtime[Any], ctx: GovernanceContext) -> APIRouter:
 
         return await runtime.query(question)
 
+    @routes.get("/trace/{id}", **role("auditor"))
+    async def trace(id: str, model: str | None = None) -> dict[str, Any]:
+        """Whatever the id names: an event to its predictions, a prediction back to its event, a turn of the loop."""
+
+        def question(connection: sa.Connection) -> dict[str, Any]:
+            walk = Lineage(connection, ctx.log)
+            kind = walk.follow(id, model)
+            return {"id": id, "kind": kind} | _walked(walk)
+
+        return await runtime.query(question)
+
     @routes.get("/models/{model}/champion", **role("auditor"))
     async def champion(model: str, at: str | None = None, clock: ClockName = "event") -> dict[str, Any]:
         at_us = None if at is None else _time(at)
@@ -96,7 +107,7 @@ def _log(runtime: Runtime[Any], ctx: GovernanceContext) -> APIRouter:
 
         return await runtime.query(question)
 
-    @routes.get("/log/checkpoint", **role("auditor"))
+    @routes.get("/log/checkpoint", **role("auditor", 404))
     async def checkpoint() -> dict[str, Any]:
         def question(connection: sa.Connection) -> dict[str, Any]:
             signed, note = _checkpoint(connection)
@@ -118,7 +129,7 @@ def _log(runtime: Runtime[Any], ctx: GovernanceContext) -> APIRouter:
 
         return await runtime.query(question)
 
-    @routes.get("/log/inclusion", **role("auditor"))
+    @routes.get("/log/inclusion", **role("auditor", 404, 409))
     async def inclusion(leaf: Leaf | None = None, event_id: str | None = None) -> dict[str, Any]:
         def question(connection: sa.Connection) -> dict[str, Any]:
             signed, note = _checkpoint(connection)
@@ -129,7 +140,7 @@ def _log(runtime: Runtime[Any], ctx: GovernanceContext) -> APIRouter:
 
         return await runtime.query(question)
 
-    @routes.get("/log/consistency", **role("auditor"))
+    @routes.get("/log/consistency", **role("auditor", 404))
     async def consistency(old: Leaf, new: Leaf | None = None) -> dict[str, Any]:
         def question(connection: sa.Connection) -> dict[str, Any]:
             size = head(connection).size

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from contracts.envelope import Record
 from libs.audit.anchor import Anchor, anchor_path
-from libs.audit.log import AuditLog, checkpoint_notes, duplicate_count, head
+from libs.audit.log import AuditLog, Run, add_runs, checkpoint_notes, duplicate_count, head, runs_between
 from libs.errors import Retry
 from libs.keys import SigningKey, signing_key
 from libs.service import Context
@@ -29,6 +30,8 @@ class GovernanceContext(Context):
         self.size = self.signed_size = self.duplicates = self.opaque = 0
         self.signed_us = 0
         """Wall time of the last checkpoint, 0 before the first of this process."""
+        self.order: list[Run] = []
+        """The leaves since the newest checkpoint."""
         self._anchor: Anchor | None = None
         self._signed: list[bytes] = []
 
@@ -45,6 +48,7 @@ class GovernanceContext(Context):
         notes = checkpoint_notes(connection)
         self.size, self.signed_size = head(connection).size, notes[-1][0] if notes else 0
         self.duplicates = duplicate_count(connection)
+        self.order = list(runs_between(connection, self.signed_size, self.size))
         self._signed = []
         try:
             self._anchor = Anchor(anchor_path(self.settings.data_dir, self.origin))
@@ -53,9 +57,15 @@ class GovernanceContext(Context):
         except OSError as error:
             raise Retry(f"checkpoints cannot be anchored: {error}") from error
 
+    def appended(self, records: Sequence[Record]) -> None:
+        """The log has grown by these records."""
+        unsigned = records[max(0, self.signed_size - self.size) :]
+        add_runs(self.order, ((record.topic, record.partition) for record in unsigned))
+        self.size += len(records)
+
     def signed(self, size: int, note: bytes) -> None:
         """A checkpoint of the transaction at hand; the file may not run ahead of the store, so it waits for the commit."""
-        self.signed_size, self.signed_us = size, self.now_us
+        self.signed_size, self.signed_us, self.order = size, self.now_us, []
         self._signed.append(note)
 
     def committed(self) -> None:

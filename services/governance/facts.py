@@ -11,7 +11,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from pydantic import ValidationError
 
-from contracts.envelope import EnvelopeError, Record, attributes_of, parse_us, type_of
+from contracts.envelope import IN_BAND_TYPES, EnvelopeError, Record, attributes_of, parse_us, type_of
 from contracts.feature import DatasetCommitted
 from contracts.monitor import DriftDetected, PerformanceDegraded
 from contracts.payload import Payload
@@ -25,7 +25,7 @@ from contracts.registry import (
 )
 from contracts.serving import ActivationFailed, VersionActivated
 from contracts.topics import BY_NAME, topics_carrying
-from contracts.trainer import RetrainDecided, RunCompleted, RunFailed, RunStarted
+from contracts.trainer import LoopChanged, RetrainDecided, RunCompleted, RunFailed, RunStarted
 
 P_co = TypeVar("P_co", bound=Payload, covariant=True)
 P = TypeVar("P", bound=Payload)
@@ -42,6 +42,7 @@ NUMBERED: Final[Mapping[type[Payload], Callable[[Any, int], int | None]]] = {
     DriftDetected: lambda data, offset: int(data.epoch),
     PerformanceDegraded: lambda data, offset: int(data.epoch),
     RetrainDecided: lambda data, offset: None,
+    LoopChanged: lambda data, offset: None,
     RunStarted: lambda data, offset: int(data.attempt),
     RunFailed: lambda data, offset: int(data.attempt),
     RunCompleted: lambda data, offset: None,
@@ -91,6 +92,11 @@ def read_event(record: Record, leaf: int, payload: type[P]) -> Fact[P]:
         )
     except (ValidationError, EnvelopeError, ValueError, RecursionError) as error:
         raise Opaque(f"{record.topic}/{record.partition}/{record.offset}: {error}") from error
+
+
+def is_in_band(record: Record) -> bool:
+    """A watermark or a seal: logged, and no fact."""
+    return dict(record.headers).get("ce_type") in IN_BAND_TYPES
 
 
 def row_of(record: Record, leaf: int) -> dict[str, Any]:

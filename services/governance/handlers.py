@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 import structlog
 
 from contracts.envelope import Record
-from contracts.governance import CheckpointSigned
+from contracts.governance import CheckpointSigned, LeafOrder
+from libs.audit.log import Run
 from libs.clock import SECOND_US
 from libs.runtime.failpoints import failpoint
 from libs.service import Cause, Derived, Output, Raw
 from services.governance.context import GovernanceContext
-from services.governance.facts import TOPICS_WITH_FACTS, Opaque, row_of
+from services.governance.facts import TOPICS_WITH_FACTS, Opaque, is_in_band, row_of
+
+MAX_RUNS: Final = 20_000
 
 log = structlog.get_logger(__name__)
 
@@ -23,16 +27,19 @@ def on_records(records: Sequence[Record], ctx: GovernanceContext) -> Iterable[Ou
     appended = ctx.log.append(ctx.tx.connection, records)
     rows = []
     for leaf, record in enumerate(records, appended.first):
-        if record.topic in TOPICS_WITH_FACTS:
+        if ctx.trace is not None:
+            ctx.trace.logged(record, leaf)
+        if record.topic in TOPICS_WITH_FACTS and not is_in_band(record):
             try:
                 rows.append(row_of(record, leaf))
             except Opaque as error:
                 ctx.opaque += 1
                 log.warning("logged without being understood", leaf=leaf, error=str(error))
     ctx.store.put_facts(rows)
-    ctx.size += appended.count
+    ctx.appended(records)
     ctx.duplicates += len(appended.duplicates)
-    return ()
+    # A checkpoint says in which order leaves came, and has to fit into one record.
+    return sign(ctx) if len(ctx.order) >= MAX_RUNS else ()
 
 
 def on_tick(ctx: GovernanceContext) -> Iterable[Output]:
@@ -50,11 +57,20 @@ def sign(ctx: GovernanceContext) -> Iterable[Output]:
     if signed is None:
         return ()
     checkpoint, note = signed
+    order = leaf_order(ctx.order)
     ctx.signed(checkpoint.size, note)
     failpoint("checkpoint.signed")
     cause_id = f"{ctx.origin}/{checkpoint.size}"
-    payload = CheckpointSigned(size=checkpoint.size, root=b64encode(checkpoint.root).decode(), note=note.decode())
+    root = b64encode(checkpoint.root).decode()
+    payload = CheckpointSigned(size=checkpoint.size, root=root, note=note.decode(), order=order)
     return (Derived(payload, Cause(cause_id, ctx.now_us, cause_id)),)
+
+
+def leaf_order(runs: Sequence[Run]) -> LeafOrder:
+    """Runs of records as a checkpoint says them."""
+    numbers: dict[str, int] = {}
+    numbered = [(numbers.setdefault(topic, len(numbers)), partition, count) for topic, partition, count in runs]
+    return LeafOrder(topics=list(numbers), runs=numbered)
 
 
 HANDLERS = (Raw(on_records, every_topic=True),)

@@ -7,13 +7,14 @@ found, or contradicts what it should prove, is said in `missing`; the rest of th
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import sqlalchemy as sa
 
 from contracts.envelope import format_us
 from contracts.feature import DatasetCommitted, VectorComputed
 from contracts.ingest import EventAccepted
+from contracts.monitor import DriftDetected, PerformanceDegraded
 from contracts.payload import Payload
 from contracts.registry import (
     ApprovalDecided,
@@ -25,7 +26,7 @@ from contracts.registry import (
 )
 from contracts.serving import ActivationFailed, PredictionMade, VersionActivated
 from contracts.topics import topics_carrying
-from contracts.trainer import DatasetVersion, RetrainDecided, RunCompleted
+from contracts.trainer import DatasetVersion, RetrainDecided, RunCompleted, RunFailed, RunStarted
 from libs.audit.log import AuditLog
 from libs.errors import Refused
 from services.governance import domain
@@ -34,6 +35,7 @@ from services.governance.sentences import WHAT, gates_in_words, offsets_in_words
 from services.governance.store import GovernanceStore
 
 P = TypeVar("P", bound=Payload)
+Followed = Literal["event", "prediction", "loop", "fact"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +136,93 @@ class Lineage:
                 except Opaque:
                     continue
         return None
+
+    # -- any id -------------------------------------------------------------------------------------------------------
+
+    def follow(self, identifier: str, model: str | None) -> Followed:
+        """Walk from whatever the id names; says what that is. Raises Refused."""
+        prediction = self._event(identifier, PredictionMade)
+        if prediction is not None:
+            self.explain(prediction)
+            return "prediction"
+        run_id = self._run_named(identifier)
+        if run_id is not None:
+            self.follow_run(run_id)
+            return "loop"
+        refused = self._graph.with_id(identifier)
+        if refused is not None:
+            # A signal or a decision that led to no run; or a fact that is no part of a turn.
+            self.steps.append(step_of(refused))
+            self.steps += map(step_of, self._graph.caused_by(RetrainDecided, identifier))
+            return "loop" if isinstance(refused.data, DriftDetected | PerformanceDegraded | RetrainDecided) else "fact"
+        accepted = self._accepted(identifier)
+        if accepted:
+            for event in accepted:
+                self._follow_event(event, model)
+            return "event"
+        raise Refused(
+            404,
+            "Nothing has this id",
+            f"The log has no event, prediction, run, signal or decision {identifier}.",
+            field="id",
+            fix="It may not be logged yet; a rejected record is found with `evenkeel rejected list`.",
+        )
+
+    def follow_run(self, run_id: str) -> None:
+        """One turn of the loop, in its order: what asked, the decision, the run, its gates, the champion, the replicas."""
+        graph = self._graph
+        decisions = self._found(graph.of_run(RetrainDecided, run_id), "decision", run_id)
+        if decisions is not None:
+            trigger = graph.with_id(decisions.data.cause_id)
+            if trigger is not None:
+                self.steps.append(step_of(trigger, "trigger"))
+            self.steps.append(step_of(decisions))
+        for payload in (RunStarted, RunFailed, RunCompleted, VersionRegistered, GateDecided):
+            found: list[Fact[Any]] = graph.of_run(payload, run_id)
+            self.steps += map(step_of, found)
+        for champion in graph.of_run(ChampionChanged, run_id):
+            self.steps += map(step_of, graph.caused_by(ApprovalDecided, champion.data.cause_id))
+            self.steps.append(step_of(champion))
+            for receipt in (VersionActivated, ActivationFailed):
+                told: list[Fact[Any]] = graph.facts(receipt, champion.data.model, champion.data.epoch)
+                self.steps += map(step_of, told)
+
+    def _run_named(self, identifier: str) -> str | None:
+        """The run that an id is part of: its own id, or that of any fact of its turn."""
+        if self._graph.of_run(RetrainDecided, identifier):
+            return identifier
+        fact = self._graph.with_id(identifier)
+        if fact is None:
+            return None
+        run_id = getattr(fact.data, "run_id", None)
+        if run_id is not None:
+            return str(run_id)
+        if isinstance(fact.data, VersionActivated | ActivationFailed):
+            champions = self._graph.facts(ChampionChanged, fact.data.model, fact.data.epoch)
+            return champions[0].data.run_id if champions else None
+        decided = [d.data.run_id for d in self._graph.caused_by(RetrainDecided, identifier) if d.data.retrain]
+        return decided[0] if decided else None
+
+    def _accepted(self, identifier: str) -> list[Fact[EventAccepted]]:
+        """By its own id, or by its outside id in any stream."""
+        ids = [identifier]
+        ids += [domain.accepted_event_id(stream, identifier) for stream in self._graph.subjects(StreamDeclared)]
+        return [fact for fact in (self._event(event_id, EventAccepted) for event_id in ids) if fact is not None]
+
+    def _follow_event(self, accepted: Fact[EventAccepted], model: str | None) -> None:
+        """From a raw record to every prediction that was made of it on the stream."""
+        said = accepted.data
+        here = len(self.steps)
+        self._explain_event(accepted)
+        self.steps[here:] = reversed(self.steps[here:])
+        for vector_id in domain.vector_ids(said.stream, said.event_id, len(self._graph.subjects(ModelDeclared))):
+            vector = self._event(vector_id, VectorComputed)
+            if vector is None or model not in (None, vector.data.model):
+                continue
+            self.steps.append(step_of(vector))
+            prediction = self._event(domain.prediction_id(vector_id), PredictionMade)
+            if prediction is not None:
+                self.steps.append(step_of(prediction))
 
     # -- the walk -----------------------------------------------------------------------------------------------------
 

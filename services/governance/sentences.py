@@ -18,7 +18,7 @@ from contracts.registry import (
     VersionRegistered,
 )
 from contracts.serving import ActivationFailed, PredictionMade, VersionActivated
-from contracts.trainer import RetrainDecided, RunCompleted, RunFailed, RunStarted
+from contracts.trainer import LoopChanged, RetrainDecided, RunCompleted, RunFailed, RunStarted
 
 WHAT: Final[Mapping[type[Payload], str]] = {
     StreamDeclared: "stream declaration",
@@ -27,6 +27,7 @@ WHAT: Final[Mapping[type[Payload], str]] = {
     DriftDetected: "drift",
     PerformanceDegraded: "decay",
     RetrainDecided: "decision",
+    LoopChanged: "loop",
     RunStarted: "run started",
     RunFailed: "run failed",
     RunCompleted: "run",
@@ -90,6 +91,8 @@ def sentence(data: Payload) -> str:
         case RetrainDecided():
             answer = f"retrain as run {data.run_id}" if data.retrain else f"no retraining ({data.reason})"
             return f"{answer}, because {_TRIGGERS[data.trigger]}: {data.detail}"
+        case LoopChanged():
+            return f"{data.by} {'paused the loop' if data.state == 'paused' else 'let the loop go on'}: {data.reason}"
         case RunStarted():
             return f"run {data.run_id} began, attempt {data.attempt}, on dataset version {data.dataset.version}"
         case RunFailed():

@@ -14,6 +14,7 @@ from libs.store.sql import SqlStore
 from services.governance import api
 from services.governance.context import GovernanceContext
 from services.governance.handlers import HANDLERS, on_tick, sign
+from services.governance.rebuild import REBUILD
 from services.governance.settings import GovernanceSettings
 from services.governance.store import MIGRATIONS, tables
 
@@ -39,5 +40,6 @@ service: Service[GovernanceContext] = Service(
     routers=api.routers,
     on_tick=on_tick,
     background=(sign_at_the_end,),
+    rebuild=REBUILD,
     fetch=FetchSettings(min_bytes=1_048_576, max_wait_ms=400),
 )

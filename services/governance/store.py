@@ -63,6 +63,9 @@ class GovernanceStore:
         """The log's name on its checkpoints."""
         return str(self._connection.execute(sa.select(identity.c.origin)).scalar_one())
 
+    def put_origin(self, origin: str) -> None:
+        self._connection.execute(identity.update().values(origin=origin))
+
     def put_facts(self, rows: Sequence[dict[str, Any]]) -> None:
         """Keep new facts; of a repeated event the first record counts."""
         if not rows:

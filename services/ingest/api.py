@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict
 
@@ -24,10 +24,19 @@ from services.ingest.domain.contract import Kind
 from services.ingest.domain.json_record import parse, written
 from services.ingest.domain.stream import Route
 from services.ingest.handlers import TYPES, heartbeat_us, identity
+from services.ingest.originals import Originals, shown_original
 from services.ingest.statistics import IngestMetrics
 
 MAX_RECORDS: Final = 2_000
 SHOWN_ERRORS: Final = 100
+_OBJECT: Final[dict[str, Any]] = {"type": "object"}
+_MANY: Final[dict[str, Any]] = {"type": "array", "items": _OBJECT, "minItems": 1, "maxItems": MAX_RECORDS}
+RECORDS: Final[dict[str, dict[str, Any]]] = {
+    "application/json": {"anyOf": [_OBJECT, _MANY]},
+    STRUCTURED: _OBJECT,
+    BATCH: _MANY,
+}
+"""Bodies of records by media type; what a record holds is its stream's declaration."""
 
 
 class Heartbeat(BaseModel):
@@ -115,7 +124,7 @@ def _not_now(detail: str) -> JSONResponse:
 
 def routers(runtime: Runtime[Any]) -> Sequence[APIRouter]:
     runtime.metrics.registry.register(IngestMetrics(runtime.context))
-    return [_streams(runtime)]
+    return [_streams(runtime), _rejected_records(runtime)]
 
 
 def _streams(runtime: Runtime[Any]) -> APIRouter:
@@ -133,11 +142,11 @@ def _streams(runtime: Runtime[Any]) -> APIRouter:
         states = await runtime.query(store.stream_states)
         return _described(ctx, stream, states)
 
-    @routes.post("/{stream}/events", status_code=202, **role("producer"))
+    @routes.post("/{stream}/events", status_code=202, **role("producer", body=RECORDS))
     async def post_events(stream: str, request: Request) -> JSONResponse:
         return await _post(door, door.route(stream, "event"), request)
 
-    @routes.post("/{stream}/labels", status_code=202, **role("producer"))
+    @routes.post("/{stream}/labels", status_code=202, **role("producer", body=RECORDS))
     async def post_labels(stream: str, request: Request) -> JSONResponse:
         return await _post(door, door.route(stream, "label"), request)
 
@@ -153,6 +162,32 @@ def _streams(runtime: Runtime[Any]) -> APIRouter:
         records = [OutgoingRecord(route.topic, n, None, None, headers) for n in range(door.partitions(route))]
         answer = await door.write(records)
         return answer or JSONResponse({"stream": stream, "kind": heartbeat.kind, "time": heartbeat.time}, 202)
+
+    return routes
+
+
+def _rejected_records(runtime: Runtime[Any]) -> APIRouter:
+    routes = router("/v1/rejected")
+    originals = Originals(runtime)
+
+    @routes.get("", **role("operator"))
+    async def list_rejected(
+        stream: str | None = None,
+        rule: str | None = None,
+        before: Annotated[int | None, Query(ge=0)] = None,
+        limit: Annotated[int, Query(ge=1, le=1000)] = 50,
+    ) -> dict[str, Any]:
+        """What was rejected, the newest first; repeats only if `rule` asks for `duplicate`."""
+        return await originals.newest(stream, rule, before, limit)
+
+    @routes.get("/{number}", **role("operator"))
+    async def show_rejected(number: int) -> dict[str, Any]:
+        return shown_original(await originals.one(number))
+
+    @routes.post("/{number}/redrive", **role("operator"))
+    async def redrive(number: int) -> dict[str, Any]:
+        """Send the original record again, byte for byte: with the same id, to the same raw partition."""
+        return await originals.redrive(number)
 
     return routes
 

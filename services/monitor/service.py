@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from libs.bus.protocol import LEISURELY
-from libs.service import Service
+from libs.service import Rebuild, Service
 from libs.store.sql import SqlStore
 from services.monitor.api import routers
 from services.monitor.context import MonitorContext
@@ -18,5 +18,6 @@ service = Service(
     context=lambda settings, own: MonitorContext(),
     handlers=HANDLERS,
     routers=routers,
+    rebuild=Rebuild(),
     fetch=LEISURELY,
 )

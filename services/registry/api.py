@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import sqlalchemy as sa
 from fastapi import APIRouter, Query, Request
@@ -25,7 +25,7 @@ class RollbackRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    epoch: int | None = Field(None, ge=1)
+    epoch: int | None = Field(None, ge=1, le=2**63 - 1)
     reason: str = Field("by hand", max_length=1000)
 
 
@@ -41,10 +41,13 @@ class ApprovalRequest(BaseModel):
     comment: str = Field("", max_length=1000)
 
 
+DECLARATION: Final = {"application/yaml": {"type": "string"}, "application/json": {"type": "object"}}
+
+
 def routers(runtime: Runtime[Any]) -> Sequence[APIRouter]:
     routes = router()
 
-    @routes.post("/v1/declarations", **role("scientist"))
+    @routes.post("/v1/declarations", **role("scientist", body=DECLARATION))
     async def apply(request: Request, dry_run: Annotated[bool, Query()] = False) -> JSONResponse:
         try:
             text = (await request.body()).decode()
@@ -96,12 +99,12 @@ def routers(runtime: Runtime[Any]) -> Sequence[APIRouter]:
     async def list_approvals(model: str) -> dict[str, Any]:
         return await _found(runtime, model, lambda s, m: {"approvals": [_plain(row) for row in s.approvals(m)]})
 
-    @routes.post("/v1/models/{model}/approvals", **role("approver"))
+    @routes.post("/v1/models/{model}/approvals", **role("approver", 409))
     async def approve(model: str, body: ApprovalRequest) -> dict[str, Any]:
         command = Approval(model, body.nonce, body.package, body.approved, body.approver, body.comment)
         return await runtime.command(lambda ctx: on_approval(command, ctx))
 
-    @routes.post("/v1/models/{model}/rollback", **role("approver"))
+    @routes.post("/v1/models/{model}/rollback", **role("approver", 409))
     async def rollback(model: str, body: RollbackRequest) -> dict[str, Any]:
         command = Rollback(model, body.epoch, body.reason)
         return await runtime.command(lambda ctx: on_rollback(command, ctx))

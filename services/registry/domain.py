@@ -107,11 +107,13 @@ def _better(candidate: Candidate, champion: Champion | None, policy: PromotionPo
     )
 
 
-def after_gates(gates: Sequence[Gate], policy: PromotionPolicy) -> Literal["refused", "awaiting_approval", "promote"]:
-    """What follows from the gates."""
+def after_gates(
+    gates: Sequence[Gate], policy: PromotionPolicy, state: str
+) -> Literal["refused", "awaiting_approval", "promote"]:
+    """What follows from the gates for a version in this state: a quarantined one needs a new approval in any case."""
     if not all(gate.passed for gate in gates):
         return "refused"
-    return "awaiting_approval" if policy.risk == "approval" else "promote"
+    return "awaiting_approval" if policy.risk == "approval" or state == "quarantined" else "promote"
 
 
 def is_in_bake(champion: Champion, policy: PromotionPolicy, now_us: int) -> bool:

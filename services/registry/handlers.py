@@ -40,6 +40,9 @@ def on_run_completed(event: Event[RunCompleted], ctx: RegistryContext) -> Iterab
     if model is None:  # declarations are made here, so none can be on its way: a run of another registry's model
         return ()
     store.saw(run.model, event.time_us)
+    if store.has_decided(run.run_id):  # this store was made again: what it said it folded, the evidence it did not say
+        store.put_evidence(run.model, run.run_id, _evidence(run))
+        return ()
     policy = ModelSpec.model_validate(model.spec).promotion
     champion = store.champion(run.model)
     version, registered = _register(run, event.time_us, ctx)
@@ -55,14 +58,14 @@ def on_run_completed(event: Event[RunCompleted], ctx: RegistryContext) -> Iterab
     store.put_gates([_gate_row(run, version, gate) for gate in gates])
     produced: list[Payload] = [*registered, *(_gate_decided(run, version, gate) for gate in gates)]
     failpoint("promotion.decided")
-    match domain.after_gates(gates, policy):
+    match domain.after_gates(gates, policy, store.version(run.model, version).state):
         case "refused":
-            store.set_state(run.model, version, "refused")
+            judge(run.model, version, "refused", ctx)
         case "awaiting_approval":
-            _ask_for_approval(run, version, champion, ctx)
+            ask_for_approval(run.model, run.run_id, run.package, version, champion, ctx.now_us, ctx)
         case "promote":
             produced.append(
-                _promote(run.model, version, champion, "promotion", event.id, event.time_us, ctx, run.run_id)
+                promote(run.model, version, champion, "promotion", event.id, event.time_us, ctx, run.run_id)
             )
     return produced
 
@@ -82,10 +85,10 @@ def on_activation_failed(event: Event[ActivationFailed], ctx: RegistryContext) -
 def on_performance_degraded(event: Event[PerformanceDegraded], ctx: RegistryContext) -> Iterable[Payload]:
     """Roll back a champion that is worse in its bake period; once, and only if it still answers."""
     degraded, store = event.data, ctx.store
+    store.saw(degraded.model, event.time_us)
     model, champion = store.model(degraded.model), store.champion(degraded.model)
     if model is None or champion is None or champion.epoch != degraded.epoch:
         return ()
-    store.saw(degraded.model, event.time_us)
     policy = ModelSpec.model_validate(model.spec).promotion
     if (
         not domain.is_in_bake(champion, policy, event.time_us)
@@ -200,9 +203,9 @@ def on_approval(command: Approval, ctx: RegistryContext) -> Reply[dict[str, Any]
     )
     produced: list[Payload] = [decided]
     if command.approved:
-        produced.append(_promote(command.model, asked.version, champion, "approval", cause.id, cause.time_us, ctx))
+        produced.append(promote(command.model, asked.version, champion, "approval", cause.id, cause.time_us, ctx))
     else:
-        store.set_state(command.model, asked.version, "rejected")
+        judge(command.model, asked.version, "rejected", ctx)
     return Reply(
         {"promoted": command.approved, "version": asked.version}, [Derived(payload, cause) for payload in produced]
     )
@@ -224,11 +227,14 @@ def _register(run: RunCompleted, event_us: int, ctx: RegistryContext) -> tuple[i
         "estimator": run.estimator,
         "threshold": run.threshold,
     }
-    evidence = run.model_dump(
+    number = ctx.store.add_version(row | {"state": "registered", "registered_us": event_us, "evidence": _evidence(run)})
+    return number, [VersionRegistered(version=number, **row)]
+
+
+def _evidence(run: RunCompleted) -> dict[str, Any]:
+    return run.model_dump(
         mode="json", include={"candidate", "champion", "comparison", "training_rows", "evaluation_rows"}
     )
-    number = ctx.store.add_version(row | {"state": "registered", "registered_us": event_us, "evidence": evidence})
-    return number, [VersionRegistered(version=number, **row)]
 
 
 def _gate_row(run: RunCompleted, version: int, gate: Gate) -> dict[str, Any]:
@@ -248,22 +254,31 @@ def _gate_decided(run: RunCompleted, version: int, gate: Gate) -> GateDecided:
     return GateDecided(package=run.package, **_gate_row(run, version, gate))
 
 
-def _ask_for_approval(run: RunCompleted, version: int, champion: Champion | None, ctx: RegistryContext) -> None:
-    ctx.store.set_state(run.model, version, "awaiting_approval")
+def judge(model: str, version: int, state: str, ctx: RegistryContext) -> None:
+    """A verdict that promotes nobody: a version that answers, or that was taken out of service, stays what it is."""
+    if ctx.store.version(model, version).state not in ("champion", "quarantined"):
+        ctx.store.set_state(model, version, state)
+
+
+def ask_for_approval(
+    model: str, run_id: str, package: str, version: int, champion: Champion | None, asked_us: int, ctx: RegistryContext
+) -> None:
+    """`asked_us` is wall time."""
+    judge(model, version, "awaiting_approval", ctx)
     ctx.store.add_approval(
         {
-            "nonce": derived_id("registry", f"{run.run_id}|{run.package}", "approval", 0),
-            "model": run.model,
+            "nonce": derived_id("registry", f"{run_id}|{package}", "approval", 0),
+            "model": model,
             "version": version,
-            "package": run.package,
+            "package": package,
             "epoch": champion.epoch if champion else 0,
-            "expires_us": ctx.now_us + int(ctx.own.approval_hours * 3_600_000_000),
+            "expires_us": asked_us + int(ctx.own.approval_hours * 3_600_000_000),
             "state": "open",
         }
     )
 
 
-def _promote(
+def promote(
     model: str,
     version: int,
     champion: Champion | None,
@@ -334,7 +349,7 @@ def _roll_back(
 ) -> ChampionChanged:
     target = _rollback_target(model, champion, ctx)
     ctx.store.set_state(model, champion.version, "quarantined")
-    return _promote(
+    return promote(
         model, target.version, champion, cause, cause_id, event_us, ctx, reason=reason, quarantined=champion.version
     )
 
@@ -351,7 +366,7 @@ def _receipt(
             "replica": receipt.replica,
             "state": state,
             "detail": detail,
-            "recorded_us": ctx.now_us,
+            "recorded_us": event.recorded_us,
         }
     )
 

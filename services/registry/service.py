@@ -7,6 +7,7 @@ from libs.store.sql import SqlStore
 from services.registry import api
 from services.registry.context import RegistryContext
 from services.registry.handlers import HANDLERS
+from services.registry.rebuild import REBUILD
 from services.registry.settings import RegistrySettings
 from services.registry.store import MIGRATIONS, tables
 
@@ -17,4 +18,5 @@ service: Service[RegistryContext] = Service(
     context=lambda settings, own: RegistryContext(settings),
     handlers=HANDLERS,
     routers=api.routers,
+    rebuild=REBUILD,
 )

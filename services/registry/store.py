@@ -158,6 +158,19 @@ class RegistryStore:
         self._connection.execute(versions.insert(), row | {"version": number})
         return number
 
+    def put_version(self, row: dict[str, Any]) -> None:
+        """A version whose number is known."""
+        self._connection.execute(versions.insert(), row)
+
+    def put_evidence(self, model: str, run_id: str, evidence: dict[str, Any]) -> None:
+        """What the run that a version was registered for brought."""
+        where = (versions.c.model == model, versions.c.run_id == run_id)
+        self._connection.execute(versions.update().where(*where).values(evidence=evidence))
+
+    def has_decided(self, run_id: str) -> bool:
+        """Whether the gates of this run are decided."""
+        return self._connection.execute(sa.select(gates.c.gate).where(gates.c.run_id == run_id)).first() is not None
+
     def set_state(self, model: str, version: int, state: str) -> None:
         where = (versions.c.model == model, versions.c.version == version)
         self._connection.execute(versions.update().where(*where).values(state=state))
@@ -171,7 +184,8 @@ class RegistryStore:
         upsert(self._connection, gates, ("model", "version", "run_id", "gate"), rows)
 
     def gates(self, model: str) -> Sequence[Any]:
-        return self._connection.execute(sa.select(gates).where(gates.c.model == model)).all()
+        order = (gates.c.version, gates.c.run_id, gates.c.gate)
+        return self._connection.execute(sa.select(gates).where(gates.c.model == model).order_by(*order)).all()
 
     def champion(self, model: str) -> Champion | None:
         row = self._connection.execute(
@@ -196,6 +210,14 @@ class RegistryStore:
         self._connection.execute(champions.insert(), row | {"model": model, "epoch": epoch, "active": True})
         return epoch
 
+    def put_champion(self, model: str, epoch: int, row: dict[str, Any]) -> None:
+        """A champion that was said before: the latest epoch answers."""
+        self._connection.execute(champions.insert(), row | {"model": model, "epoch": epoch, "active": False})
+        mine = champions.c.model == model
+        latest = sa.select(sa.func.max(champions.c.epoch)).where(mine).scalar_subquery()
+        self._connection.execute(champions.update().where(mine, champions.c.epoch < latest).values(active=False))
+        self._connection.execute(champions.update().where(mine, champions.c.epoch == latest).values(active=True))
+
     def add_approval(self, row: dict[str, Any]) -> None:
         self._connection.execute(approvals.insert(), row)
 
@@ -203,7 +225,8 @@ class RegistryStore:
         return self._connection.execute(sa.select(approvals).where(approvals.c.nonce == nonce)).first()
 
     def approvals(self, model: str) -> Sequence[Any]:
-        return self._connection.execute(sa.select(approvals).where(approvals.c.model == model)).all()
+        order = (approvals.c.version, approvals.c.nonce)
+        return self._connection.execute(sa.select(approvals).where(approvals.c.model == model).order_by(*order)).all()
 
     def close_approval(self, nonce: str, state: str, approver: str, comment: str) -> None:
         changed = {"state": state, "approver": approver, "comment": comment}
@@ -213,4 +236,5 @@ class RegistryStore:
         upsert(self._connection, receipts, ("model", "epoch", "replica"), [row])
 
     def receipts(self, model: str) -> Sequence[Any]:
-        return self._connection.execute(sa.select(receipts).where(receipts.c.model == model)).all()
+        order = (receipts.c.epoch, receipts.c.replica)
+        return self._connection.execute(sa.select(receipts).where(receipts.c.model == model).order_by(*order)).all()

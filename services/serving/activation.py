@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 import time
 from collections.abc import Callable
 from typing import Any, Final, Literal
 
 import structlog
+from opentelemetry.trace import SpanKind
 
 from contracts.serving import ReplicaSeen
 from libs.errors import EvenkeelError, Retry, Stop
@@ -23,10 +23,11 @@ from libs.runtime.failpoints import failpoint
 from libs.runtime.runtime import Runtime
 from libs.service import Reply
 from libs.settings import DEFAULT_PORTS
+from libs.telemetry import Tracing
 from services.serving.context import ServingContext
 from services.serving.domain.champions import Champion, Fact, Line, Outcome, Predict, Target
 from services.serving.domain.requests import EventReader, RowReader
-from services.serving.handlers import on_activation, on_replica
+from services.serving.handlers import on_activation, on_replica, replica_name
 
 log = structlog.get_logger(__name__)
 
@@ -60,7 +61,7 @@ class Activator:
         self._runtime, self._ctx = runtime, runtime.context
         settings, own = runtime.settings, runtime.own
         port = settings.port if settings.port is not None else DEFAULT_PORTS["serving"]
-        self._replica = own.replica or f"{socket.gethostname()}-{port}"
+        self._replica = replica_name(settings, own)
         self._url = own.url or f"http://{settings.host}:{port}"
         self._retry_seconds = own.retry_seconds
         self._artifacts, self._keys = settings.data_dir / "artifacts", settings.keys
@@ -110,6 +111,8 @@ class Activator:
         if not line.wants(fact):
             return True
         started = time.perf_counter()
+        about = {"evenkeel.model": fact.model, "evenkeel.epoch": fact.epoch, "evenkeel.replica": self._replica}
+        span = self._runtime.tracing.start("activate", fact.traceparent, SpanKind.INTERNAL, **about)
         try:
             outcome, detail = await self._swap(fact, fact.target, started)
             if outcome != "activated":
@@ -119,10 +122,15 @@ class Activator:
         except DiskAway as error:
             log.warning("package cannot be read now", model=fact.model, epoch=fact.epoch, error=str(error))
             return False
+        finally:
+            span.end()
         if self._told.get(fact.model) != (fact.epoch, outcome):
             self._told[fact.model] = (fact.epoch, outcome)
-            seconds = time.perf_counter() - started
-            self._to_tell.put_nowait(on_activation(fact, outcome, detail, seconds, self._replica))
+            seconds, trace = (
+                time.perf_counter() - started,
+                Tracing.inject(span) if self._runtime.tracing.enabled else None,
+            )
+            self._to_tell.put_nowait(on_activation(fact, outcome, detail, seconds, self._replica, trace))
         return outcome == "activated"
 
     async def _fall_back(self, fact: Fact, line: Line, started: float) -> str:

@@ -19,7 +19,7 @@ from opentelemetry.trace import SpanKind
 
 from libs.errors import Refused, Retry
 from libs.fields import shown
-from libs.http import MAX_BODY_BYTES, Tokens
+from libs.http import MAX_BODY_BYTES, ROLE_KEY, Tokens, add_refusals, refusal
 from libs.ids import random_id
 from libs.runtime.runtime import Runtime
 from libs.service import Cause, Derived
@@ -52,6 +52,49 @@ _NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 _KINDS: Final = ("features", "instances", "event")
 _KNOWN_KEYS: Final = frozenset({*_KINDS, "event_id", "event_time"})
 _DISCONNECTED: Final = "http.disconnect"
+
+
+def describe(document: dict[str, Any]) -> None:
+    """Add the hot paths to the OpenAPI document, and give errors below /v2 the protocol's form."""
+    features = {"type": "object", "additionalProperties": {"type": ["number", "boolean", "string", "null"]}}
+    own = {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {
+            "features": features,
+            "instances": {"type": "array", "items": features, "minItems": 1},
+            "event": {"type": "object"},
+            "event_id": {"type": "string"},
+            "event_time": {"type": "string", "format": "date-time"},
+        },
+        "oneOf": [{"required": [kind]} for kind in _KINDS],
+    }
+    tensor = {"type": "object", "required": ["name", "shape", "datatype"]}
+    infer = {
+        "type": "object",
+        "required": ["inputs"],
+        "properties": {"inputs": {"type": "array", "items": tensor, "minItems": 1}},
+    }
+    for path in HOT_PATHS:
+        names = [part[1:-1] for part in path.split("/") if part.startswith("{")]
+        content = {"application/json": {"schema": own if path.startswith("/v1") else infer}}
+        answered = {"application/json": {"schema": {"type": "object"}}}
+        operation: dict[str, Any] = {
+            ROLE_KEY: ROLE,
+            "parameters": [
+                {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names
+            ],
+            "requestBody": {"required": True, "content": content},
+            "responses": {"200": {"description": "Answered, and recorded.", "content": answered}, "415": refusal(415)},
+        }
+        add_refusals(path, operation)
+        document["paths"][path] = {"post": operation}
+    error = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            for status, told in operation["responses"].items():
+                if path.startswith("/v2") and int(status) >= 400:
+                    told["content"] = {"application/json": {"schema": error}}
 
 
 class _Gone(Exception):

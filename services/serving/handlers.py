@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import socket
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -15,9 +16,11 @@ from contracts.registry import ChampionChanged, ModelDeclared
 from contracts.serving import ActivationFailed, PredictionMade, ReplicaSeen, VersionActivated
 from libs.errors import Retry
 from libs.ids import derived_id
-from libs.service import Batch, Cause, Derived, Each, Output, Reply, Stateless
+from libs.service import Batch, Cause, Derived, Each, Output, Rebuild, Reply, Stateless
+from libs.settings import DEFAULT_PORTS, Settings
 from services.serving.context import ServingContext
-from services.serving.domain.champions import Champion, Fact, Outcome, Target, next_receipt
+from services.serving.domain.champions import Champion, Fact, Outcome, Receipt, Target, next_receipt
+from services.serving.settings import ServingSettings
 from services.serving.store import Declared
 
 SETTLE_SECONDS: Final = 5.0
@@ -134,7 +137,7 @@ def request_prediction(
 
 
 def on_activation(
-    fact: Fact, outcome: Outcome, detail: str, load_seconds: float, replica: str
+    fact: Fact, outcome: Outcome, detail: str, load_seconds: float, replica: str, traceparent: str | None = None
 ) -> Callable[[ServingContext], Reply[bool]]:
     """Tell how an epoch's version fared on this replica, once: what was told before, also before a restart, is not
     told again. The ids follow from the fact, the replica and how often the outcome has changed."""
@@ -165,7 +168,7 @@ def on_activation(
                 detail=detail,
             )
         receipt_id = derived_id("serving", f"{fact.event_id}|{replica}", "receipt", receipt.number)
-        cause = Cause(fact.event_id, fact.time_us, fact.correlation_id, fact.traceparent)
+        cause = Cause(fact.event_id, fact.time_us, fact.correlation_id, traceparent or fact.traceparent)
         return Reply(True, [Derived(payload, cause, id=receipt_id)])
 
     return handle
@@ -180,6 +183,30 @@ def on_tick(ctx: ServingContext) -> Iterable[Output]:
     ctx.sweep()
     return ()
 
+
+def replica_name(settings: Settings, own: ServingSettings) -> str:
+    """How this replica calls itself."""
+    port = settings.port if settings.port is not None else DEFAULT_PORTS["serving"]
+    return own.replica or f"{socket.gethostname()}-{port}"
+
+
+def fold_receipts(told: Sequence[Event[Any]], ctx: ServingContext) -> None:
+    """What this replica told about each model's latest epoch, so that it is not told again."""
+    mine = replica_name(ctx.settings, ctx.own)
+    for event in told:
+        data = event.data
+        if not isinstance(data, VersionActivated | ActivationFailed) or data.replica != mine:
+            continue
+        outcome: Outcome = data.reason if isinstance(data, ActivationFailed) else "activated"
+        last = ctx.store.receipt(data.model)
+        number = last.number + 1 if last is not None and last.epoch == data.epoch else 0
+        ctx.store.put_receipt(data.model, Receipt(data.epoch, outcome, number))
+
+
+REBUILD: Final = Rebuild(
+    fold=fold_receipts,
+    forgotten="answers to requests that were not published yet when the store was lost; they are in no record",
+)
 
 HANDLERS = (
     Each(ModelDeclared, on_model_declared),

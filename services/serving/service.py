@@ -8,9 +8,9 @@ from libs.settings import Settings
 from libs.store.lmdb import LmdbStore
 from services.serving.activation import keep_champions
 from services.serving.api import routers
-from services.serving.asgi import HotPath
+from services.serving.asgi import HotPath, describe
 from services.serving.context import ServingContext
-from services.serving.handlers import HANDLERS, on_tick
+from services.serving.handlers import HANDLERS, REBUILD, on_tick
 from services.serving.settings import ServingSettings
 from services.serving.store import DATABASES
 
@@ -28,6 +28,8 @@ service = Service(
     routers=routers,
     on_tick=on_tick,
     background=(keep_champions,),
+    rebuild=REBUILD,
     asgi=HotPath,
+    describe=describe,
     fetch=STREAMING,
 )

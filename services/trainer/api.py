@@ -6,13 +6,24 @@ from collections.abc import Sequence
 from typing import Any
 
 from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict, Field
 
 from contracts.envelope import format_us
 from libs.errors import Refused
 from libs.http import role, router
 from libs.runtime.runtime import Runtime
-from services.trainer.handlers import on_pause, on_train
-from services.trainer.store import TrainerStore
+from services.trainer.domain.decision import Cut
+from services.trainer.handlers import on_pause, on_resume, on_train
+from services.trainer.store import ACTIVE, TrainerStore, pause_of
+
+
+class LoopRequest(BaseModel):
+    """Who pauses or resumes a loop, and why; both are published."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    by: str = Field(min_length=1, max_length=200)
+    reason: str = Field(min_length=1, max_length=1000)
 
 
 def routers(runtime: Runtime[Any]) -> Sequence[APIRouter]:
@@ -25,7 +36,7 @@ def routers(runtime: Runtime[Any]) -> Sequence[APIRouter]:
 
     @routes.get("/v1/models/{model}/datasets", **role("scientist"))
     async def list_datasets(model: str) -> dict[str, Any]:
-        cuts = await runtime.query(lambda c: TrainerStore(c).cuts(model))
+        cuts = await runtime.query(lambda c: _cuts(TrainerStore(c), model))
         shown = [{"version": c.version, "rows": c.rows, "label_cut": format_us(c.cut_us), "uri": c.uri} for c in cuts]
         return {"model": model, "datasets": shown}
 
@@ -33,31 +44,64 @@ def routers(runtime: Runtime[Any]) -> Sequence[APIRouter]:
     async def train(model: str) -> dict[str, Any]:
         return await runtime.command(lambda ctx: on_train(model, ctx))
 
+    @routes.get("/v1/loops", **role("operator"))
+    async def list_loops() -> dict[str, Any]:
+        """Every model's loop: whether it is paused, by whom and why, and the job that is not finished."""
+        return {"loops": await runtime.query(lambda c: _loops(TrainerStore(c)))}
+
     @routes.post("/v1/models/{model}/pause", **role("operator"))
-    async def pause(model: str) -> dict[str, Any]:
-        return await runtime.command(lambda ctx: on_pause(model, True, ctx))
+    async def pause(model: str, body: LoopRequest) -> dict[str, Any]:
+        return await runtime.command(lambda ctx: on_pause(model, body.by, body.reason, ctx))
 
     @routes.post("/v1/models/{model}/resume", **role("operator"))
-    async def resume(model: str) -> dict[str, Any]:
-        return await runtime.command(lambda ctx: on_pause(model, False, ctx))
+    async def resume(model: str, body: LoopRequest) -> dict[str, Any]:
+        return await runtime.command(lambda ctx: on_resume(model, body.by, body.reason, ctx))
 
     return (routes,)
 
 
-def _runs(store: TrainerStore, model: str) -> list[dict[str, Any]]:
+def _loops(store: TrainerStore) -> list[dict[str, Any]]:
+    loops = []
+    for row in store.models():
+        pause = pause_of(row)
+        active = [job for job in store.jobs(row.name) if job.state in ACTIVE]
+        loops.append(
+            {
+                "model": row.name,
+                "state": "running" if pause is None else "paused",
+                "by": None if pause is None else pause.by,
+                "since": None if pause is None else format_us(pause.since_us),
+                "reason": None if pause is None else pause.reason,
+                "job": None if not active else _job(active[0]),
+            }
+        )
+    return loops
+
+
+def _job(job: Any) -> dict[str, Any]:
+    return {
+        "run_id": job.run_id,
+        "trigger": job.trigger,
+        "decided": format_us(job.decided_us),
+        "state": job.state,
+        "attempt": job.attempt,
+        "detail": job.detail,
+    }
+
+
+def _known(store: TrainerStore, model: str) -> None:
     if store.model(model) is None:
         known = ", ".join(row.name for row in store.models()) or "none"
         raise Refused(
             404, "Unknown model", f"There is no model {model}.", field="model", fix=f"Declared models: {known}."
         )
-    return [
-        {
-            "run_id": job.run_id,
-            "trigger": job.trigger,
-            "decided": format_us(job.decided_us),
-            "state": job.state,
-            "attempt": job.attempt,
-            "detail": job.detail,
-        }
-        for job in store.jobs(model)
-    ]
+
+
+def _cuts(store: TrainerStore, model: str) -> Sequence[Cut]:
+    _known(store, model)
+    return store.cuts(model)
+
+
+def _runs(store: TrainerStore, model: str) -> list[dict[str, Any]]:
+    _known(store, model)
+    return [_job(job) for job in store.jobs(model)]

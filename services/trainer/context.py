@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import metadata
 from pathlib import Path
 
+from contracts.trainer import RetrainDecided
 from libs.service import Context
 from services.trainer.settings import TrainerSettings
 from services.trainer.store import TrainerStore
@@ -14,10 +15,19 @@ class TrainerContext(Context):
     """Everything is in the store; nothing is cached."""
 
     own: TrainerSettings
+    _answered: set[str] | None = None
 
     @property
     def store(self) -> TrainerStore:
         return TrainerStore(self.tx.connection)
+
+    def has_answered(self, cause_id: str) -> bool:
+        """While the store is rebuilt: whether this trigger was answered before."""
+        if not self.told:
+            return False
+        if self._answered is None:
+            self._answered = {e.data.cause_id for e in self.told if isinstance(e.data, RetrainDecided)}
+        return cause_id in self._answered
 
     @property
     def code_commit(self) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from contracts.declaration import ModelSpec, StreamSpec
 from contracts.envelope import Event
@@ -16,6 +16,7 @@ from contracts.registry import ChampionChanged, GateDecided, ModelDeclared, Stre
 from contracts.trainer import (
     Comparison,
     DatasetVersion,
+    LoopChanged,
     RetrainDecided,
     RunCompleted,
     RunFailed,
@@ -28,10 +29,12 @@ from libs.features import compile_plan
 from libs.ids import derived_id, random_id
 from libs.runtime.failpoints import failpoint
 from libs.service import Cause, Derived, Each, Reply
+from libs.telemetry import new_traceparent
 from services.trainer.context import TrainerContext
 from services.trainer.domain import decision
 from services.trainer.domain.decision import Answer, Asked, Cut
 from services.trainer.domain.request import Candidate, DatasetClaim, Evidence, JobRequest, JobResult, TrainingRequest
+from services.trainer.store import pause_of
 
 LEASE_US = 30 * SECOND_US
 
@@ -106,17 +109,44 @@ def on_train(model: str, ctx: TrainerContext) -> Reply[dict[str, Any]]:
     """A person asks for a run."""
     row = _known(model, ctx)
     command_id = random_id()
-    cause = Cause(command_id, row.event_us or ctx.now_us, command_id)
+    cause = Cause(command_id, row.event_us or ctx.now_us, command_id, new_traceparent(command_id, 1.0))
     (decided,) = _decide(Asked("command", cause.time_us), model, cause, ctx)
     answer = {"retrain": decided.retrain, "reason": decided.reason, "detail": decided.detail, "run_id": decided.run_id}
     return Reply(answer, [Derived(decided, cause)])
 
 
-def on_pause(model: str, paused: bool, ctx: TrainerContext) -> Reply[dict[str, Any]]:
-    """Stop or resume the loop of one model; commands still train."""
-    _known(model, ctx)
-    ctx.store.set_paused(model, paused)
-    return Reply({"model": model, "paused": paused})
+def on_pause(model: str, by: str, reason: str, ctx: TrainerContext) -> Reply[dict[str, Any]]:
+    """Stop the loop of one model: every trigger is answered with this pause. Commands still train, jobs go on."""
+    row = _known(model, ctx)
+    pause = pause_of(row)
+    if pause is not None:
+        raise Refused(
+            409,
+            "Paused already",
+            f"The loop of {model} is {pause}.",
+            field="model",
+            fix="Resume it first if who or why has changed.",
+        )
+    return _loop_changed(row, decision.Pause(by, ctx.now_us, reason), by, reason, ctx)
+
+
+def on_resume(model: str, by: str, reason: str, ctx: TrainerContext) -> Reply[dict[str, Any]]:
+    """Let the loop of one model go on. Resuming one that runs changes nothing."""
+    row = _known(model, ctx)
+    if not row.paused:
+        return Reply({"model": model, "paused": False, "changed": False})
+    return _loop_changed(row, None, by, reason, ctx)
+
+
+def _loop_changed(
+    row: Any, pause: decision.Pause | None, by: str, reason: str, ctx: TrainerContext
+) -> Reply[dict[str, Any]]:
+    ctx.store.set_pause(row.name, pause)
+    state: Literal["paused", "running"] = "running" if pause is None else "paused"
+    changed = LoopChanged(model=row.name, state=state, by=by, reason=reason)
+    command_id = random_id()
+    cause = Cause(command_id, row.event_us or ctx.now_us, command_id)
+    return Reply({"model": row.name, "paused": pause is not None, "changed": True}, [Derived(changed, cause)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +156,7 @@ class Started:
     run_id: str
     attempt: int
     request: JobRequest
+    traceparent: str | None = None
 
 
 def on_job_wanted(owner: str, ctx: TrainerContext) -> Reply[Started | None]:
@@ -159,7 +190,7 @@ def on_job_wanted(owner: str, ctx: TrainerContext) -> Reply[Started | None]:
         champion=request.champion,
     )
     failpoint("job.started")
-    return Reply(Started(job.run_id, job.attempt + 1, request), [Derived(started, cause)])
+    return Reply(Started(job.run_id, job.attempt + 1, request, job.traceparent), [Derived(started, cause)])
 
 
 def on_job_alive(run_id: str, attempt: int, ctx: TrainerContext) -> Reply[bool]:
@@ -182,13 +213,13 @@ def on_job_finished(
     detail = fault if result is None else result.detail
     if not ctx.store.close_job(started.run_id, started.attempt, outcome, detail):
         return Reply(None)
+    failpoint("job.finished")
     cause = _job_cause(job, "finished", started.attempt)
     if result is not None and outcome == "completed":
         return Reply(None, [Derived(_completed(job, started.request, result, seconds), cause)])
     failed = RunFailed.model_validate(
         {"model": job.model, "run_id": job.run_id, "attempt": started.attempt, "reason": reason, "detail": detail}
     )
-    failpoint("job.finished")
     return Reply(None, [Derived(failed, cause)])
 
 
@@ -202,12 +233,14 @@ def _signal(
     return _decide(Asked(trigger, event.time_us, epoch), model, event, ctx)
 
 
-def _decide(asked: Asked, model: str, cause: Event[Any] | Cause, ctx: TrainerContext) -> tuple[RetrainDecided]:
+def _decide(asked: Asked, model: str, cause: Event[Any] | Cause, ctx: TrainerContext) -> Sequence[RetrainDecided]:
+    if ctx.has_answered(cause.id):
+        return ()
     row, spec = ctx.store.model(model), _spec(model, ctx)
     answer = decision.decide(asked, spec, row.view_version, ctx.store.cuts(model), ctx.store.history(model))
     run_id = derived_id("trainer", cause.id, "run", 0) if answer.retrain else None
     if run_id is not None and answer.cut is not None:
-        request = _request(row, spec, answer, run_id, asked.time_us, ctx)
+        request = request_of(row, spec, answer, run_id, asked.time_us, ctx)
         ctx.store.add_job(
             {
                 "run_id": run_id,
@@ -234,7 +267,7 @@ def _decide(asked: Asked, model: str, cause: Event[Any] | Cause, ctx: TrainerCon
     )
 
 
-def _request(row: Any, spec: ModelSpec, answer: Answer, run_id: str, time_us: int, ctx: TrainerContext) -> JobRequest:
+def request_of(row: Any, spec: ModelSpec, answer: Answer, run_id: str, time_us: int, ctx: TrainerContext) -> JobRequest:
     """Everything a job needs, fixed at the decision, so that another attempt does the same again."""
     assert answer.cut is not None
     streams = {name: StreamSpec.model_validate(stream) for name, stream in row.streams.items()}
@@ -274,8 +307,8 @@ def _request(row: Any, spec: ModelSpec, answer: Answer, run_id: str, time_us: in
 
 
 def _completed(job: Any, request: JobRequest, result: JobResult, seconds: float) -> RunCompleted:
-    evidence: Evidence = result.evidence  # type: ignore[assignment]
-    training = request.training
+    evidence, training = result.evidence, request.training
+    assert evidence is not None
     dataset = training.dataset
     return RunCompleted(
         model=job.model,

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import structlog
+from opentelemetry.trace import SpanKind
 from pydantic import ValidationError
 
 from libs.errors import Retry
@@ -71,6 +72,7 @@ async def _spawn(*arguments: str) -> Process:
 async def _carry_out(started: Started, process: Process, runtime: Runtime[Any]) -> None:
     own: TrainerSettings = runtime.own
     began = time.monotonic()
+    span = runtime.tracing.start("train", started.traceparent, SpanKind.INTERNAL, **{"evenkeel.run_id": started.run_id})
     with tempfile.TemporaryDirectory(prefix="evenkeel-job-") as folder:
         request, answer = Path(folder) / "request.json", Path(folder) / "result.json"
         request.write_text(started.request.model_dump_json())
@@ -79,6 +81,7 @@ async def _carry_out(started: Started, process: Process, runtime: Runtime[Any]) 
             result = _read(answer)
         finally:
             await _end(process)
+            span.end()
     if result is None and not fault:
         fault = f"its process ended with status {process.returncode}"
     seconds = round(time.monotonic() - began, 3)

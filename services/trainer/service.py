@@ -8,6 +8,7 @@ from services.trainer import api
 from services.trainer.context import TrainerContext
 from services.trainer.handlers import HANDLERS
 from services.trainer.jobs import run_jobs
+from services.trainer.rebuild import REBUILD
 from services.trainer.settings import TrainerSettings
 from services.trainer.store import MIGRATIONS, tables
 
@@ -19,4 +20,5 @@ service: Service[TrainerContext] = Service(
     handlers=HANDLERS,
     routers=api.routers,
     background=(run_jobs,),
+    rebuild=REBUILD,
 )

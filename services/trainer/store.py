@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any, Final
 
 import sqlalchemy as sa
 from alembic.operations import Operations
 
 from libs.store.sql import Migration, upsert
-from services.trainer.domain.decision import Cut, History
+from services.trainer.domain.decision import Cut, History, Pause
 
 tables: Final = sa.MetaData()
 
@@ -25,6 +26,7 @@ models = sa.Table(
     sa.Column("champion_package", sa.Text),
     sa.Column("event_us", sa.BigInteger),
     sa.Column("paused", sa.Boolean, nullable=False),
+    sa.Column("pause", sa.JSON),
 )
 cuts = sa.Table(
     "cuts",
@@ -69,7 +71,20 @@ def create_tables(op: Operations) -> None:
     tables.create_all(op.get_bind())
 
 
-MIGRATIONS: Final[tuple[Migration, ...]] = (create_tables,)
+def add_pause(op: Operations) -> None:
+    """Who paused a loop, when and why."""
+    if "pause" not in {column["name"] for column in sa.inspect(op.get_bind()).get_columns("models")}:
+        op.add_column("models", sa.Column("pause", sa.JSON))
+
+
+MIGRATIONS: Final[tuple[Migration, ...]] = (create_tables, add_pause)
+
+
+def pause_of(row: Any) -> Pause | None:
+    """The pause of a model's row, None if its loop runs."""
+    if not row.paused:
+        return None
+    return Pause(**row.pause) if row.pause else Pause("somebody", row.event_us or 0, "no reason was recorded")
 
 
 class TrainerStore:
@@ -86,7 +101,7 @@ class TrainerStore:
 
     def put_model(self, row: dict[str, Any]) -> None:
         found = self.model(row["name"])
-        kept = {"champion_epoch": 0, "champion_package": None, "event_us": None, "paused": False}
+        kept = {"champion_epoch": 0, "champion_package": None, "event_us": None, "paused": False, "pause": None}
         if found is not None:
             kept = {name: getattr(found, name) for name in kept}
         upsert(self._connection, models, ("name",), [kept | row])
@@ -101,8 +116,11 @@ class TrainerStore:
         changed = {"champion_epoch": epoch, "champion_package": package}
         self._connection.execute(models.update().where(*where).values(changed))
 
-    def set_paused(self, model: str, paused: bool) -> None:
-        self._connection.execute(models.update().where(models.c.name == model).values(paused=paused))
+    def set_pause(self, model: str, pause: Pause | None) -> None:
+        kept = None if pause is None else asdict(pause)
+        self._connection.execute(
+            models.update().where(models.c.name == model).values(paused=pause is not None, pause=kept)
+        )
 
     def put_cut(self, model: str, cut: Cut) -> None:
         row = {
@@ -129,11 +147,22 @@ class TrainerStore:
             [r.decided_us for r in self._connection.execute(accepted)],
             self._connection.execute(active).scalar(),
             row.champion_epoch if row else 0,
-            bool(row and row.paused),
+            pause_of(row) if row else None,
         )
 
     def add_job(self, row: dict[str, Any]) -> None:
         self._connection.execute(jobs.insert(), row | {"state": "queued", "attempt": 0, "detail": ""})
+
+    def end_job(self, run_id: str, state: str, detail: str) -> None:
+        """How a run ended, as it was said before this store was made again."""
+        self._connection.execute(jobs.update().where(jobs.c.run_id == run_id).values(state=state, detail=detail))
+
+    def is_open(self, run_id: str) -> bool:
+        where = (jobs.c.run_id == run_id, jobs.c.state.in_(ACTIVE))
+        return self._connection.execute(sa.select(jobs.c.run_id).where(*where)).first() is not None
+
+    def put_request(self, run_id: str, request: dict[str, Any]) -> None:
+        self._connection.execute(jobs.update().where(jobs.c.run_id == run_id).values(request=request))
 
     def job(self, run_id: str) -> Any:
         return self._connection.execute(sa.select(jobs).where(jobs.c.run_id == run_id)).first()

@@ -13,7 +13,16 @@ from cloudevents.core.v1.event import CloudEvent
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contracts.envelope import EnvelopeError, attributes_of, encode, format_us, origin_of, parse_us
+from contracts.envelope import (
+    EnvelopeError,
+    attributes_of,
+    encode,
+    format_us,
+    origin_of,
+    parse_us,
+    seal_value,
+    sealed_sources,
+)
 
 MICROSECONDS = st.integers(min_value=0, max_value=4_102_444_800_000_000)
 TEXT = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=40)
@@ -86,3 +95,16 @@ def test_sequences_compare_as_text() -> None:
     sequences = [dict(encoded(sequence=n))["ce_sequence"] for n in (9, 10, 123_456_789)]
     assert sequences == sorted(sequences)
     assert origin_of(dict(encoded(sequence=9))) == (b"/evenkeel/ingest/1", b"flights", 9)
+
+
+@given(st.sets(TEXT))
+def test_a_seal_names_the_sources_it_closes(sources: set[str]) -> None:
+    assert set(sealed_sources(seal_value(sources))) == sources
+
+
+@pytest.mark.parametrize(
+    "value", [None, b"", b"\xff", b"[]", b"{}", b'{"sealed": "a"}', b'{"sealed": [1]}', b"[" * 100_000]
+)
+def test_what_is_no_seal_is_refused(value: bytes | None) -> None:
+    with pytest.raises(EnvelopeError, match=r"a seal's value is"):
+        sealed_sources(value)

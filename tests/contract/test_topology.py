@@ -72,6 +72,13 @@ def test_the_control_plane_is_kept_for_ever_on_one_partition() -> None:
             assert (topic.partitions, topic.retention_ms, topic.compacted) == (1, -1, False), topic.name
 
 
+def test_what_is_joined_by_event_is_partitioned_alike() -> None:
+    """Labels meet predictions in one partition, and a prediction goes where its vector was."""
+    joined = ("ingest.label-accepted.v1", "feature.vector-computed.v1", "serving.prediction-made.v1")
+    counts = {BY_NAME[name].partitions for name in ("ingest.event-accepted.v1", *joined)}
+    assert len(counts) == 1
+
+
 def test_governance_logs_everything_but_its_own_topics_and_the_view() -> None:
     unlogged = {topic.name for topic in TOPICS if "governance" not in topic.consumers}
     own = {topic.name for topic in published_by("governance")}

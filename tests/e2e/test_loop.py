@@ -12,7 +12,8 @@ import pytest
 
 from libs.cli.supervisor import Supervisor
 from libs.cli.verify import verify_data_folder
-from libs.demo.run import MODEL, demo
+from libs.demo.replay import MODEL
+from libs.demo.run import demo
 from libs.process import free_port, free_port_base
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]

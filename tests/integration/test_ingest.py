@@ -426,3 +426,43 @@ async def test_http_without_a_broker_says_so_in_time_and_a_retry_is_safe(kafka: 
         await eventually(at_least(accepted, kafka.address, "outage", 1), "the event", 60)
     assert len(await accepted(kafka.address, "outage")) == 1
     assert {e.data.rule for e in await rejected(kafka.address, "outage")} <= {"duplicate"}
+
+
+async def test_what_was_rejected_is_listed_shown_and_sent_again_with_its_id(broker: str, tmp_path: Path) -> None:
+    declared = await declare(broker, "redriven")
+    headers = {"Authorization": f"Bearer {write_token(tmp_path, 'operator', 'producer')}"}
+    bad, original = order("late-1", "2013-01-01T06:00:00Z", channel="fax"), [("x-trace", b"\x00\xff")]
+    async with ingest(broker, tmp_path) as found, Producer(broker) as producer:
+        await producer.send(declared.topic, order("good", "2013-01-01T05:00:00Z"), partition=0)
+        await producer.send(declared.topic, order("good", "2013-01-01T05:00:00Z"), partition=0)
+        sent = await producer.send(declared.topic, bad, key=b"\xffkey", partition=0, headers=original)
+        await eventually(at_least(rejected, broker, "redriven", 2), "the rejections")
+        async with httpx2.AsyncClient(base_url=found.url, headers=headers) as http:
+            listed = (await http.get("/v1/rejected", params={"stream": "redriven"})).json()["rejected"]
+            assert [(line["rule"], line["event_id"]) for line in listed] == [("category", "late-1")]
+            repeats = (await http.get("/v1/rejected", params={"rule": "duplicate", "stream": "redriven"})).json()
+            assert [line["event_id"] for line in repeats["rejected"]] == ["good"]
+            number = listed[0]["number"]
+            shown = (await http.get(f"/v1/rejected/{number}")).json()
+            assert orjson.loads(shown["original_text"]) == bad
+            assert (shown["raw"]["partition"], shown["raw"]["offset"]) == sent
+            # The producer was right: the contract is widened, and the very same record is sent again.
+            before = (await described(found, "redriven", headers))["events"]["declaration"]
+            fields = declared.model_dump(mode="json", by_alias=True)["fields"]
+            fields["channel"]["values"] = ["web", "store", "fax"]
+            await declare(broker, "redriven", fields=fields)
+
+            async def is_wider() -> bool:
+                return bool((await described(found, "redriven", headers))["events"]["declaration"] > before)
+
+            await eventually(is_wider, "the wider contract")
+            again = (await http.post(f"/v1/rejected/{number}/redrive")).json()
+            assert again["sent_to"] == {"topic": declared.topic, "partition": 0}
+            events = await eventually(at_least(accepted, broker, "redriven", 2), "the redriven record")
+            missing = await http.post("/v1/rejected/999999/redrive")
+            assert missing.status_code == 404
+            assert "evenkeel rejected list" in missing.json()["fix"]
+    assert {event.data.event_id for event in events} == {"good", "late-1"}
+    raw = await read_topic(broker, declared.topic)
+    first, second = (r for r in raw if r.key == b"\xffkey")
+    assert (first.value, first.partition, first.headers) == (second.value, second.partition, second.headers)

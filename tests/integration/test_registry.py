@@ -84,6 +84,8 @@ async def test_a_declaration_is_said_once_and_a_bad_one_names_line_and_fix(
     registry: tuple[Running, httpx2.AsyncClient], broker: str
 ) -> None:
     _, http = registry
+    looked_at = await http.post("/v1/declarations?dry_run=true", content=declaration("declared"))
+    assert looked_at.json() == {"valid": True}
     first = await http.post("/v1/declarations", content=declaration("declared"))
     again = await http.post("/v1/declarations", content=declaration("declared"))
     assert (first.json(), again.json()) == (

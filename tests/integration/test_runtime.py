@@ -11,13 +11,16 @@ import sqlalchemy as sa
 from alembic.operations import Operations
 
 from contracts.envelope import Event
+from contracts.feature import VectorComputed
 from contracts.monitor import DriftDetected
 from contracts.runtime import RecordDeadLettered
 from contracts.trainer import RetrainDecided
-from libs.service import Context, Each, Reply, Service
+from libs.clock import SystemClock
+from libs.errors import Fenced
+from libs.service import Batch, Cause, Context, Derived, Each, Handler, Reply, Service
 from libs.settings import OwnSettings
 from libs.store.sql import SqlStore
-from libs.testing import Producer, eventually, publish_events, read_events, running
+from libs.testing import Producer, Running, eventually, publish_events, read_events, read_topic, running
 
 pytestmark = pytest.mark.anyio
 
@@ -55,14 +58,27 @@ def decided(event: Event[DriftDetected]) -> RetrainDecided:
     )
 
 
-def trainer() -> Service[TrainerContext]:
+def on_vectors(events: Sequence[Event[VectorComputed]], ctx: TrainerContext) -> Iterable[Derived]:
+    ctx.tx.connection.execute(seen.insert(), [{"event_id": event.id, "n": 0} for event in events])
+    return ()
+
+
+def service_with(handler: Handler[TrainerContext], name: str = "trainer") -> Service[TrainerContext]:
     return Service(
-        name="trainer",
+        name=name,
         settings=OwnSettings,
-        open_store=lambda s: SqlStore(s.database("trainer"), "trainer", tables, (create,)),
+        open_store=lambda s: SqlStore(s.database(name), name, tables, (create,)),
         context=lambda settings, own: TrainerContext(),
-        handlers=(Each(DriftDetected, on_drift),),
+        handlers=(handler,),
     )
+
+
+def trainer() -> Service[TrainerContext]:
+    return service_with(Each(DriftDetected, on_drift))
+
+
+async def effects(service: Running) -> set[str]:
+    return await service.runtime.query(lambda c: set(c.execute(sa.select(seen.c.event_id)).scalars()))
 
 
 def drift(n: int) -> DriftDetected:
@@ -143,8 +159,6 @@ async def test_a_repeat_with_a_known_sequence_changes_nothing(broker: str, tmp_p
     async with running(trainer(), broker, tmp_path) as service:
         await publish_events(broker, "monitor", drifts("d", 1))
         await eventually(lambda: found(broker, "d", 1), "the first")
-        from libs.testing import read_topic
-
         (record,) = [
             r for r in await read_topic(broker, "monitor.drift-detected.v1") if dict(r.headers).get("ce_id") == b"d0"
         ]
@@ -158,7 +172,6 @@ async def test_a_repeat_with_a_known_sequence_changes_nothing(broker: str, tmp_p
 
 async def test_a_command_publishes_what_it_decides(broker: str, tmp_path: Path) -> None:
     async with running(trainer(), broker, tmp_path) as service:
-        from libs.service import Cause, Derived
 
         def command(ctx: TrainerContext) -> Reply[int]:
             event = Event(drift(1), "f0", 0, "", 0, 0, {})
@@ -166,3 +179,65 @@ async def test_a_command_publishes_what_it_decides(broker: str, tmp_path: Path) 
 
         await service.runtime.command(command)
         assert await found(broker, "f", 1)
+
+
+async def test_sequences_are_counted_for_each_partition(broker: str, tmp_path: Path) -> None:
+    """One shard's sequences are spread over the partitions, and each partition is read at its own pace."""
+    wanted = {f"g{n}" for n in range(60)}
+    vectors = [
+        (
+            VectorComputed(model="m", stream="s", event_id=name, view_version="v", declaration=0, values=[1.0]),
+            {"time": "2013-01-02T00:00:00Z", "id": name},
+        )
+        for name in sorted(wanted)
+    ]
+    await publish_events(broker, "feature", vectors)
+    assert len({r.partition for r in await read_topic(broker, "feature.vector-computed.v1")}) == 3
+    async with running(service_with(Batch(VectorComputed, on_vectors), "serving"), broker, tmp_path) as service:
+
+        async def read() -> bool:
+            ends = service.runtime.bus.ends()
+            return sum(end for (topic, _), end in ends.items() if topic == "feature.vector-computed.v1") == 60
+
+        await eventually(read, "the ends of the partitions")
+        metric = service.runtime.metrics.consumed.labels("feature.vector-computed.v1")
+
+        async def consumed() -> bool:
+            return bool(metric._value.get() == 60)
+
+        await eventually(consumed, "60 records")
+        assert await effects(service) == wanted
+
+
+async def test_a_position_that_somebody_else_moved_undoes_the_whole_batch(broker: str, tmp_path: Path) -> None:
+    async with running(trainer(), broker, tmp_path) as service:
+        await publish_events(broker, "monitor", drifts("h", 1))
+        await eventually(lambda: found(broker, "h", 1), "the first")
+        other = SqlStore(service.runtime.settings.database("trainer"), "trainer", tables, (create,))
+        tp = ("monitor.drift-detected.v1", 0)
+        position = other.read_state().positions[tp]
+        with other.begin() as tx:
+            tx.move_positions({tp: (position, position + 1)})
+        other.close()
+        await publish_events(broker, "monitor", drifts("i", 2))
+        await eventually(lambda: found(broker, "i1", 1), "what nobody else has taken")
+        assert "i0" not in await effects(service)
+        assert await found(broker, "i", 1)
+
+
+async def test_a_command_behind_a_lost_lease_is_fenced_and_changes_nothing(broker: str, tmp_path: Path) -> None:
+    async with running(trainer(), broker, tmp_path) as service:
+        other = SqlStore(service.runtime.settings.database("trainer"), "trainer", tables, (create,))
+        hour_us = 3_600_000_000
+        assert other.take_lease("another-host-1", SystemClock().now_us(), hour_us, lambda owner: True) is not None
+
+        def command(ctx: TrainerContext) -> Reply[None]:
+            ctx.tx.connection.execute(seen.insert(), {"event_id": "j", "n": 0})
+            event = Event(drift(1), "j", 0, "", 0, 0, {})
+            return Reply(None, [Derived(decided(event), Cause("j", 0, "j"))])
+
+        with pytest.raises(Fenced, match="lease"):
+            await service.runtime.command(command)
+        assert "j" not in await effects(service)
+        other.close()
+    assert await found(broker, "j", 0)

@@ -152,6 +152,16 @@ class StoreSuite:
         left = sorted(store.read_state().pending, key=lambda record: record.offset)
         assert left == [PendingRecord(*TP, offset, b"%d" % offset) for offset in (0, 1, 2, 4, 5, 6, 7, 8)]
 
+    def test_parked_records_are_kept_apart_from_pending_ones(self, store: Store) -> None:
+        with store.begin() as tx:
+            tx.add_pending([PendingRecord(*TP, 1, b"waits")])
+            tx.add_parked([PendingRecord(*TP, 1, b"parked"), PendingRecord(*TP, 2, b"behind")])
+        with store.begin() as tx:
+            tx.remove_pending([(*TP, 1)])
+            tx.remove_parked([(*TP, 2), (*TP, 9)])
+        state = store.read_state()
+        assert (state.pending, state.parked) == ([], [PendingRecord(*TP, 1, b"parked")])
+
     def test_a_lease_is_taken_over_after_it_expired_and_fences_its_old_owner(self, store: Store) -> None:
         now_us, ttl_us = 1_700_000_000 * SECOND_US, 6 * SECOND_US
         first = store.take_lease("a", now_us, ttl_us, nobody)

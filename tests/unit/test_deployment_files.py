@@ -117,6 +117,8 @@ def test_services_address_each_other_by_names_that_exist() -> None:
     collector = yaml.safe_load((ROOT / "deploy/otel/collector.yaml").read_text())
     assert collector["receivers"]["otlp"]["protocols"]["http"]["endpoint"].endswith(":4318")
     assert collector["exporters"]["otlp_grpc"]["endpoint"].split(":")[0] in names
+    traces = collector["service"]["pipelines"]["traces"]
+    assert (traces["receivers"], traces["exporters"]) == (["otlp"], ["otlp_grpc"])
 
 
 def test_prometheus_scrapes_every_service() -> None:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import orjson
 
-from libs.fields import Fault
+from libs.fields import Fault, is_identifier
 
 MAX_RECORD_BYTES: Final = 65_536
 MAX_DEPTH: Final = 32
@@ -85,7 +85,9 @@ def _unreadable(value: bytes, why: str) -> Fault:
 
 
 def _not_finite(field: str | None) -> Fault:
-    where = "A number in the record" if field is None else f"{field}"
+    if field is not None and not is_identifier(field):  # a producer's own words: no declared field is called so
+        field = None
+    where = "A number in the record" if field is None else field
     return Fault(
         "finite",
         f"{where} is NaN, infinite, or larger than a double holds.",

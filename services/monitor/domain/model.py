@@ -179,15 +179,14 @@ class Model:
                 slot, rule, joins = self._opened(last_us, outcome), self.policy.label, self.joins
                 end_us = slot.start_us + self.policy.slot_us
             assert slot is not None
-            kind = type(record)
-            if kind is Labelled:
-                value = rule.value(record.fields)  # type: ignore[union-attr]
+            if isinstance(record, Labelled):
+                value = rule.value(record.fields)
                 if value is not None:
-                    prediction = joins.label(record.event_id, last_us, value)  # type: ignore[union-attr]
+                    prediction = joins.label(record.event_id, last_us, value)
                     if prediction is not None:
                         slot.add_joined(value, prediction.score, prediction.decision, prediction.epoch)
-            elif kind is Predicted:
-                _, _, event_id, time_us, score, decision, epoch = record  # type: ignore[misc]
+            elif isinstance(record, Predicted):
+                _, _, event_id, time_us, score, decision, epoch = record
                 if self.state.epoch is None or epoch > self.state.epoch:
                     self._activate(epoch, record.cause, last_us, outcome)
                 slot.predictions += 1
@@ -195,7 +194,7 @@ class Model:
                 if label is not None:
                     slot.add_joined(label, score, decision, epoch)
             else:
-                _, _, values, view_version, declaration = record  # type: ignore[misc]
+                _, _, values, view_version, declaration = record
                 slot.vectors += 1
                 if view_version == self._view_version:
                     slot.add_vector(values)

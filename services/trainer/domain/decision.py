@@ -27,6 +27,18 @@ class Cut:
 
 
 @dataclass(frozen=True, slots=True)
+class Pause:
+    """A person stopped the loop of a model. `since_us` is wall time."""
+
+    by: str
+    since_us: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"paused by {self.by} since {format_us(self.since_us)}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
 class History:
     """What has been decided for a model so far. Times are event time."""
 
@@ -35,7 +47,7 @@ class History:
     busy_run: str | None
     """The run that is not finished."""
     champion_epoch: int
-    paused: bool = False
+    pause: Pause | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +70,13 @@ class Answer:
 def decide(asked: Asked, spec: ModelSpec, view_version: str, cuts: Sequence[Cut], history: History) -> Answer:
     """Train on the last cut at or before the trigger's event time, unless a rule of the policy says no.
 
-    A command overrules cooldown, budget and pause, but not a running job nor missing data.
+    A command overrules cooldown, budget and pause, but not a running job nor missing data. A pause is the answer to
+    every other trigger, whatever else would have spoken against it.
     """
     policy = spec.retraining
     last_us = history.accepted_us[-1] if history.accepted_us else None
+    if history.pause is not None and asked.trigger != "command":
+        return Answer(False, "paused", str(history.pause))
     if history.busy_run is not None:
         return Answer(False, "busy", f"run {history.busy_run} is not finished")
     if asked.epoch and asked.epoch != history.champion_epoch:
@@ -69,8 +84,6 @@ def decide(asked: Asked, spec: ModelSpec, view_version: str, cuts: Sequence[Cut]
             False, "superseded", f"the signal is about epoch {asked.epoch}, epoch {history.champion_epoch} answers now"
         )
     if asked.trigger != "command":
-        if history.paused:
-            return Answer(False, "paused", "the loop is paused")
         if last_us is not None and asked.time_us - last_us < policy.cooldown_us:
             until = format_us(last_us + policy.cooldown_us)
             return Answer(

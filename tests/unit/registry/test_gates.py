@@ -65,9 +65,10 @@ def test_a_cooldown_counts_in_event_time() -> None:
 def test_what_follows_from_the_gates() -> None:
     passed = decide_gates(GOOD, CHAMPION, POLICY, "v1", 20 * DAY_US)
     failed = decide_gates(replace(GOOD, view_version="v0"), CHAMPION, POLICY, "v1", 20 * DAY_US)
-    assert after_gates(passed, POLICY) == "promote"
-    assert after_gates(passed, PromotionPolicy(risk="approval")) == "awaiting_approval"
-    assert after_gates(failed, PromotionPolicy(risk="approval")) == "refused"
+    assert after_gates(passed, POLICY, "registered") == "promote"
+    assert after_gates(passed, PromotionPolicy(risk="approval"), "registered") == "awaiting_approval"
+    assert after_gates(passed, POLICY, "quarantined") == "awaiting_approval"
+    assert after_gates(failed, PromotionPolicy(risk="approval"), "registered") == "refused"
 
 
 def test_the_bake_period_ends() -> None:

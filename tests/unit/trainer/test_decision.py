@@ -9,7 +9,7 @@ import pytest
 
 from contracts.declaration import ModelSpec
 from libs.clock import DAY_US
-from services.trainer.domain.decision import Asked, Cut, History, decide, is_due
+from services.trainer.domain.decision import Asked, Cut, History, Pause, decide, is_due
 
 SPEC = ModelSpec.model_validate(
     {
@@ -28,6 +28,7 @@ SPEC = ModelSpec.model_validate(
 )
 CUT = Cut("tables/m", 7, "v1", 5000, 40 * DAY_US, 39 * DAY_US, {})
 IDLE = History(accepted_us=[20 * DAY_US], busy_run=None, champion_epoch=2)
+PAUSE = Pause("Ada", 40 * DAY_US, "snow")
 DRIFT = Asked("drift", 41 * DAY_US, epoch=2)
 
 
@@ -47,7 +48,7 @@ def test_drift_leads_to_a_run_on_the_last_cut_before_it() -> None:
         ({"history": replace(IDLE, busy_run="r")}, "busy"),
         ({"asked": replace(DRIFT, epoch=1)}, "superseded"),
         ({"history": replace(IDLE, accepted_us=[32 * DAY_US])}, "cooldown"),
-        ({"history": replace(IDLE, paused=True)}, "paused"),
+        ({"history": replace(IDLE, pause=PAUSE)}, "paused"),
         ({"cuts": ()}, "no_dataset"),
         ({"cuts": (replace(CUT, view_version="v0"),)}, "no_dataset"),
         ({"cuts": (replace(CUT, cut_us=42 * DAY_US),)}, "no_dataset"),
@@ -70,7 +71,7 @@ def test_a_budget_counts_runs_within_a_day() -> None:
 
 def test_a_command_overrules_pause_and_cooldown_but_not_a_running_job() -> None:
     command = Asked("command", 41 * DAY_US)
-    paused = replace(IDLE, paused=True, accepted_us=[40 * DAY_US])
+    paused = replace(IDLE, pause=PAUSE, accepted_us=[40 * DAY_US])
     assert answer(command, history=paused).retrain
     assert answer(command, history=replace(paused, busy_run="r")).reason == "busy"
 

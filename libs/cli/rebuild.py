@@ -1,0 +1,65 @@
+"""`evenkeel rebuild`: a service's store, made again from the topics."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from contracts.topics import SERVICES
+from libs.cli.lifecycle import AsJson
+from libs.errors import EvenkeelError
+
+
+class RebuildFailed(EvenkeelError):
+    """The store was not rebuilt; the message says what changed and what to do."""
+
+
+def rebuild(
+    service: Annotated[str, typer.Argument(help="Whose store: " + ", ".join(SERVICES) + ".")],
+    data_dir: Annotated[
+        Path | None, typer.Option("--data-dir", envvar="EVENKEEL_DATA_DIR", help="Without it, `.evenkeel`.")
+    ] = None,
+    broker: Annotated[
+        str | None, typer.Option(envvar=["BROKER", "EVENKEEL_BROKER"], help="host:port of Kafka.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a store again after it was lost, or after an older copy was restored. The service must not run; the others,
+    Kafka and producers may. What was published is not published again; what is there is moved aside, not deleted.
+    Killed on the way, it goes on where it was: run it again, or start the service."""
+    if service not in SERVICES:
+        raise RebuildFailed(f"there is no service {service!r}: name one of {', '.join(SERVICES)}")
+    environment = dict(os.environ)
+    for name, value in (("EVENKEEL_DATA_DIR", data_dir), ("EVENKEEL_BROKER", broker)):
+        if value is not None:
+            environment[name] = str(value)
+    environment.pop("BROKER", None)
+    console = Console(stderr=True)
+    told: dict[str, Any] = {}
+    command = [sys.executable, "-m", "services", "rebuild", service]
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        for line in process.stdout:
+            told |= json.loads(line)
+            if "doing" in told and not as_json:
+                console.print(f"{service}: {told.pop('doing')}", highlight=False)
+        error = process.stderr.read().strip()
+    if process.returncode:
+        raise RebuildFailed(error.splitlines()[-1] if error else f"the process ended with {process.returncode}")
+    print(json.dumps(told) if as_json else _sentence(told))
+
+
+def _sentence(told: dict[str, Any]) -> str:
+    aside = f"; what was there is kept as {told['aside']}" if told.get("aside") else ""
+    forgotten = f". Not brought back: {told['forgotten']}" if told.get("forgotten") else ""
+    return f"{told['service']} is rebuilt, and {told['published']:,} records were published{aside}{forgotten}"

@@ -1,0 +1,158 @@
+"""Rejected records as they came, read back from `ingest.event-rejected`: to look at, and to send again.
+
+A rejected record is numbered by its offset on that topic, which has one partition; it is there as long as the topic
+keeps it. Nothing is stored a second time.
+"""
+
+from __future__ import annotations
+
+from base64 import b64decode
+from typing import Any, Final, NamedTuple
+
+import structlog
+from pydantic import ValidationError
+
+from contracts.envelope import EnvelopeError, Record, attributes_of
+from contracts.ingest import EventRejected
+from contracts.topics import topic_of
+from libs.bus.protocol import OutgoingRecord
+from libs.errors import Refused
+from libs.runtime.runtime import Runtime
+from services.ingest.context import IngestContext
+
+log = structlog.get_logger(__name__)
+
+TOPIC: Final = topic_of(EventRejected, "ingest").name
+CHUNK: Final = 500
+LOOKED_AT: Final = 20_000
+"""Records that one call looks at; it says where to go on from."""
+
+
+class Original(NamedTuple):
+    number: int
+    time: str
+    data: EventRejected
+
+
+class Originals:
+    """Reads the topic backwards."""
+
+    def __init__(self, runtime: Runtime[Any]) -> None:
+        self._runtime = runtime
+        self._ctx: IngestContext = runtime.context
+
+    async def newest(self, stream: str | None, rule: str | None, before: int | None, limit: int) -> dict[str, Any]:
+        end, found = await self._end(), list[Original]()
+        at = end if before is None else min(before, end)
+        floor = max(0, at - LOOKED_AT)
+        while at > floor and len(found) < limit:
+            start = max(floor, at - CHUNK)
+            records = await self._between(start, at)
+            for record in reversed(records):
+                original = _read(record)
+                if original is not None and _matches(original.data, stream, rule):
+                    found.append(original)
+            at = start
+            if not records:
+                break
+        found = found[:limit]
+        if len(found) == limit:
+            at = found[-1].number
+        return {"rejected": [_line(original) for original in found], "before": at if at > 0 else None}
+
+    async def _between(self, start: int, end: int) -> list[Record]:
+        """Those that are still there, oldest first."""
+        tp, bus = (TOPIC, 0), self._runtime.bus
+        first = max(start, (await bus.beginning_offsets([tp]))[tp])
+        return [record async for batch in bus.read_between({tp: (first, end)}) for record in batch]
+
+    async def one(self, number: int) -> Original:
+        end = await self._end()
+        if 0 <= number < end:
+            for record in await self._between(number, number + 1):
+                original = _read(record)
+                if original is not None:
+                    return original
+        raise Refused(
+            404,
+            "No such record",
+            f"There is no rejected record {number}; {end} were rejected so far, and old ones are deleted after a time.",
+            field="number",
+            fix="`evenkeel rejected list` shows the numbers.",
+        )
+
+    async def redrive(self, number: int) -> dict[str, Any]:
+        original = await self.one(number)
+        data, raw = original.data, original.data.raw
+        if raw.topic not in self._ctx.routes:
+            read = ", ".join(sorted(self._ctx.routes)) or "none"
+            raise Refused(
+                409,
+                "Nobody reads it",
+                f"No declared stream reads {raw.topic} any more, where record {number} came from; read are: {read}.",
+                field="number",
+                fix="Declare a stream on that topic, or send the record to another one yourself.",
+            )
+        if data.original_value is None and data.original_key is None and not data.original_headers:
+            raise Refused(
+                409,
+                "Not kept",
+                f"Record {number} was too large to be kept, or empty: only {raw.topic}/{raw.partition}/{raw.offset} has it.",
+                field="number",
+                fix="Read it from there, and send it again in smaller parts.",
+            )
+        headers = [(name, b64decode(value)) for name, value in data.original_headers]
+        again = OutgoingRecord(
+            raw.topic, raw.partition, _bytes(data.original_key), _bytes(data.original_value), headers
+        )
+        await self._runtime.bus.publish([again])
+        log.info("rejected record sent again", number=number, topic=raw.topic, partition=raw.partition)
+        return {
+            "number": number,
+            "sent_to": {"topic": raw.topic, "partition": raw.partition},
+            "event_id": data.event_id,
+        }
+
+    async def _end(self) -> int:
+        return (await self._runtime.bus.end_offsets([(TOPIC, 0)]))[TOPIC, 0]
+
+
+def shown_original(original: Original) -> dict[str, Any]:
+    """Everything about a rejected record; its value as text where it is text."""
+    data = original.data
+    value = _bytes(data.original_value)
+    try:
+        text = None if value is None else value.decode()
+    except UnicodeDecodeError:
+        text = None
+    return {"number": original.number, "time": original.time, "original_text": text} | data.model_dump(mode="json")
+
+
+def _line(original: Original) -> dict[str, Any]:
+    data = original.data
+    return {
+        "number": original.number,
+        "time": original.time,
+        "stream": data.stream,
+        "kind": data.kind,
+        "rule": data.rule,
+        "field": data.field,
+        "event_id": data.event_id,
+        "reason": data.reason,
+    }
+
+
+def _matches(data: EventRejected, stream: str | None, rule: str | None) -> bool:
+    return stream in (None, data.stream) and (data.rule == rule or (rule is None and data.rule != "duplicate"))
+
+
+def _read(record: Record) -> Original | None:
+    try:
+        time = attributes_of(record.headers)["ce_time"].decode()
+        return Original(record.offset, time, EventRejected.model_validate_json(record.value or b""))
+    except (EnvelopeError, ValidationError, ValueError):
+        return None  # a stranger's record on our topic
+
+
+def _bytes(text: str | None) -> bytes | None:
+    return None if text is None else b64decode(text)

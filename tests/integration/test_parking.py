@@ -1,0 +1,209 @@
+"""A merge parks the key of what its handler cannot take, keeps the order behind it, and folds it all when released."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+import sqlalchemy as sa
+import structlog
+from alembic.operations import Operations
+from typer.testing import CliRunner
+
+from contracts.envelope import format_us
+from contracts.feature import VectorComputed
+from contracts.ingest import EventAccepted, LabelAccepted, RawRecord
+from contracts.payload import Payload
+from contracts.runtime import RecordDeadLettered
+from libs.bus.kafka import KafkaBus
+from libs.cli.main import app
+from libs.clock import SECOND_US
+from libs.runtime.outputs import OutputBuilder
+from libs.service import Cause, Context, Derived, Merge, Output, Released, Service, Watermark
+from libs.settings import OwnSettings
+from libs.store.sql import SqlStore
+from libs.telemetry import Tracing
+from libs.testing import Running, eventually, read_events, running, write_token
+
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("quiet")]
+
+tables = sa.MetaData()
+folded = sa.Table(
+    "folded",
+    tables,
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("event_id", sa.Text),
+    sa.Column("order_us", sa.BigInteger),
+)
+INPUTS = ((EventAccepted, "orders"), (LabelAccepted, "orders"))
+
+
+class OrderContext(Context):
+    broken: frozenset[str] = frozenset()
+
+    def merge_groups(self) -> Iterable[frozenset[tuple[type[Payload], str]]]:
+        return (frozenset(INPUTS),)
+
+
+def on_released(released: Released, ctx: OrderContext) -> list[Output]:
+    outputs: list[Output] = []
+    for event in released.events:
+        if event.id in OrderContext.broken:
+            raise KeyError(event.id)
+        ctx.tx.connection.execute(folded.insert(), {"event_id": event.id, "order_us": event.order_us})
+        payload = VectorComputed(
+            model="m",
+            stream="orders",
+            event_id=event.data.event_id,
+            view_version="5" * 64,
+            declaration=0,
+            values=[],
+        )
+        outputs.append(Derived(payload, event, watermark_us=event.order_us))
+    return outputs
+
+
+def create(op: Operations) -> None:
+    tables.create_all(op.get_bind())
+
+
+def service() -> Service[OrderContext]:
+    return Service(
+        name="feature",
+        settings=OwnSettings,
+        open_store=lambda s: SqlStore(s.database("feature"), "feature", tables, (create,)),
+        context=lambda settings, own: OrderContext(),
+        handlers=(Merge((EventAccepted, LabelAccepted), on_released),),
+    )
+
+
+@pytest.fixture
+def quiet() -> Iterator[None]:
+    """Failing handlers log their tracebacks."""
+    with structlog.testing.capture_logs():
+        yield
+
+
+RAW = RawRecord(topic="shop.orders", partition=0, offset=0, sha256="a" * 64)
+
+
+def event(order: str, at: int) -> tuple[Payload, str, int]:
+    return EventAccepted(stream="orders", event_id=order, fields={}, declaration=0, raw=RAW), f"{order}@{at}", at
+
+
+def label(order: str, at: int) -> tuple[Payload, str, int]:
+    made = LabelAccepted(stream="orders", event_id=order, label_id=order, fields={}, declaration=0, raw=RAW)
+    return made, f"label-{order}@{at}", at
+
+
+async def write(broker: str, said: Sequence[tuple[Payload, str, int]], watermark: int) -> None:
+    """As ingest: the events, and then on every partition that nothing before `watermark` (seconds) follows."""
+    start = time.time_ns()
+    builder = OutputBuilder("ingest", f"test{start}", {}, start // 1000, Tracing("ingest", "test").batch())
+    outputs: list[Output] = [
+        Derived(payload, Cause(f"raw-{name}", at * SECOND_US, name), id=name, stream="orders")
+        for payload, name, at in said
+    ]
+    builder.add([*outputs, *(Watermark(payload, name, watermark * SECOND_US) for payload, name in INPUTS)], "orders")
+    bus = KafkaBus(broker, "test-ingest")
+    await bus.start()
+    await bus.publish(builder.records)
+    await bus.stop()
+
+
+async def folds(running_service: Running) -> list[str]:
+    return await running_service.runtime.query(
+        lambda c: list(c.execute(sa.select(folded.c.event_id).order_by(folded.c.number)).scalars())
+    )
+
+
+async def until_folded(running_service: Running, *ids: str) -> None:
+    async def are() -> bool:
+        return await folds(running_service) == list(ids)
+
+    await eventually(are, f"{ids} to be folded")
+
+
+async def parked(http: httpx2.AsyncClient) -> list[tuple[str, list[str]]]:
+    shown = (await http.get("/v1/parked")).json()["parked"]
+    return [(queue["key"], [record["event_id"] for record in queue["records"]]) for queue in shown]
+
+
+async def evenkeel(running_service: Running, data_dir: Path, *command: str) -> list[dict[str, Any]]:
+    """What the command says, as a person with an operator's token would call it."""
+    where = ("--service", "feature", "--url", running_service.url, "--data-dir", str(data_dir), "--json")
+    result = await asyncio.to_thread(CliRunner().invoke, app, ["parked", *command, *where])
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+async def test_a_key_is_parked_in_order_and_released_in_order(broker: str, tmp_path: Path) -> None:
+    token = write_token(tmp_path, "operator")
+    (tmp_path / "keys" / "token").write_text(token)
+    headers = {"Authorization": f"Bearer {token}"}
+    OrderContext.broken = frozenset({"b@2"})
+    try:
+        async with (
+            running(service(), broker, tmp_path, http=True) as feature,
+            httpx2.AsyncClient(base_url=feature.url, headers=headers) as http,
+        ):
+            await write(broker, [event("a", 1), event("b", 2), event("c", 3), label("b", 4), event("a", 5)], 10)
+            await until_folded(feature, "a@1", "c@3", "a@5")
+            assert await parked(http) == [("b", ["b@2", "label-b@4"])]
+            (queue,) = (await http.get("/v1/parked")).json()["parked"]
+            assert queue["reason"] == "KeyError: 'b@2'"
+            await write(broker, [label("b", 11), event("d", 12)], 20)
+            await until_folded(feature, "a@1", "c@3", "a@5", "d@12")
+        async with (
+            running(service(), broker, tmp_path, http=True) as feature,
+            httpx2.AsyncClient(base_url=feature.url, headers=headers) as http,
+        ):
+            everything = [("b", ["b@2", "label-b@4", "label-b@11"])]
+            assert await parked(http) == everything
+            refused = await http.post("/v1/parked/release", json={"key": "b"})
+            assert refused.status_code == 409
+            assert "KeyError: 'b@2'" in refused.json()["detail"]
+            assert await parked(http) == everything
+            unknown = await http.post("/v1/parked/release", json={"key": "x"})
+            assert unknown.json()["fix"] == "Parked keys: b."
+            OrderContext.broken = frozenset()
+            (listed,) = await evenkeel(feature, tmp_path, "list")
+            assert (listed["service"], listed["key"], len(listed["records"])) == ("feature", "b", 3)
+            assert await evenkeel(feature, tmp_path, "release", "b") == [
+                {"service": "feature", "key": "b", "released": 3}
+            ]
+            assert await parked(http) == []
+            assert "nothing is parked under b" in (await evenkeel(feature, tmp_path, "release", "b"))[0]["error"]
+            await write(broker, [label("b", 21)], 30)
+            behind = ("b@2", "label-b@4", "label-b@11")
+            await until_folded(feature, "a@1", "c@3", "a@5", "d@12", *behind, "label-b@21")
+    finally:
+        OrderContext.broken = frozenset()
+    assert await read_events(broker, RecordDeadLettered, "feature.record-dead-lettered.v1") == []
+    vectors = {v.causation_id: v for v in await read_events(broker, VectorComputed)}
+    assert len(vectors) == 8
+    for late in behind:  # behind the watermark that was announced when the key was released
+        assert vectors[late].attribute("watermark") == format_us(20 * SECOND_US)
+    async with running(service(), broker, tmp_path) as feature:
+        assert (await folds(feature))[-4:] == [*behind, "label-b@21"]
+
+
+async def test_a_handler_that_fails_on_everything_stops_consumption(broker: str, tmp_path: Path) -> None:
+    many = [event(f"s{n}", 100 + n) for n in range(40)]
+    OrderContext.broken = frozenset(name for _, name, _ in many)
+    try:
+        async with running(service(), broker, tmp_path) as feature:
+            await write(broker, many, 200)
+
+            async def stopped() -> bool:
+                return "bad deploy" in (feature.runtime.not_ready_reason or "")
+
+            await eventually(stopped, "the storm to be noticed")
+            assert await feature.runtime.parked() == []
+    finally:
+        OrderContext.broken = frozenset()

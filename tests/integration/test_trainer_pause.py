@@ -1,0 +1,99 @@
+"""A paused loop answers every trigger with who paused it since when, over a restart, and goes on when it is resumed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from contracts.feature import DatasetCommitted
+from contracts.monitor import DriftDetected
+from contracts.registry import ModelDeclared, StreamDeclared
+from contracts.trainer import LoopChanged, RetrainDecided
+from libs.testing import eventually, publish_events, read_events, running, write_token
+from services.trainer.service import service
+from services.trainer.settings import TrainerSettings
+from tests.model_life import MODEL, VIEW, declaration
+
+pytestmark = pytest.mark.anyio
+
+OWN = TrainerSettings(standby=False)
+PAUSE = {"by": "Ada", "reason": "a data incident upstream"}
+
+
+def drift(number: int) -> tuple[DriftDetected, dict[str, str]]:
+    found = DriftDetected(
+        model=MODEL,
+        detector="psi",
+        epoch=0,
+        version=0,
+        window_start="2013-01-13T00:00:00Z",
+        window_end="2013-01-14T00:00:00Z",
+        effect_size=0.3,
+        significance=0.001,
+        n=900,
+        features=[],
+        detail="",
+    )
+    return found, {"time": f"2013-01-14T00:00:0{number}Z", "id": f"drift-{number}"}
+
+
+async def answers(broker: str) -> dict[str, RetrainDecided]:
+    return {e.data.cause_id: e.data for e in await read_events(broker, RetrainDecided)}
+
+
+async def answered(broker: str, number: int) -> RetrainDecided:
+    async def given() -> RetrainDecided | None:
+        return (await answers(broker)).get(f"drift-{number}")
+
+    return await eventually(given, f"the answer to drift {number}")
+
+
+async def test_a_pause_answers_every_trigger_until_it_is_resumed(broker: str, tmp_path: Path) -> None:
+    declared = declaration()
+    spec = declared.models[MODEL]
+    time = {"time": "2013-01-01T00:00:00Z"}
+    await publish_events(
+        broker,
+        "registry",
+        [
+            (StreamDeclared(name="orders", spec=declared.streams["orders"]), time),
+            (ModelDeclared(name=MODEL, spec=spec, streams=declared.streams, view_version=VIEW), time),
+        ],
+    )
+    headers = {"Authorization": f"Bearer {write_token(tmp_path, 'operator')}"}
+    async with (
+        running(service, broker, tmp_path, OWN, http=True) as trainer,
+        httpx2.AsyncClient(base_url=trainer.url, headers=headers) as http,
+    ):
+
+        async def known() -> bool:
+            return bool((await http.get("/v1/loops")).json()["loops"])
+
+        await eventually(known, "the model")
+        unnamed = await http.post(f"/v1/models/{MODEL}/pause", json={"by": "Ada"})
+        assert (unnamed.status_code, unnamed.json()["field"]) == (422, "reason")
+        assert (await http.post(f"/v1/models/{MODEL}/pause", json=PAUSE)).json()["changed"]
+        again = await http.post(f"/v1/models/{MODEL}/pause", json={"by": "Bob", "reason": "me too"})
+        assert again.status_code == 409
+        assert "paused by Ada since " in again.json()["detail"]
+        await publish_events(broker, "monitor", [drift(1)])
+        first = await answered(broker, 1)
+    async with (
+        running(service, broker, tmp_path, OWN, http=True) as trainer,
+        httpx2.AsyncClient(base_url=trainer.url, headers=headers) as http,
+    ):
+        (loop,) = (await http.get("/v1/loops")).json()["loops"]
+        assert (loop["state"], loop["by"], loop["reason"]) == ("paused", "Ada", PAUSE["reason"])
+        await publish_events(broker, "monitor", [drift(2)])
+        second = await answered(broker, 2)
+        await http.post(f"/v1/models/{MODEL}/resume", json={"by": "Bob", "reason": "it is mended"})
+        await publish_events(broker, "monitor", [drift(3)])
+        third = await answered(broker, 3)
+    said = f"paused by Ada since {loop['since']}: {PAUSE['reason']}"
+    assert [(a.retrain, a.reason, a.detail) for a in (first, second)] == [(False, "paused", said)] * 2
+    assert third.reason == "no_dataset"
+    changes = [(e.data.state, e.data.by, e.data.reason) for e in await read_events(broker, LoopChanged)]
+    assert changes == [("paused", "Ada", PAUSE["reason"]), ("running", "Bob", "it is mended")]
+    assert await read_events(broker, DatasetCommitted) == []

@@ -1,0 +1,150 @@
+"""A whole system in its own processes, small and fast: two weeks of invented flights, and a turn of the loop.
+
+Flights are late by their distance; after a while distances are others and the rule is reversed, so that inputs drift, the
+champion becomes worse, and a model that was fitted since is better.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+from libs.cli.supervisor import Supervisor
+
+MODEL = "flight-delay"
+PER_DAY = 240
+START = datetime(2013, 1, 1, tzinfo=UTC)
+DECLARATION = """
+streams:
+  flights:
+    topic: flights.scheduled
+    id: flight_id
+    time: scheduled_departure
+    keys: [origin]
+    disorder: 5m
+    fields:
+      flight_id: {type: string, required: true}
+      scheduled_departure: {type: time, required: true}
+      origin: {type: category, values: [EWR, JFK, LGA], required: true}
+      distance: {type: number, min: 0, max: 20000}
+    label:
+      topic: flights.arrived
+      id: flight_id
+      joins: flight_id
+      time: landed_at
+      horizon: 6h
+      fields:
+        arr_delay: {type: number, min: -600, max: 3000}
+models:
+  flight-delay:
+    task: binary
+    stream: flights
+    label: arr_delay > 15
+    candidates: [logistic]
+    features:
+      - fields: [distance]
+      - {of: flights.distance, by: [origin], compute: [count, mean], over: [24h]}
+    promotion: {confidence: 0.5, bake: 1h}
+    retraining:
+      first_after: {rows: 800, span: 3d}
+      cooldown: 12h
+      budget_per_day: 10
+      holdout: 1d
+    monitoring: {windows: [24h], min_samples: 50, cooldown: 12h}
+"""
+
+
+def until(check: Callable[[], Any], what: str, seconds: float = 180) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (found := check()):
+        assert time.monotonic() < deadline, f"waited {seconds:.0f} s for {what}"
+        time.sleep(0.1)  # another process has to come to rest; there is no event to wait for
+    return found
+
+
+class SmallLoop:
+    """Producers, and an operator with every role."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self.supervisor = supervisor
+        headers = {"Authorization": f"Bearer {supervisor.token}"}
+        self._http = {name: httpx2.Client(base_url=url, headers=headers) for name, url in supervisor.urls.items()}
+        self._random = random.Random(7)
+
+    @property
+    def data_dir(self) -> Path:
+        return self.supervisor.data_dir
+
+    def get(self, service: str, path: str, **parameters: Any) -> Any:
+        answer = self._http[service].get(path, params=parameters)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def post(self, service: str, path: str, body: Any = None, **more: Any) -> Any:
+        given = more if body is None else {"json": body, **more}
+
+        def answered() -> httpx2.Response | None:
+            answer = self._http[service].post(path, **given)
+            return None if answer.status_code == 503 else answer
+
+        answer = until(answered, f"{service} to take {path}")
+        assert answer.status_code < 300, answer.text
+        return answer.json()
+
+    def declare(self) -> None:
+        self.post("registry", "/v1/declarations", content=DECLARATION, headers={"content-type": "application/yaml"})
+        until(lambda: self._http["ingest"].get("/v1/streams/flights").status_code == 200, "ingest to know the stream")
+
+    def fly(self, days: Sequence[int], *, reversed_rule: bool = False) -> None:
+        """All flights of these days and their landings; then nothing earlier comes."""
+        for day in days:
+            flights, landings = [], []
+            for number in range(PER_DAY):
+                departs = START + timedelta(days=day, minutes=number * 24 * 60 / PER_DAY)
+                distance = self._random.uniform(200, 1200) + (3000 if reversed_rule else 0)
+                is_late = (distance % 3000 > 700) != reversed_rule
+                flight = f"{departs:%Y%m%d%H%M}-UA{number}-EWR-IAH"
+                flights.append(
+                    {
+                        "flight_id": flight,
+                        "scheduled_departure": departs.isoformat(),
+                        "origin": self._random.choice(["EWR", "JFK", "LGA"]),
+                        "distance": distance,
+                    }
+                )
+                landed = departs + timedelta(hours=1)
+                delay = 40.0 if is_late and self._random.random() < 0.9 else -5.0
+                landings.append({"flight_id": flight, "landed_at": landed.isoformat(), "arr_delay": delay})
+            self.post("ingest", "/v1/streams/flights/events", flights)
+            self.post("ingest", "/v1/streams/flights/labels", landings)
+            self.heartbeat(day + 1)
+
+    def heartbeat(self, day: int) -> None:
+        for kind in ("event", "label"):
+            moment = (START + timedelta(days=day)).isoformat()
+            self.post("ingest", "/v1/streams/flights/heartbeat", {"time": moment, "kind": kind})
+
+    def champion(self) -> dict[str, Any] | None:
+        found: dict[str, Any] | None = self.get("serving", "/v1/models")["models"][0]["champion"]
+        return found
+
+    def turn(self) -> dict[str, Any]:
+        """The whole loop once: a first champion, drift, and the champion that follows from it."""
+        self.declare()
+        self.fly(range(5))
+        until(self.champion, "the first champion to serve")
+        self.fly(range(5, 10), reversed_rule=True)
+        until(lambda: (self.champion() or {})["epoch"] >= 2, "the champion that follows from drift")
+        return self.get("registry", f"/v1/models/{MODEL}/champion")["champion"]  # type: ignore[no-any-return]
+
+
+def small_loop(folder: Path, ports: tuple[int, int], **environment: str) -> Iterator[SmallLoop]:
+    base, broker_port = ports
+    with Supervisor(folder, port_base=base, broker_port=broker_port, environment=environment) as supervisor:
+        yield SmallLoop(supervisor)

@@ -1,0 +1,303 @@
+"""The handlers on a real store: who may become champion, and what no longer counts because the world moved on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contracts.declaration import Declaration
+from contracts.envelope import format_us, parse_us
+from contracts.monitor import PerformanceDegraded
+from contracts.payload import Payload
+from contracts.registry import ChampionChanged, ModelDeclared, StreamDeclared
+from contracts.serving import ActivationFailed
+from contracts.trainer import Comparison, DatasetVersion, RunCompleted, Scores
+from libs.clock import DAY_US, HOUR_US
+from libs.errors import Fenced, Refused
+from libs.packages.package import PackageRef
+from libs.service import Derived, Reply
+from services.registry.context import RegistryContext
+from services.registry.handlers import (
+    Approval,
+    Rollback,
+    on_activation_failed,
+    on_apply,
+    on_approval,
+    on_performance_degraded,
+    on_rollback,
+    on_run_completed,
+)
+from services.registry.service import service
+from tests.handled import Handled
+from tests.tiny_packages import tiny_package
+
+
+def declaration(*names: str, amount: str = "number", **promotion: Any) -> Declaration:
+    model = {
+        "task": "binary",
+        "stream": "orders",
+        "label": "returned",
+        "features": [{"fields": ["amount"]}],
+        "promotion": promotion,
+    }
+    stream = {
+        "topic": "shop.orders",
+        "id": "order_id",
+        "time": "ordered_at",
+        "fields": {"amount": {"type": amount}},
+        "label": {
+            "topic": "shop.returns",
+            "id": "order_id",
+            "joins": "order_id",
+            "time": "decided_at",
+            "horizon": "3d",
+            "fields": {"returned": {"type": "boolean"}},
+        },
+    }
+    return Declaration.model_validate({"streams": {"orders": stream}, "models": dict.fromkeys(names or ("m",), model)})
+
+
+def day(number: float) -> str:
+    return format_us(parse_us("2013-01-01T00:00:00Z") + round(number * DAY_US))
+
+
+@pytest.fixture(scope="module")
+def artifacts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[PackageRef]]:
+    folder = tmp_path_factory.mktemp("packages")
+    return folder, [tiny_package(folder / "artifacts", folder / "keys", seed=seed) for seed in range(3)]
+
+
+class Registry(Handled[RegistryContext]):
+    """A registry with three usable packages."""
+
+    def __init__(self, folder: Path, packages: list[PackageRef]) -> None:
+        super().__init__(service, folder)
+        self.packages = packages
+        self.runs = 0
+
+    def apply(self, *names: str, **changes: Any) -> list[Any]:
+        wanted = declaration(*names, **changes)
+        return payloads(self.command(lambda ctx: on_apply(wanted, ctx)))
+
+    def run(self, number: int, at: float, model: str = "m", beats: int | None = None) -> list[Any]:
+        """A run that completes at this day with the package of this number."""
+        ref, self.runs = self.packages[number], self.runs + 1
+        champion = None if beats is None else self.packages[beats].digest
+        compared = Comparison(
+            metric="roc_auc", n=900, candidate=0.8, champion=0.7, difference=0.1, lower=0.05, confidence=0.9
+        )
+        completed = RunCompleted(
+            model=model,
+            run_id=f"run-{self.runs}",
+            trigger="drift",
+            package=ref.digest,
+            package_uri=ref.uri,
+            package_bytes=ref.size_bytes,
+            view_version=self.ask(lambda ctx: str(ctx.store.model(model).view_version)),
+            declaration=0,
+            estimator="logistic",
+            parameters={},
+            dataset=DatasetVersion(uri="tables/m", version=1, rows=1000, label_cut=day(at)),
+            training_rows=800,
+            evaluation_rows=900,
+            candidate=Scores(digest=ref.digest, metrics={"roc_auc": 0.8}),
+            champion=Scores(digest=champion, metrics={"roc_auc": 0.7}) if champion else None,
+            comparison=compared if champion else None,
+            golden_rows=10,
+            golden_matched=True,
+            code_commit="test",
+            seed=1,
+            duration_seconds=1.0,
+        )
+        return self.on(on_run_completed, completed, day(at))
+
+    def states(self, model: str = "m") -> dict[int, str]:
+        return self.ask(lambda ctx: {row.version: row.state for row in ctx.store.versions(model)})
+
+    def requests(self, model: str = "m") -> list[Any]:
+        return self.ask(lambda ctx: list(ctx.store.approvals(model)))
+
+    def answer(self, request: Any, model: str = "m", *, approved: bool = True) -> Reply[dict[str, Any]]:
+        command = Approval(model, request.nonce, request.package, approved, "risk-board", "")
+        return self.command(lambda ctx: on_approval(command, ctx))
+
+
+@pytest.fixture
+def registry(artifacts: tuple[Path, list[PackageRef]], tmp_path: Path) -> Iterator[Registry]:
+    folder, packages = artifacts
+    for name in ("artifacts", "keys"):
+        (tmp_path / name).symlink_to(folder / name)
+    registry = Registry(tmp_path, packages)
+    yield registry
+    registry.close()
+
+
+def payloads(reply: Reply[Any]) -> list[Payload]:
+    return [output.payload for output in reply.outputs if isinstance(output, Derived)]
+
+
+def promoted(outputs: list[Any]) -> list[tuple[int, int, str]]:
+    """(epoch, version, cause) of each change of champion."""
+    return [(o.epoch, o.version, o.cause) for o in outputs if isinstance(o, ChampionChanged)]
+
+
+def degraded(epoch: int) -> PerformanceDegraded:
+    return PerformanceDegraded(
+        model="m",
+        epoch=epoch,
+        version=1,
+        metric="roc_auc",
+        baseline=0.8,
+        current=0.6,
+        effect_size=0.2,
+        significance=0.01,
+        n=500,
+        window_start=day(0),
+        window_end=day(1),
+        detail="",
+    )
+
+
+def test_models_are_told_before_the_streams_that_they_read_and_again_when_one_changes(registry: Registry) -> None:
+    first = registry.apply("m", "n")
+    assert [type(payload) for payload in first] == [ModelDeclared, ModelDeclared, StreamDeclared]
+    assert registry.apply("m", "n") == []
+    again = registry.apply("m", "n", amount="integer")
+    assert [type(payload) for payload in again] == [ModelDeclared, ModelDeclared, StreamDeclared]
+    assert again[0].streams["orders"] == again[2].spec
+
+
+def test_a_cooldown_counts_from_the_champions_event_time(registry: Registry) -> None:
+    registry.apply(cooldown="10d")
+    assert promoted(registry.run(0, 1)) == [(1, 1, "promotion")]
+    assert promoted(registry.run(1, 10.9, beats=0)) == []
+    assert promoted(registry.run(2, 11, beats=0)) == [(2, 3, "promotion")]
+    assert registry.states() == {1: "retired", 2: "refused", 3: "champion"}
+
+
+def test_a_champion_is_replaced_only_at_the_epoch_that_was_looked_at(registry: Registry) -> None:
+    registry.apply()
+    registry.run(0, 1)
+    registry.run(1, 2, beats=0)
+    row = {"version": 1, "package": "p", "since_us": 0, "previous_version": None, "cause": "promotion"}
+    for epoch in (1, 3):
+        with pytest.raises(Fenced, match=f"epoch {epoch}"):
+            registry.ask(lambda ctx, epoch=epoch: ctx.store.replace_champion("m", epoch, row))  # type: ignore[misc]
+    champion = registry.ask(lambda ctx: ctx.store.champion("m"))
+    assert champion is not None
+    assert (champion.epoch, champion.version) == (2, 2)
+
+
+def test_only_the_champion_that_the_signal_is_about_is_rolled_back_and_only_on_trial(registry: Registry) -> None:
+    registry.apply(bake="7d")
+    registry.run(0, 1)
+    registry.run(1, 2, beats=0)
+    assert registry.on(on_performance_degraded, degraded(epoch=1), day(3)) == []
+    assert registry.on(on_performance_degraded, degraded(epoch=2), day(9.1)) == []
+    (changed,) = registry.on(on_performance_degraded, degraded(epoch=2), day(9))
+    assert (changed.epoch, changed.version, changed.cause, changed.quarantined) == (3, 1, "rollback", 2)
+    assert registry.states() == {1: "champion", 2: "quarantined"}
+    assert registry.on(on_performance_degraded, degraded(epoch=2), day(9)) == []
+
+
+def test_a_rollback_by_hand_names_its_epoch_and_counts_in_event_time(registry: Registry) -> None:
+    registry.apply()
+    registry.run(0, 1)
+    registry.run(1, 2, beats=0)
+    stale = registry.command(lambda ctx: on_rollback(Rollback("m", 1, ""), ctx))
+    assert (stale.answer["changed"], stale.outputs) == (False, ())
+    done = registry.command(lambda ctx: on_rollback(Rollback("m", 2, "smells"), ctx))
+    (output,) = done.outputs
+    assert isinstance(output, Derived)
+    assert promoted([output.payload]) == [(3, 1, "rollback")]
+    assert output.cause.time_us == parse_us(day(2)), "a click counts at the event time that was read"
+    champion = registry.ask(lambda ctx: ctx.store.champion("m"))
+    assert champion is not None
+    assert champion.since_us == parse_us(day(2))
+
+
+def test_a_quarantined_version_comes_back_only_by_approval(registry: Registry) -> None:
+    registry.apply()
+    registry.run(0, 1)
+    registry.run(1, 2, beats=0)
+    registry.command(lambda ctx: on_rollback(Rollback("m", 2, ""), ctx))
+    assert promoted(registry.run(1, 3, beats=0)) == []
+    assert registry.states() == {1: "champion", 2: "quarantined"}
+    (first,) = registry.requests()
+    assert registry.answer(first, approved=False).answer["promoted"] is False
+    assert promoted(registry.run(1, 4, beats=0)) == []
+    assert registry.states() == {1: "champion", 2: "quarantined"}
+    (second,) = [request for request in registry.requests() if request.state == "open"]
+    assert registry.answer(second).answer["promoted"] is True
+    assert registry.states() == {1: "retired", 2: "champion"}
+
+
+def test_a_verdict_on_the_package_that_answers_leaves_it_the_champion(registry: Registry) -> None:
+    registry.apply(margin=0.06)
+    registry.run(0, 1)
+    assert promoted(registry.run(0, 2, beats=0)) == []
+    assert registry.states() == {1: "champion"}
+
+
+def test_a_quarantined_predecessor_is_nobodys_way_back(registry: Registry) -> None:
+    registry.apply()
+    registry.run(0, 1)
+    registry.run(1, 2, beats=0)
+    registry.ask(lambda ctx: ctx.store.set_state("m", 1, "quarantined"))
+    with pytest.raises(Refused, match="no predecessor"):
+        registry.command(lambda ctx: on_rollback(Rollback("m", 2, ""), ctx))
+    assert registry.on(on_performance_degraded, degraded(epoch=2), day(3)) == []
+
+
+def test_an_approval_counts_once_in_time_for_its_model_and_the_champion_it_was_asked_beside(
+    registry: Registry,
+) -> None:
+    registry.apply("m", "n", risk="approval")
+    registry.run(0, 1)
+    registry.run(1, 1)
+    first, second = registry.requests()
+    with pytest.raises(Refused, match="no request with this nonce"):
+        registry.answer(first, "n")
+    assert registry.answer(first).answer["promoted"] is True
+    with pytest.raises(Refused, match="This request is approved"):
+        registry.answer(first)
+    overtaken = registry.answer(second)
+    assert (overtaken.answer["promoted"], overtaken.outputs) == (False, ())
+    with pytest.raises(Refused, match="This request is overtaken"):
+        registry.answer(second)
+    registry.run(2, 2, beats=0)
+    late = registry.requests()[-1]
+    registry.ctx.now_us += round(registry.ctx.own.approval_hours * HOUR_US) + 1
+    with pytest.raises(Refused, match="This request is expired"):
+        registry.answer(late)
+    assert registry.states() == {1: "champion", 2: "awaiting_approval", 3: "awaiting_approval"}
+
+
+def test_a_no_is_told_and_promotes_nobody(registry: Registry) -> None:
+    registry.apply(risk="approval")
+    registry.run(0, 1)
+    reply = registry.answer(registry.requests()[0], approved=False)
+    (decided,) = payloads(reply)
+    assert decided.model_dump(include={"approved", "version", "epoch"}) == {"approved": False, "version": 1, "epoch": 0}
+    assert registry.states() == {1: "rejected"}
+    assert registry.ask(lambda ctx: ctx.store.champion("m")) is None
+
+
+def test_a_replicas_refusal_is_kept(registry: Registry) -> None:
+    registry.apply()
+    registry.run(0, 1)
+    refusal = ActivationFailed(
+        model="m",
+        version=1,
+        epoch=1,
+        package=registry.packages[0].digest,
+        replica="r1",
+        reason="digest",
+        detail="other bytes",
+    )
+    assert registry.on(on_activation_failed, refusal, day(2)) == []
+    (receipt,) = registry.ask(lambda ctx: ctx.store.receipts("m"))
+    assert (receipt.replica, receipt.state, receipt.detail) == ("r1", "digest", "other bytes")

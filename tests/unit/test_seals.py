@@ -1,0 +1,100 @@
+"""Seals as consumers take them, and what a rebuilt store publishes, without a broker."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from contracts.envelope import Headers, sealed_sources
+from contracts.feature import VectorComputed, ViewUpdated
+from contracts.topics import published_by, topic_of
+from libs.bus.protocol import OutgoingRecord
+from libs.runtime.outputs import OutputBuilder, Published
+from libs.runtime.rebuild import Found
+from libs.service import Cause, Derived, Output, Seal, Watermark
+from libs.telemetry import Tracing
+from tests.feature_log import HOUR_US, MINUTE_US, START_US, Feature, Log, LogRecord, accepted_id
+
+OLD, NEW = "/evenkeel/ingest/log", "/evenkeel/ingest/new"
+
+
+def said(
+    outputs: Sequence[Output], store: str = "new", published: Published | None = None, service: str = "ingest"
+) -> list[OutgoingRecord]:
+    builder = OutputBuilder(service, store, {}, START_US, Tracing(service, "test").batch(), published)
+    builder.add(outputs, "test")
+    return builder.records
+
+
+def by_another(record: LogRecord, source: str, sequence: int) -> LogRecord:
+    """The same fact, said by another store."""
+    changed = {"ce_source": source.encode(), "ce_sequence": b"%020d" % sequence}
+    headers: Headers = [(name, changed.get(name, value)) for name, value in record.headers]
+    return replace(record, headers=headers)
+
+
+def at(log: Log, records: Sequence[LogRecord | OutgoingRecord]) -> list[LogRecord]:
+    """Appended behind what the log holds."""
+    written = []
+    for one in records:
+        offset = log._ends[one.topic, one.partition] = log._ends.get((one.topic, one.partition), -1) + 1
+        written.append(LogRecord(one.topic, one.partition, offset, one.key, one.value, one.headers))
+    return written
+
+
+def test_behind_a_seal_only_the_new_store_is_heard_also_after_a_restart(tmp_path: Path) -> None:
+    log = Log()
+    log.declare(["flights", "weather", "sales"], ["load"])
+    for number in range(4):
+        log.event("flights", f"f{number}", START_US + number * MINUTE_US, {"load": 1.0, "carrier": "x"}, partition=0)
+    feature = Feature(tmp_path)
+    *before, lost, zombie = log.records
+    log._ends[lost.topic, 0] -= 2
+    feature.consume(before)
+    seals = at(log, said([Seal(["log"])]))
+    assert {(s.topic, s.partition) for s in seals} == {
+        (topic.name, partition) for topic in published_by("ingest") for partition in range(topic.partitions)
+    }
+    assert all(sealed_sources(seal.value) == [OLD] for seal in seals)
+    heard = [seal for seal in seals if seal.topic in (lost.topic, "ingest.label-accepted.v1")]
+    feature.consume(heard)
+    feature.consume(at(log, [zombie]))
+    feature.restart()
+    feature.consume(at(log, [zombie, by_another(lost, NEW, 100), by_another(zombie, NEW, 101)]))
+    feature.consume(at(log, [by_another(lost, NEW, 100)]))
+    log.records.clear()
+    log.close(START_US + HOUR_US)
+    feature.consume([by_another(r, NEW, 200 + n) for n, r in enumerate(log.records)])
+    assert sorted(feature.vectors("load")) == ["f0", "f1", "f2", "f3"]
+    feature.stop()
+
+
+def vector(number: int) -> Derived:
+    payload = VectorComputed(
+        model="load", stream="flights", event_id=f"f{number}", view_version="v", declaration=0, values=[1.0]
+    )
+    return Derived(payload, Cause(accepted_id("flights", f"f{number}"), START_US + number, "c"), stream="load")
+
+
+def test_what_stands_before_the_seals_is_not_said_again() -> None:
+    """Found by its id, or earlier than the last watermark on its partition; everything else is said."""
+    found = Found()
+    first = said([vector(0), vector(1), Watermark(VectorComputed, "load", START_US + 5), vector(7)], service="feature")
+    for offset, record in enumerate(first):
+        found.add(LogRecord(record.topic, record.partition, offset, None, record.value, []), dict(record.headers))
+    again = [vector(n) for n in range(10)]
+    kept = said([*again, Watermark(VectorComputed, "load", START_US + 5)], "new", found, "feature")
+    numbers = [int(dict(r.headers)["ce_time"].decode()[20:26]) for r in kept]
+    assert numbers == [5, 6, 8, 9]
+    sequences = [int(dict(r.headers)["ce_sequence"]) for r in kept]
+    assert sequences == [1, 2, 3, 4], "what is not said takes no number"
+    later = said([Watermark(VectorComputed, "load", START_US + 6)], "new", found, "feature")
+    assert len(later) == topic_of(VectorComputed, "feature").partitions
+
+
+def test_compacted_topics_are_silent_until_the_end() -> None:
+    slot = ViewUpdated(view="load", view_version="v", slot="0|x|1", tile=[0, 1, 1.0, 0.0, 1.0, 1.0, 0, "a", 1.0])
+    update = Derived(slot, Cause("c", START_US, "c"), stream="load")
+    assert not said([update], "new", Found(), "feature")
+    assert len(said([update], "new", None, "feature")) == 1

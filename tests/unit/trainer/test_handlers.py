@@ -1,0 +1,257 @@
+"""The handlers on a real store: every trigger is answered, event time rules, and a job has one owner."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contracts.declaration import ModelSpec, StreamSpec
+from contracts.envelope import format_us, parse_us
+from contracts.feature import DatasetCommitted
+from contracts.monitor import DriftDetected, PerformanceDegraded
+from contracts.registry import ChampionChanged, ModelDeclared
+from contracts.trainer import RetrainDecided, RunFailed, RunStarted
+from libs.clock import DAY_US, SECOND_US
+from libs.service import Derived, Reply
+from services.trainer.context import TrainerContext
+from services.trainer.domain.request import JobResult
+from services.trainer.handlers import (
+    LEASE_US,
+    Started,
+    on_champion_changed,
+    on_dataset_committed,
+    on_drift_detected,
+    on_job_alive,
+    on_job_finished,
+    on_job_wanted,
+    on_model_declared,
+    on_pause,
+    on_performance_degraded,
+    on_train,
+)
+from services.trainer.service import service
+from tests.handled import Handled
+
+STREAM = StreamSpec.model_validate(
+    {
+        "topic": "shop.orders",
+        "id": "id",
+        "time": "at",
+        "fields": {"x": {"type": "number"}},
+        "label": {
+            "topic": "shop.returns",
+            "id": "id",
+            "joins": "id",
+            "time": "at",
+            "horizon": "1d",
+            "fields": {"y": {"type": "boolean"}},
+        },
+    }
+)
+
+
+def declared(**retraining: Any) -> ModelDeclared:
+    policy = {"first_after": {"rows": 100, "span": "5d"}, "cooldown": "10d", "triggers": ["drift"]} | retraining
+    spec = {"task": "binary", "stream": "s", "label": "y", "features": [{"fields": ["x"]}], "retraining": policy}
+    return ModelDeclared(name="m", spec=ModelSpec.model_validate(spec), streams={"s": STREAM}, view_version="v1")
+
+
+def day(number: float) -> str:
+    return format_us(parse_us("2013-01-01T00:00:00Z") + round(number * DAY_US))
+
+
+def cut(number: int, version: int = 1, **changes: Any) -> DatasetCommitted:
+    """Labels until midnight of this day."""
+    fields: dict[str, Any] = {
+        "model": "m",
+        "uri": "tables/m",
+        "version": version,
+        "view_version": "v1",
+        "declaration": 1,
+        "rows": 100 * number,
+        "added": 100,
+        "first_event_time": day(0),
+        "last_event_time": day(number),
+        "label_cut": day(number),
+        "offsets": {},
+    }
+    return DatasetCommitted.model_validate(fields | changes)
+
+
+def drift(epoch: int = 1) -> DriftDetected:
+    return DriftDetected(
+        model="m",
+        detector="psi",
+        epoch=epoch,
+        version=epoch,
+        window_start=day(0),
+        window_end=day(1),
+        effect_size=0.3,
+        significance=0.01,
+        n=500,
+        features=[],
+        detail="",
+    )
+
+
+def degraded() -> PerformanceDegraded:
+    return PerformanceDegraded(
+        model="m",
+        epoch=1,
+        version=1,
+        metric="roc_auc",
+        baseline=0.8,
+        current=0.6,
+        effect_size=0.2,
+        significance=0.01,
+        n=500,
+        window_start=day(0),
+        window_end=day(1),
+        detail="",
+    )
+
+
+def promoted(epoch: int) -> ChampionChanged:
+    return ChampionChanged(
+        model="m",
+        epoch=epoch,
+        version=epoch,
+        package="sha256:" + str(epoch) * 64,
+        package_uri="artifacts",
+        view_version="v1",
+        cause="promotion",
+        cause_id="x",
+        run_id="r",
+    )
+
+
+@pytest.fixture
+def trainer(tmp_path: Path) -> Iterator[Handled[TrainerContext]]:
+    handled = Handled(service, tmp_path)
+    yield handled
+    handled.close()
+
+
+@pytest.fixture
+def lived(trainer: Handled[TrainerContext]) -> Handled[TrainerContext]:
+    """Its first model was decided on day 6, trained, and promoted with epoch 1."""
+    trainer.on(on_model_declared, declared(), day(0))
+    (first,) = trainer.on(on_dataset_committed, cut(6), day(6))
+    assert (first.retrain, first.trigger) == (True, "first_data")
+    finish(trainer, take(trainer))
+    trainer.on(on_champion_changed, promoted(1), day(6.5))
+    return trainer
+
+
+def take(trainer: Handled[TrainerContext], owner: str = "a") -> Started:
+    started = trainer.command(lambda ctx: on_job_wanted(owner, ctx)).answer
+    assert started is not None
+    return started
+
+
+def finish(trainer: Handled[TrainerContext], started: Started, detail: str = "too few") -> Reply[None]:
+    result = JobResult(outcome="refused", run_id=started.run_id, reason="too_few_rows", detail=detail)
+    return trainer.command(lambda ctx: on_job_finished(started, result, "", 1.0, ctx))
+
+
+def payloads(reply: Reply[Any]) -> list[Any]:
+    return [output.payload for output in reply.outputs if isinstance(output, Derived)]
+
+
+def given(outputs: list[RetrainDecided]) -> tuple[bool, str]:
+    (decided,) = outputs
+    return decided.retrain, decided.reason
+
+
+def test_a_trigger_is_answered_also_with_no_and_in_event_time(lived: Handled[TrainerContext]) -> None:
+    lived.on(on_dataset_committed, cut(15, 2), day(15))
+    assert given(lived.on(on_drift_detected, drift(), day(15.9))) == (False, "cooldown")
+    (decided,) = lived.on(on_drift_detected, drift(), day(16))
+    assert (decided.retrain, decided.as_of, decided.dataset.version) == (True, day(16), 2)
+    assert given(lived.on(on_drift_detected, drift(), day(30))) == (False, "busy")
+
+
+def test_a_signal_about_an_older_champion_is_answered_with_superseded(lived: Handled[TrainerContext]) -> None:
+    lived.on(on_champion_changed, promoted(2), day(8))
+    assert given(lived.on(on_drift_detected, drift(epoch=1), day(30))) == (False, "superseded")
+    lived.on(on_champion_changed, promoted(1), day(9))  # read again, as after a rebuild: the highest epoch stays
+    assert given(lived.on(on_drift_detected, drift(epoch=2), day(30))) == (True, "accepted")
+
+
+def test_a_trigger_that_the_policy_does_not_name_is_none(lived: Handled[TrainerContext]) -> None:
+    assert lived.on(on_performance_degraded, degraded(), day(30)) == []
+
+
+def test_a_pause_outlives_another_declaration_but_stops_no_command(lived: Handled[TrainerContext]) -> None:
+    lived.command(lambda ctx: on_pause("m", True, ctx))
+    lived.on(on_model_declared, declared(cooldown="1d"), day(7))
+    assert given(lived.on(on_drift_detected, drift(), day(30))) == (False, "paused")
+    reply = lived.command(lambda ctx: on_train("m", ctx))
+    assert reply.answer["retrain"] is True
+    (decided,) = payloads(reply)
+    assert decided.as_of == day(30), "a click counts at the event time that was read, not in this year"
+    lived.command(lambda ctx: on_pause("m", False, ctx))
+    finish(lived, take(lived))
+    assert given(lived.on(on_drift_detected, drift(), day(40))) == (True, "accepted")
+
+
+def test_the_schedule_asks_from_data_to_data(trainer: Handled[TrainerContext]) -> None:
+    trainer.on(on_model_declared, declared(triggers=["schedule"], schedule="20d"), day(0))
+    assert trainer.on(on_dataset_committed, cut(4), day(4)) == []
+    assert given(trainer.on(on_dataset_committed, cut(6, 2), day(6))) == (True, "accepted")
+    finish(trainer, take(trainer))
+    trainer.on(on_champion_changed, promoted(1), day(6.5))
+    assert trainer.on(on_dataset_committed, cut(25, 3), day(25)) == []
+    assert given(trainer.on(on_dataset_committed, cut(26, 4), day(26))) == (True, "accepted")
+
+
+def test_a_job_whose_lease_ran_out_is_taken_over_and_its_zombie_changes_nothing(
+    trainer: Handled[TrainerContext],
+) -> None:
+    trainer.on(on_model_declared, declared(), day(0))
+    trainer.on(on_dataset_committed, cut(6), day(6))
+    first = take(trainer)
+    assert trainer.command(lambda ctx: on_job_wanted("a", ctx)).answer is None
+    assert trainer.command(lambda ctx: on_job_alive(first.run_id, first.attempt, ctx)).answer is True
+    trainer.ctx.now_us += LEASE_US + SECOND_US
+    second = take(trainer)
+    assert (second.run_id, second.attempt) == (first.run_id, first.attempt + 1)
+    assert second.request == first.request
+    assert trainer.command(lambda ctx: on_job_alive(first.run_id, first.attempt, ctx)).answer is False
+    assert payloads(finish(trainer, first, "the zombie's")) == []
+    (failed,) = payloads(finish(trainer, second, "the owner's"))
+    assert isinstance(failed, RunFailed)
+    assert (failed.attempt, failed.detail) == (2, "the owner's")
+    assert payloads(finish(trainer, second)) == []
+    assert trainer.command(lambda ctx: on_job_wanted("a", ctx)).answer is None
+
+
+def test_two_that_saw_the_same_job_do_not_both_get_it(trainer: Handled[TrainerContext]) -> None:
+    trainer.on(on_model_declared, declared(), day(0))
+    trainer.on(on_dataset_committed, cut(6), day(6))
+    seen = trainer.ask(lambda ctx: ctx.store.next_job("a", ctx.now_us))
+    expires_us = trainer.ctx.now_us + LEASE_US
+    taken = [
+        trainer.ask(lambda ctx, owner=owner: ctx.store.take_job(seen.run_id, seen.attempt, owner, expires_us))  # type: ignore[misc]
+        for owner in "ab"
+    ]
+    assert taken == [True, False]
+
+
+def test_a_job_left_by_an_earlier_owner_is_tried_three_times_and_then_given_up_with_an_answer(
+    trainer: Handled[TrainerContext],
+) -> None:
+    trainer.on(on_model_declared, declared(), day(0))
+    trainer.on(on_dataset_committed, cut(6), day(6))
+    for attempt, owner in enumerate("abc", 1):
+        reply = trainer.command(lambda ctx, owner=owner: on_job_wanted(owner, ctx))  # type: ignore[misc]
+        (started,) = payloads(reply)
+        assert isinstance(started, RunStarted)
+        assert started.attempt == attempt
+    reply = trainer.command(lambda ctx: on_job_wanted("d", ctx))
+    (failed,) = payloads(reply)
+    assert (reply.answer, failed.reason, failed.attempt) == (None, "crashed", 3)
+    assert given(trainer.on(on_drift_detected, drift(epoch=0), day(30))) == (True, "accepted")
