@@ -1,4 +1,8 @@
 PYTHON ?= python3
+MINUTES ?= 15
+N ?= 300
+RATE ?= 3000
+SEED ?= 1
 DEMO_DAYS ?=
 DEMO_ARGS ?=
 TEST_ARGS ?=
@@ -9,7 +13,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types contracts up down reset bench requirements
+.PHONY: help demo test check lint types contracts up down reset bench chaos soak requirements
 
 help: ## Show this help
 	@echo "Evenkeel: make TARGET (needs Python 3.11 or newer and nothing else; PYTHON=$(PYTHON))"
@@ -41,6 +45,14 @@ down: $(READY) ## Stop them; everything in the data folder stays
 
 reset: $(READY) ## Delete the data folder: topics, databases, models, keys. The downloads stay
 	@$(BIN)/evenkeel reset
+
+ifneq ($(wildcard tests/chaos),)
+chaos: $(READY) ## N faults at random, under load, from SEED; the table goes to docs/reliability.md
+	@$(BIN)/python -m tests.chaos --cycles $(N) --seed $(SEED) --table docs/reliability.md
+
+soak: $(READY) ## RATE records a second for MINUTES with a kill every 30 s: what grows is reported
+	@$(BIN)/python -m tests.chaos.soak --minutes $(MINUTES) --rate $(RATE) --seed $(SEED)
+endif
 
 ifneq ($(wildcard tests/bench),)
 bench: $(READY) ## Run the benchmarks

@@ -24,6 +24,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from contracts.envelope import Event, Record
 
+CLIENT_REPEATS_SECONDS: Final = 10.0
 BATCH_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
@@ -199,6 +200,23 @@ class Metrics:
         Gauge("evenkeel_build_info", "Version.", ["service"], registry=registry).labels(service).set(1)
 
 
+class _Seldom(logging.Filter):
+    """The Kafka client says the same a hundred times a second while its broker is away: once in a while is enough."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said_at: dict[tuple[str, str], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not record.name.startswith("aiokafka"):
+            return True
+        what = record.name, str(record.msg)
+        if record.created - self._said_at.get(what, 0.0) < CLIENT_REPEATS_SECONDS:
+            return False
+        self._said_at[what] = record.created
+        return True
+
+
 def configure_logging(service: str, level: str) -> None:
     """JSON lines on standard error, with the trace that is current."""
 
@@ -222,6 +240,7 @@ def configure_logging(service: str, level: str) -> None:
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(_Seldom())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=list(shared),

@@ -19,9 +19,10 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from string import Template
@@ -57,15 +58,33 @@ class EmbeddedKafkaError(EvenkeelError):
     """The embedded broker cannot be prepared or started; the message says what to change."""
 
 
+@dataclass(frozen=True)
+class Member:
+    """A broker's place in a cluster on the loopback: all nodes replicate everything, a majority acknowledges a write."""
+
+    cluster_id: str
+    node: int
+    controller_ports: Mapping[int, int]
+    """Of every node, this one included."""
+
+
 class EmbeddedKafka:
     """One Kafka broker on 127.0.0.1, kept in `<data_dir>/kafka`, its output in `<data_dir>/logs/kafka.log`.
 
     A folder belongs to one broker at a time: the lock is taken before Java starts and Java inherits it, so that a
-    second start on a running broker's folder is refused and harms nothing.
+    second start on a running broker's folder is refused and harms nothing. As a `member` of a cluster it answers once
+    a majority of the nodes runs: start them side by side.
     """
 
-    def __init__(self, data_dir: Path, port: int = 9092, *, on_progress: Callable[[str], None] | None = None) -> None:
-        self.data_dir, self.port = Path(data_dir).absolute(), port
+    def __init__(
+        self,
+        data_dir: Path,
+        port: int = 9092,
+        *,
+        member: Member | None = None,
+        on_progress: Callable[[str], None] | None = None,
+    ) -> None:
+        self.data_dir, self.port, self._member = Path(data_dir).absolute(), port, member
         self.folder, self.log = self.data_dir / "kafka", self.data_dir / "logs" / "kafka.log"
         self._report = on_progress or (lambda message: None)
         self._lock = FolderLock(self.folder / "lock")
@@ -121,8 +140,7 @@ class EmbeddedKafka:
         try:
             self._require_free_port()
             self.prepare()
-            controller_port = free_port()
-            self._write_settings(controller_port)
+            self._write_settings()
             self._format_once()
             self._report(f"Kafka: starting on {self.address}")
             started_at = time.monotonic()
@@ -193,12 +211,23 @@ class EmbeddedKafka:
                 "EVENKEEL_BROKER_PORT, or use that Kafka with BROKER=host:port"
             )
 
-    def _write_settings(self, controller_port: int) -> None:
+    def _write_settings(self) -> None:
+        node, controller_ports = 1, {1: free_port()}
+        if self._member is not None:
+            node, controller_ports = self._member.node, dict(self._member.controller_ports)
         package = resources.files("deploy.kafka")
         settings = Template(package.joinpath("server.properties.template").read_text(encoding="utf-8"))
         # Java reads .properties as Latin-1: everything in it is ASCII because all paths are relative.
         (self.folder / "server.properties").write_text(
-            settings.substitute(port=self.port, controller_port=controller_port), encoding="ascii"
+            settings.substitute(
+                port=self.port,
+                node=node,
+                controller_port=controller_ports[node],
+                voters=",".join(f"{other}@{LOOPBACK}:{port}" for other, port in controller_ports.items()),
+                replicas=len(controller_ports),
+                in_sync=len(controller_ports) // 2 + 1,
+            ),
+            encoding="ascii",
         )
         (self.folder / "log4j2.xml").write_bytes(package.joinpath("log4j2.xml").read_bytes())
         # Native compression libraries are unpacked here and stay behind after a kill.
@@ -219,9 +248,7 @@ class EmbeddedKafka:
             )
         self._report("Kafka: formatting its folder")
         shutil.rmtree(storage, ignore_errors=True)
-        cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        if cluster_id.startswith("-"):  # would look like an option
-            cluster_id = f"A{cluster_id[1:]}"
+        cluster_id = self._member.cluster_id if self._member else new_cluster_id()
         cached = [option for option in self._start_cache if "Output" not in option]  # that is the broker's to write
         try:
             subprocess.run(
@@ -275,6 +302,12 @@ class EmbeddedKafka:
 
     def _log_tail(self) -> str:
         return _tail(self.log.read_text(encoding="utf-8", errors="replace")) if self.log.exists() else "(nothing)"
+
+
+def new_cluster_id() -> str:
+    """As Kafka writes its ids: 16 bytes in base64, none of which begins like an option."""
+    cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+    return f"A{cluster_id[1:]}" if cluster_id.startswith("-") else cluster_id
 
 
 def _tail(text: str) -> str:

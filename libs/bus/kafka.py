@@ -1,7 +1,8 @@
 """The broker by aiokafka.
 
 What was learnt on aiokafka 0.14 and Kafka 4.3 (guarantees.md, section 3): calls hang while the broker does not answer, so
-each has a time limit; a producer that saw an error is thrown away, because it fails an expired batch and sends the next;
+each has a time limit; a producer that saw an error is thrown away, because it fails an expired batch and sends the next,
+and so is a consumer, because it never recovers if it was assigned anew while it looked for its group's coordinator;
 batches are built by hand, one in flight per partition, because that is both the fastest way and the only ordered one.
 """
 
@@ -69,23 +70,35 @@ class KafkaBus:
         self._consumer: AIOKafkaConsumer | None = None
         self._producer: AIOKafkaProducer | None = None
         self._connecting = asyncio.Lock()
+        self._next: dict[TopicPartition, int] = {}
+        """What is assigned, and the offset of each that `getmany` gives next."""
+        self._paused: set[TopicPartition] = set()
+        self._committing: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        if self._consumer is None:
-            settings = CONSUMER_SETTINGS | {
-                "fetch_max_wait_ms": self._fetch.max_wait_ms,
-                "fetch_min_bytes": self._fetch.min_bytes,
-            }
-            consumer = AIOKafkaConsumer(
-                bootstrap_servers=self._broker, client_id=self._client_id, group_id=self._group_id, **settings
-            )
-            try:
-                await _call("connect", consumer.start())
-            except Retry:
-                await _quietly(consumer.stop())
-                raise
-            self._consumer = consumer
+        await self._live_consumer()
         await self._live_producer()
+
+    async def _live_consumer(self) -> AIOKafkaConsumer:
+        async with self._connecting:
+            if self._consumer is None:
+                settings = CONSUMER_SETTINGS | {
+                    "fetch_max_wait_ms": self._fetch.max_wait_ms,
+                    "fetch_min_bytes": self._fetch.min_bytes,
+                }
+                consumer = AIOKafkaConsumer(
+                    bootstrap_servers=self._broker, client_id=self._client_id, group_id=self._group_id, **settings
+                )
+                try:
+                    await _call("connect", consumer.start())
+                except Retry:
+                    await _quietly(consumer.stop())
+                    raise
+                self._consumer = consumer
+                if self._next:
+                    _point(consumer, self._next)
+                    consumer.pause(*(KafkaTopicPartition(*tp) for tp in self._paused))
+            return self._consumer
 
     async def _live_producer(self) -> AIOKafkaProducer:
         async with self._connecting:
@@ -138,28 +151,43 @@ class KafkaBus:
         return self._consumer
 
     def assign(self, positions: Mapping[TopicPartition, int]) -> None:
-        self._reader.assign([KafkaTopicPartition(*tp) for tp in positions])
-        for tp, offset in positions.items():
-            self._reader.seek(KafkaTopicPartition(*tp), offset)
+        self._next, self._paused = dict(positions), set()
+        if self._consumer is not None:
+            _point(self._consumer, positions)
 
     def pause(self, partitions: Iterable[TopicPartition]) -> None:
-        self._reader.pause(*(KafkaTopicPartition(*tp) for tp in partitions))
+        wanted = set(partitions)
+        self._paused |= wanted
+        if self._consumer is not None:
+            self._consumer.pause(*(KafkaTopicPartition(*tp) for tp in wanted))
 
     def resume(self, partitions: Iterable[TopicPartition]) -> None:
-        self._reader.resume(*(KafkaTopicPartition(*tp) for tp in partitions))
+        wanted = set(partitions)
+        self._paused -= wanted
+        if self._consumer is not None:
+            self._consumer.resume(*(KafkaTopicPartition(*tp) for tp in wanted))
 
     async def getmany(self, timeout_ms: int, max_records: int) -> dict[TopicPartition, Sequence[Record]]:
-        batch = await _call("fetch", self._reader.getmany(timeout_ms=timeout_ms, max_records=max_records))
+        consumer = await self._live_consumer()
+        try:
+            batch = await _call("fetch", consumer.getmany(timeout_ms=timeout_ms, max_records=max_records))
+        except Retry:
+            self._consumer = None
+            await _quietly(consumer.stop())
+            raise
+        for tp, records in batch.items():
+            if records:
+                self._next[tp.topic, tp.partition] = records[-1].offset + 1
         return cast(
             "dict[TopicPartition, Sequence[Record]]",
             {(tp.topic, tp.partition): records for tp, records in batch.items()},
         )
 
     async def beginning_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
-        return await self._offsets(self._reader.beginning_offsets, partitions)
+        return await self._offsets((await self._live_consumer()).beginning_offsets, partitions)
 
     async def end_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
-        return await self._offsets(self._reader.end_offsets, partitions)
+        return await self._offsets((await self._live_consumer()).end_offsets, partitions)
 
     async def _offsets(
         self, ask: Callable[[list[KafkaTopicPartition]], Awaitable[Any]], partitions: Iterable[TopicPartition]
@@ -171,24 +199,6 @@ class KafkaBus:
             by_topic[topic].append(KafkaTopicPartition(topic, partition))
         found = await _call("offsets", asyncio.gather(*map(ask, by_topic.values())))
         return {(tp.topic, tp.partition): offset for offsets in found for tp, offset in offsets.items()}
-
-    async def read(self, tp: TopicPartition, start: int, end: int) -> list[Record]:
-        consumer = AIOKafkaConsumer(bootstrap_servers=self._broker, client_id=self._client_id, **CONSUMER_SETTINGS)
-        partition = KafkaTopicPartition(*tp)
-        try:
-            await _call("connect", consumer.start())
-            consumer.assign([partition])
-            first = (await _call("offsets", consumer.beginning_offsets([partition])))[partition]
-            last = min(end, (await _call("offsets", consumer.end_offsets([partition])))[partition])
-            found: list[Record] = []
-            if max(start, first) < last:
-                consumer.seek(partition, max(start, first))
-            while max(start, first) < last and await consumer.position(partition) < last:
-                batch = await _call("fetch", consumer.getmany(partition, timeout_ms=500))
-                found += [record for records in batch.values() for record in records if record.offset < last]
-            return found
-        finally:
-            await _quietly(consumer.stop())
 
     async def read_between(self, ranges: Mapping[TopicPartition, tuple[int, int]]) -> AsyncIterator[Sequence[Record]]:
         left = {KafkaTopicPartition(*tp): after for tp, (first, after) in ranges.items() if first < after}
@@ -235,8 +245,12 @@ class KafkaBus:
     async def commit(self, positions: Mapping[TopicPartition, int]) -> None:
         if self._group_id is None or not positions:
             return
+        if self._committing is not None and not self._committing.done():
+            return
         offsets = {KafkaTopicPartition(*tp): OffsetAndMetadata(offset, "") for tp, offset in positions.items()}
-        await _quietly(self._reader.commit(offsets))
+        # Never cancelled: the client would leave its request behind, with an error that nobody fetches.
+        self._committing = asyncio.create_task(_ignored(self._reader.commit(offsets)))
+        await asyncio.wait({self._committing}, timeout=STOP_SECONDS)
 
     def group_reader(self, topic: str) -> KafkaGroupReader:
         if self._group_id is None:
@@ -291,6 +305,12 @@ class KafkaGroupReader:
         await _call("rewind", self._consumer.seek_to_committed())
 
 
+def _point(consumer: AIOKafkaConsumer, positions: Mapping[TopicPartition, int]) -> None:
+    consumer.assign([KafkaTopicPartition(*tp) for tp in positions])
+    for tp, offset in positions.items():
+        consumer.seek(KafkaTopicPartition(*tp), offset)
+
+
 def _new_topic(name: str, partitions: int, config: dict[str, str]) -> NewTopic:
     # The empty assignment is what this client wants beside -1, the broker's default replication factor.
     return NewTopic(name, partitions, -1, replica_assignments={}, topic_configs=config)
@@ -309,8 +329,12 @@ async def _send_in_order(producer: AIOKafkaProducer, tp: TopicPartition, records
 
 
 async def _quietly(awaitable: Awaitable[object]) -> None:
+    await _ignored(asyncio.wait_for(awaitable, STOP_SECONDS))
+
+
+async def _ignored(awaitable: Awaitable[object]) -> None:
     try:
-        await asyncio.wait_for(awaitable, STOP_SECONDS)
+        await awaitable
     except (KafkaError, TimeoutError, ConnectionError, OSError) as error:
         log.debug("broker call given up", error=f"{type(error).__name__} {error}")
 

@@ -33,7 +33,7 @@ STOP_BROKER_SECONDS: Final = 3.5
 _LOOK_EVERY_SECONDS: Final = 0.2
 _FIRST_DELAY_SECONDS: Final = 0.5
 _LONGEST_DELAY_SECONDS: Final = 30.0
-_STABLE_AFTER_SECONDS: Final = 60.0
+_STABLE_AFTER_SECONDS: Final = 20.0
 _STARTS_BEFORE_GIVING_UP: Final = 3
 _LOG_LIMIT_BYTES: Final = 10_000_000
 _PROCESS_SETTINGS: Final = {
@@ -75,7 +75,7 @@ class _Watched:
     answer: str = "no answer"
 
     def died(self, now: float) -> float:
-        """Plan the next start; returns the delay in seconds: doubled with each failure, short again after a minute."""
+        """Plan the next start; returns the delay in seconds: doubled with each failure, short again once it has lived a while."""
         if now - self.started_at > _STABLE_AFTER_SECONDS:
             self.failures = 0
         delay_seconds = min(_LONGEST_DELAY_SECONDS, _FIRST_DELAY_SECONDS * 2.0**self.failures)
@@ -122,6 +122,8 @@ class Supervisor:
         self.token_is_new = False
         self._on_notice = on_notice or (lambda notice: None)
         self._lock = FolderLock(self.data_dir / "supervisor.json")
+        self.exit_codes: dict[str, int | None] = {}
+        """How the services ended that `stop` has stopped; negative: ended by that signal."""
         self._processes: dict[str, ChildProcess] = {}
         self._watched = {name: _Watched(name) for name in (BROKER, *self.commands)}
         self._stopping = threading.Event()
@@ -173,6 +175,7 @@ class Supervisor:
             self.kafka.stop(STOP_BROKER_SECONDS)
         for process in self._processes.values():
             process.kill()
+        self.exit_codes = {name: process.exit_code for name, process in running.items()}
         self._processes.clear()
         self._watch = []
         if self._lock.is_held:
