@@ -14,7 +14,7 @@ import threading
 import time
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -29,7 +29,7 @@ from tests.invariants.oracle import Answer, Exit, Oracle
 
 T = TypeVar("T")
 START: Final = datetime(2020, 3, 1, tzinfo=UTC)
-FLIP_DAY: Final = 9
+FLIP_DAY: Final = 7
 """From this day on, who used to buy does not, and who did not does."""
 VISITS, SALES = "shop.visits", "shop.sales"
 PARTITIONS: Final = 2
@@ -73,8 +73,8 @@ MODEL: Final = """
       - {{of: visits.label.spent, by: [shop], compute: [mean, time_since_last], over: [24h]}}
       - {{of: visits, compute: [count], over: [24h]}}
     promotion: {{confidence: 0.5{promotion}}}
-    retraining: {{first_after: {{rows: 100, span: 4d}}, cooldown: 4d, holdout: 2d, max_span: 6d}}
-    monitoring: {{windows: [1d, 2d], min_samples: 30, cooldown: 4d}}
+    retraining: {{first_after: {{rows: 420, span: 5d}}, cooldown: 3d, holdout: 36h, max_span: 4d}}
+    monitoring: {{windows: [1d], min_samples: 30, cooldown: 2d}}
 """
 
 
@@ -150,7 +150,7 @@ class Shop:
         chosen = zlib.crc32(record_id.encode()) % PARTITIONS if partition is None else partition
         self._producer.produce(topic, value, key=record_id.encode(), partition=chosen)
 
-    def day(self, day: int, visits: int = 24) -> None:
+    def day(self, day: int, visits: int = 72) -> None:
         """A day's visits, each with its sale two hours later, and a heartbeat at its end."""
         step = timedelta(days=1) / visits
         for number in range(visits):
@@ -179,7 +179,7 @@ class Shop:
                 self._producer.produce(topic, None, partition=partition, headers=header)
         self.flush()
 
-    def days(self, first: int, last: int, visits: int = 24) -> None:
+    def days(self, first: int, last: int, visits: int = 72) -> None:
         for day in range(first, last + 1):
             self.day(day, visits)
 
@@ -217,7 +217,7 @@ class Shop:
         enough = threading.Event()
 
         def ask() -> None:
-            event = {"visit": "asked", "at": _text(START + timedelta(days=8)), "shop": "west", "amount": 3.5}
+            event = {"visit": "asked", "at": _text(START + timedelta(days=5)), "shop": "west", "amount": 3.5}
             with self.http("serving") as http:
                 while not enough.wait(0.02):
                     try:
