@@ -113,7 +113,9 @@ class Shop:
         )
         self.sent: dict[str, set[bytes]] = defaultdict(set)
         self.answers: list[Answer] = []
-        self._producer = Producer({"bootstrap.servers": broker, "acks": "all", "linger.ms": 5})
+        self._producer = Producer({"bootstrap.servers": broker, "acks": "all", "linger.ms": 5, "log_level": 0})
+        self.time = START
+        """Up to where time has come, by the last heartbeat."""
         self._random = random.Random(7)
 
     @property
@@ -173,6 +175,7 @@ class Shop:
 
     def heartbeat(self, at: datetime) -> None:
         """Nothing earlier will come."""
+        self.time = at
         for topic in (VISITS, SALES):
             for partition in range(PARTITIONS):
                 header: list[tuple[str, str | bytes | None]] = [("evenkeel-heartbeat", _text(at).encode())]
@@ -196,6 +199,11 @@ class Shop:
         self.write(VISITS, "v0-0", json.dumps(again).encode())
         self._producer.produce("ingest.event-accepted.v1", b"  hello?\n", key=b"stranger", headers=[("a", b"b")])
         self.flush()
+
+    def half_good(self) -> str:
+        """The body of a call with a good visit and a bad one."""
+        good = {"visit": "posted", "at": _text(self.time + timedelta(hours=1)), "shop": "north", "amount": 1.0}
+        return json.dumps([good, good | {"visit": "bad", "amount": "much"}])
 
     def flush(self) -> None:
         left = self._producer.flush(WAIT_SECONDS)
