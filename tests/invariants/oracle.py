@@ -935,6 +935,7 @@ class Package:
 
     def scores(self, rows: Sequence[Sequence[float | None]]) -> list[float]:
         """What the registered ONNX graph answers."""
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
         import onnxruntime
 
         if not rows:
