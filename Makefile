@@ -2,6 +2,7 @@ PYTHON ?= python3
 DEMO_DAYS ?=
 DEMO_ARGS ?=
 TEST_ARGS ?=
+BENCH_ARGS ?=
 UP_ARGS ?=
 
 VENV := .venv
@@ -42,10 +43,8 @@ down: $(READY) ## Stop them; everything in the data folder stays
 reset: $(READY) ## Delete the data folder: topics, databases, models, keys. The downloads stay
 	@$(BIN)/evenkeel reset
 
-ifneq ($(wildcard tests/bench),)
-bench: $(READY) ## Run the benchmarks
-	@$(BIN)/python -m pytest tests/bench $(TEST_ARGS)
-endif
+bench: $(READY) ## Measure beside what others offer; writes docs/benchmarks.md (BENCH_ARGS='--only serving --rounds 5')
+	@$(BIN)/python -m tests.bench $(BENCH_ARGS)
 
 requirements: $(READY) ## Pin the dependencies of pyproject.toml again, with hashes
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --generate-hashes --python-version 3.11 \
