@@ -7,6 +7,7 @@ the figures, so that `--only` replaces the ones it measures and leaves the other
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 import time
@@ -37,6 +38,7 @@ def main() -> None:
     if unknown or arguments.rounds < 1:
         parser.error(f"there is no benchmark {unknown[0]!r}" if unknown else "at least one round is needed")
     folder = Path(os.environ.get("EVENKEEL_DATA_DIR", ".evenkeel")).absolute() / "bench"
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # a new topic's leader is not there at once
     started = time.perf_counter()
     failed = []
     for name in names:

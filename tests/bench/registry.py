@@ -24,6 +24,7 @@ SECONDS: Final = 3.0
 START_SECONDS: Final = 60.0
 MODEL: Final = "order-returned"
 PEER: Final = "mlflow"
+COMPLETED: Final = "trainer.run-completed.v1"
 REGISTERED: Final = "registry.version-registered.v1"
 AT: Final = "2013-02-01T00:00:00Z"
 SMALLEST: Final = Path(__file__).parents[2] / "docs" / "examples" / "smallest.yaml"
@@ -32,8 +33,8 @@ METHOD: Final = (
     f"Look-up: which version answers, by {CONNECTIONS} keep-alive connections in closed loop (Evenkeel: champion with its "
     f"history; MLflow server on SQLite, one worker: model version by alias). Create: {VERSIONS} versions. MLflow takes "
     f"them over HTTP from the same {CONNECTIONS} connections and stores a row. Evenkeel takes them as the trainer's "
-    "events: for each it verifies the signed package and its golden rows, decides the gates and publishes all of that; "
-    "versions a second are the broker's append times."
+    "events: for each it verifies the signed package and its golden rows, decides the gates and publishes all of that, "
+    "counted by the broker's clock from the first run to the last version."
 )
 TARGETS: Final = (
     Target("look-up", 2_000),
@@ -53,7 +54,6 @@ class Registry:
         self.process = start_service("registry", self._data_dir, address, self.port)
         self._contents: Any = None
         self._view_version = ""
-        self._outlet = Outlet(address, REGISTERED)
 
     async def open(self) -> None:
         ready = await first_answer(self.port, request("GET", "/health/ready"), START_SECONDS)
@@ -75,10 +75,6 @@ class Registry:
             return orjson.loads(found)["champion"] is not None
 
         await eventually(promoted, "the first champion")
-        await self._outlet.open()
-
-    async def close(self) -> None:
-        await self._outlet.close()
 
     def _package(self, number: int) -> PackageRef:
         core = self._contents.manifest.model_copy(update={"run_id": f"run-{number}"})
@@ -91,16 +87,19 @@ class Registry:
         await publish_events(self._address, "trainer", [(one, {"time": AT}) for one in runs])
 
     async def create(self, first: int) -> float:
-        """Versions a second."""
-        await self._outlet.close()
-        self._outlet = Outlet(self._address, REGISTERED)
-        await self._outlet.open()
+        """Versions a second, from the first run in its topic to the last version in its own."""
         refs = [self._package(number) for number in range(first, first + VERSIONS)]
-        await self._publish(refs, refs[0].digest)
-        if not await self._outlet.complete(VERSIONS, START_SECONDS, lambda: self.process.is_running):
-            raise Unavailable(f"{await self._outlet.count()} of {VERSIONS} versions were registered.")
-        found = await self._outlet.measure()
-        return found.per_second
+        runs, versions = Outlet(self._address, COMPLETED), Outlet(self._address, REGISTERED)
+        await runs.open()
+        await versions.open()
+        try:
+            await self._publish(refs, refs[0].digest)
+            if not await versions.complete(VERSIONS, START_SECONDS, lambda: self.process.is_running):
+                raise Unavailable(f"{await versions.count()} of {VERSIONS} versions were registered.")
+            return VERSIONS / ((await versions.measure()).last_ms - (await runs.measure()).first_ms) * 1e3
+        finally:
+            await runs.close()
+            await versions.close()
 
 
 _REST: Final = ("model_onnx", "golden", "profile", "metrics", "linear")
@@ -202,7 +201,6 @@ async def run(bench: Bench) -> None:
 
                 await bench.attempt(PEER, measure)
         finally:
-            await ours.close()
             ours.process.stop(10)
             if peer:
                 peer[0].stop(5)

@@ -83,10 +83,19 @@ PLAN: Final = compile_plan(SPEC, {"orders": STREAM})
 
 
 class Measured(NamedTuple):
-    """What came out of a topic: events a second by the broker's clock."""
+    """What came out of a topic, by the broker's clock."""
 
     events: int
-    per_second: float
+    at_first: int
+    """Events appended in the first millisecond: their work was done before."""
+    first_ms: int
+    last_ms: int
+
+    @property
+    def per_second(self) -> float:
+        if self.last_ms <= self.first_ms:
+            raise Unavailable(f"{self.events} events came out at one moment: too few to tell how fast.")
+        return (self.events - self.at_first) / (self.last_ms - self.first_ms) * 1e3
 
 
 def orders(count: int, customers: int) -> Iterator[tuple[str, bytes]]:
@@ -202,7 +211,7 @@ class Outlet:
             await asyncio.sleep(0.3 if found >= least else 0.1)
 
     async def measure(self) -> Measured:
-        """Events (records with a value), and how many a second after those of the first moment."""
+        """The events: records with a value."""
         ends = await self._consumer.end_offsets(self._partitions)
         for tp, begin in self._begins.items():
             self._consumer.seek(tp, begin)
@@ -217,9 +226,7 @@ class Outlet:
                         first_ms, at_first = record.timestamp, 0
                     at_first += record.timestamp == first_ms
                     last_ms = max(last_ms, record.timestamp)
-        if last_ms <= first_ms:
-            raise Unavailable(f"{events} events came out at one moment: too few to tell how fast.")
-        return Measured(events, (events - at_first) / (last_ms - first_ms) * 1e3)
+        return Measured(events, at_first, first_ms, last_ms)
 
 
 async def listening(port: int, process: ChildProcess, log: Path) -> float:

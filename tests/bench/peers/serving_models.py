@@ -20,7 +20,7 @@ for name, model in models.items():
     if kind == "mlflow":
         import mlflow
 
-        mlflow.sklearn.save_model(model, folder / name)
+        mlflow.sklearn.save_model(model, folder / name, serialization_format="cloudpickle")
     else:
         import joblib
 
