@@ -21,7 +21,7 @@ from tests.tiny_packages import tiny_training
 VERSIONS: Final = 100
 CONNECTIONS: Final = 8
 SECONDS: Final = 3.0
-START_SECONDS: Final = 60.0
+START_SECONDS: Final = 90.0
 MODEL: Final = "order-returned"
 PEER: Final = "mlflow"
 COMPLETED: Final = "trainer.run-completed.v1"
