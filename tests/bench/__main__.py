@@ -31,6 +31,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--only", default=",".join(BENCHES), help=f"some of {','.join(BENCHES)}")
     parser.add_argument("--rounds", type=int, default=3, help="how often each contestant takes its turn (default: 3)")
+    parser.add_argument(
+        "--keys", type=counts, default=Bench.keys, help="for the pipeline (default: 10000,100000; a million takes long)"
+    )
     parser.add_argument("--page", type=Path, default=PAGE, help="where the page is written")
     arguments = parser.parse_args()
     names = arguments.only.split(",")
@@ -43,7 +46,7 @@ def main() -> None:
     failed = []
     for name in names:
         try:
-            measure(name, arguments.rounds, folder, started)
+            measure(name, arguments.rounds, arguments.keys, folder, started)
         except (EvenkeelError, AssertionError, OSError) as error:
             print(f"{time.perf_counter() - started:6.0f} s  {name}: failed: {error}", file=sys.stderr, flush=True)
             failed.append(name)
@@ -53,20 +56,29 @@ def main() -> None:
         sys.exit(f"error: no new figures of {', '.join(failed)}; what they wrote is below {folder}")
 
 
-def measure(name: str, rounds: int, folder: Path, started: float) -> None:
+def counts(text: str) -> tuple[int, ...]:
+    """Whole numbers with commas; argparse shows the text if they are not."""
+    return tuple(int(number) for number in text.split(","))
+
+
+def measure(name: str, rounds: int, keys: tuple[int, ...], folder: Path, started: float) -> None:
     """Run one benchmark and keep its figures."""
     module = import_module(f"tests.bench.{name}")
+    chosen = f" --keys {','.join(map(str, keys))}" if name == "pipeline" and keys != Bench.keys else ""
     result = Result(
         name=name,
         title=module.TITLE,
         method=module.METHOD,
-        command=f"make bench BENCH_ARGS='--only {name} --rounds {rounds}'",
+        command=f"make bench BENCH_ARGS='--only {name} --rounds {rounds}{chosen}'",
         measured_at=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         rounds=rounds,
         machine=machine(),
         targets=list(module.TARGETS),
+        notes=list(getattr(module, "NOTES", ())),
     )
-    uvloop.run(module.run(Bench(result, folder / "runs" / name, folder / "peers", started)))
+    bench = Bench(result, folder / "runs" / name, folder / "peers", started)
+    bench.keys = keys
+    uvloop.run(module.run(bench))
     results = folder / "results"
     results.mkdir(parents=True, exist_ok=True)
     (results / f"{name}.json").write_bytes(msgspec.json.encode(result))

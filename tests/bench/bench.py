@@ -42,6 +42,9 @@ class Unavailable(EvenkeelError):
 class Bench:
     """Collects the figures of one benchmark. A contestant that fails is left out of the rounds that follow."""
 
+    keys: tuple[int, ...] = (10_000, 100_000)
+    """How many keys the pipeline is measured with."""
+
     def __init__(self, result: Result, folder: Path, environments: Path, started: float) -> None:
         self.result, self.folder, self._environments, self._started = result, folder, environments, started
         self.rounds = result.rounds
