@@ -16,6 +16,10 @@ from libs.settings import OwnSettings, Settings
 from libs.store.lmdb import LmdbStore
 
 
+def nothing() -> dict[str, str]:
+    return {}
+
+
 def app_with(routes: APIRouter, folder: Path) -> object:
     service: Service[Context] = Service(
         name="trainer",
@@ -31,16 +35,16 @@ def app_with(routes: APIRouter, folder: Path) -> object:
 
 def test_a_route_without_a_role_is_refused_at_the_start(tmp_path: Path) -> None:
     routes = router("/v1")
-    routes.add_api_route("/open", dict)
+    routes.add_api_route("/open", nothing)
     with pytest.raises(SettingsError, match="/v1/open declares no role"):
         app_with(routes, tmp_path)
 
 
 def test_a_router_that_asks_for_no_token_is_refused_at_the_start(tmp_path: Path) -> None:
     routes = APIRouter(prefix="/v1")
-    routes.add_api_route("/open", dict, **role("operator"))
+    routes.add_api_route("/open", nothing, **role("operator"))
     with pytest.raises(SettingsError, match="/v1/open asks for no token"):
         app_with(routes, tmp_path)
     guarded = router("/v1")
-    guarded.add_api_route("/guarded", dict, **role("operator"))
+    guarded.add_api_route("/guarded", nothing, **role("operator"))
     app_with(guarded, tmp_path)
