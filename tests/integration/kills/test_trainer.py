@@ -118,6 +118,7 @@ def dataset() -> DatasetCommitted:
         first_event_time=format_us(int(times[0])),
         last_event_time=format_us(int(times[-1])),
         label_cut=format_us(int(times[-1]) + DAY_US),
+        offsets={},
     )
 
 
