@@ -282,6 +282,12 @@ async def _quietly(awaitable: Awaitable[object]) -> None:
         await asyncio.wait_for(awaitable, STOP_SECONDS)
     except (KafkaError, TimeoutError, ConnectionError, OSError) as error:
         log.debug("broker call given up", error=f"{type(error).__name__} {error}")
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        # The client cancels its own tasks when it stops without a broker, and lets that out: nobody cancelled us.
+        log.debug("broker call given up", error=f"the client cancelled itself {error}")
 
 
 class _Admin:
