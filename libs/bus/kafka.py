@@ -191,11 +191,14 @@ class KafkaBus:
             by_partition[record.topic, record.partition].append(record)
         producer = await self._live_producer()
         sends = [asyncio.ensure_future(_send_in_order(producer, tp, group)) for tp, group in by_partition.items()]
+        together = asyncio.gather(*sends)
         try:
-            await _call("publish", asyncio.gather(*sends), CALL_SECONDS + len(records) / 1000)
+            await _call("publish", together, CALL_SECONDS + len(records) / 1000)
         except Retry:
             for send in sends:
                 send.cancel()
+            # Looked at, or asyncio complains of it whenever it is collected.
+            together.add_done_callback(lambda done: done.cancelled() or done.exception())
             if self._producer is producer:
                 self._producer = None
             await _quietly(producer.stop())
