@@ -232,11 +232,14 @@ class KafkaBus:
             by_partition[record.topic, record.partition].append(record)
         producer = await self._live_producer()
         sends = [asyncio.ensure_future(_send_in_order(producer, tp, group)) for tp, group in by_partition.items()]
+        together = asyncio.gather(*sends)
         try:
-            await _call("publish", asyncio.gather(*sends), CALL_SECONDS + len(records) / 1000)
+            await _call("publish", together, CALL_SECONDS + len(records) / 1000)
         except Retry:
             for send in sends:
                 send.cancel()
+            # Looked at, or asyncio complains of it whenever it is collected.
+            together.add_done_callback(lambda done: done.cancelled() or done.exception())
             if self._producer is producer:
                 self._producer = None
             await _quietly(producer.stop())
@@ -337,6 +340,12 @@ async def _ignored(awaitable: Awaitable[object]) -> None:
         await awaitable
     except (KafkaError, TimeoutError, ConnectionError, OSError) as error:
         log.debug("broker call given up", error=f"{type(error).__name__} {error}")
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        # The client cancels its own tasks when it stops without a broker, and lets that out: nobody cancelled us.
+        log.debug("broker call given up", error=f"the client cancelled itself {error}")
 
 
 class _Admin:

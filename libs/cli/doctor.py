@@ -228,16 +228,18 @@ def _database(path: Path, name: str) -> Finding:
                 (answer,) = connection.execute("PRAGMA quick_check(1)").fetchone()
                 if answer != "ok":
                     return Finding("stores", "wrong", f"{path.name} is damaged: {answer}", rebuild)
+            there = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
             rows = {
                 table: connection.execute(f"SELECT count(*) FROM runtime_{table}").fetchone()[0]  # noqa: S608
                 for table in ("outbox", "pending", "parked")
+                if f"runtime_{table}" in there  # an older release has made it, and the next start brings it up to date
             }
     except sqlite3.DatabaseError as error:
         locked = "locked" in str(error)
         do = "Find who holds it: no other program may open it for writing." if locked else rebuild
         return Finding("stores", "wrong", f"{path.name} cannot be read: {error}", do)
     shown = ", ".join(f"{count} {table}" for table, count in rows.items())
-    if rows["parked"]:
+    if rows.get("parked"):
         return Finding("stores", "note", f"{path.name}: {shown}", "Look at `evenkeel parked list`.")
     return Finding("stores", "ok", f"{path.name}: {_size(path.stat().st_size)}, {shown}")
 
