@@ -6,6 +6,7 @@ SEED ?= 1
 DEMO_DAYS ?=
 DEMO_ARGS ?=
 TEST_ARGS ?=
+BENCH_ARGS ?=
 UP_ARGS ?=
 
 VENV := .venv
@@ -46,18 +47,14 @@ down: $(READY) ## Stop them; everything in the data folder stays
 reset: $(READY) ## Delete the data folder: topics, databases, models, keys. The downloads stay
 	@$(BIN)/evenkeel reset
 
-ifneq ($(wildcard tests/chaos),)
 chaos: $(READY) ## N faults at random, under load, from SEED; the table goes to docs/reliability.md
 	@$(BIN)/python -m tests.chaos --cycles $(N) --seed $(SEED) --table docs/reliability.md
 
 soak: $(READY) ## RATE records a second for MINUTES with a kill every 30 s: what grows is reported
 	@$(BIN)/python -m tests.chaos.soak --minutes $(MINUTES) --rate $(RATE) --seed $(SEED)
-endif
 
-ifneq ($(wildcard tests/bench),)
-bench: $(READY) ## Run the benchmarks
-	@$(BIN)/python -m pytest tests/bench $(TEST_ARGS)
-endif
+bench: $(READY) ## Measure beside what others offer; writes docs/benchmarks.md (BENCH_ARGS='--only serving --rounds 5')
+	@$(BIN)/python -m tests.bench $(BENCH_ARGS)
 
 requirements: $(READY) ## Pin the dependencies of pyproject.toml again, with hashes
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --generate-hashes --python-version 3.11 \

@@ -45,6 +45,16 @@ class Settings(BaseSettings):
     accept_new_store: bool = Field(
         False, description="Start an empty store although another one's records are on this service's topics."
     )
+    max_outbox_bytes: int = Field(
+        268_435_456,
+        ge=1,
+        description="Events kept while the broker is away; beyond it, commands and requests are refused.",
+    )
+    min_free_bytes: int = Field(
+        268_435_456,
+        ge=0,
+        description="With less free on the data folder's disk, nothing is consumed until there is more.",
+    )
     max_batch_records: int = Field(2000, ge=1, le=100_000)
 
     @property

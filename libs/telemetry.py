@@ -194,6 +194,8 @@ class Metrics:
         )
         self.parked = Gauge("evenkeel_parked_records", "Records of parked keys.", registry=registry)
         self.outbox = Gauge("evenkeel_outbox_rows", "Committed batches that are not yet published.", registry=registry)
+        self.outbox_bytes = Gauge("evenkeel_outbox_bytes", "Their size.", registry=registry)
+        self.free = Gauge("evenkeel_disk_free_bytes", "Free on the data folder's disk.", registry=registry)
         self.ready = Gauge("evenkeel_ready", "1 when the service is ready.", registry=registry)
         Gauge("evenkeel_build_info", "Version.", ["service"], registry=registry).labels(service).set(1)
 

@@ -60,6 +60,7 @@ async def run(name: str) -> None:
             lifespan="off",
             timeout_graceful_shutdown=3,
             server_header=False,
+            proxy_headers=False,  # nobody here asks for a caller's address
         )
     )
     server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]

@@ -56,7 +56,7 @@ models:
       cooldown: 12h
       budget_per_day: 10
       holdout: 1d
-    monitoring: {windows: [24h], min_samples: 50, cooldown: 12h}
+    monitoring: {windows: [24h], min_samples: 50, decay_tolerance: 1.0, cooldown: 12h}
 """
 
 

@@ -133,7 +133,16 @@ class KafkaBus:
     async def _create(self, topics: list[NewTopic]) -> None:
         async with _Admin(self._broker, self._client_id) as admin:
             existing = set(await _call("list topics", admin.list_topics()))
-            await asyncio.gather(*(_create(admin, topic) for topic in topics if topic.name not in existing))
+            for topic in topics:
+                if topic.name in existing:
+                    continue
+                try:
+                    answer = await _call("create topics", admin.create_topics([topic]))
+                except TopicAlreadyExistsError:
+                    continue
+                for name, code, *rest in answer.topic_errors:
+                    if code not in (0, TopicAlreadyExistsError.errno):
+                        raise Retry(f"broker: topic {name} could not be created: error {code} {rest}")
 
     @property
     def _reader(self) -> AIOKafkaConsumer:
@@ -190,24 +199,6 @@ class KafkaBus:
             by_topic[topic].append(KafkaTopicPartition(topic, partition))
         found = await _call("offsets", asyncio.gather(*map(ask, by_topic.values())))
         return {(tp.topic, tp.partition): offset for offsets in found for tp, offset in offsets.items()}
-
-    async def read(self, tp: TopicPartition, start: int, end: int) -> list[Record]:
-        consumer = AIOKafkaConsumer(bootstrap_servers=self._broker, client_id=self._client_id, **CONSUMER_SETTINGS)
-        partition = KafkaTopicPartition(*tp)
-        try:
-            await _call("connect", consumer.start())
-            consumer.assign([partition])
-            first = (await _call("offsets", consumer.beginning_offsets([partition])))[partition]
-            last = min(end, (await _call("offsets", consumer.end_offsets([partition])))[partition])
-            found: list[Record] = []
-            if max(start, first) < last:
-                consumer.seek(partition, max(start, first))
-            while max(start, first) < last and await consumer.position(partition) < last:
-                batch = await _call("fetch", consumer.getmany(partition, timeout_ms=500))
-                found += [record for records in batch.values() for record in records if record.offset < last]
-            return found
-        finally:
-            await _quietly(consumer.stop())
 
     async def read_between(self, ranges: Mapping[TopicPartition, tuple[int, int]]) -> AsyncIterator[Sequence[Record]]:
         left = {KafkaTopicPartition(*tp): after for tp, (first, after) in ranges.items() if first < after}
@@ -318,16 +309,6 @@ def _point(consumer: AIOKafkaConsumer, positions: Mapping[TopicPartition, int]) 
     consumer.assign([KafkaTopicPartition(*tp) for tp in positions])
     for tp, offset in positions.items():
         consumer.seek(KafkaTopicPartition(*tp), offset)
-
-
-async def _create(admin: AIOKafkaAdminClient, topic: NewTopic) -> None:
-    try:
-        answer = await _call("create topics", admin.create_topics([topic]))
-    except TopicAlreadyExistsError:
-        return
-    for name, code, *rest in answer.topic_errors:
-        if code not in (0, TopicAlreadyExistsError.errno):
-            raise Retry(f"broker: topic {name} could not be created: error {code} {rest}")
 
 
 def _new_topic(name: str, partitions: int, config: dict[str, str]) -> NewTopic:

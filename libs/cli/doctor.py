@@ -15,7 +15,7 @@ import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -149,7 +149,7 @@ def disk(patient: Patient) -> Iterator[Finding]:
 def clock(patient: Patient) -> Iterator[Finding]:
     """A clock that was set back breaks leases and the order of wall times."""
     now = time.time()
-    newest = max((path.stat().st_mtime for path in _files(patient.data_dir)), default=0.0)
+    newest = max((stat.st_mtime for stat in _stats(patient.data_dir)), default=0.0)
     ahead = newest - now
     if ahead > CLOCK_SECONDS:
         yield Finding(
@@ -314,24 +314,18 @@ CHECKS: Final[tuple[Callable[[Patient], Iterator[Finding]], ...]] = (
 )
 
 
-def _files(folder: Path) -> Iterator[Path]:
+def _stats(folder: Path) -> Iterator[os.stat_result]:
+    """Of every file below; what a service removes meanwhile is left out."""
     for root, _, names in os.walk(folder):
         for name in names:
-            path = Path(root) / name
-            if path.exists():
-                yield path
+            with suppress(OSError):
+                yield (Path(root) / name).stat()
 
 
 def _bytes_below(path: Path) -> int:
     """Bytes on the disk, which for a sparse file is less than its size."""
-    files = _files(path) if path.is_dir() else iter([path])
-    total = 0
-    for file in files:
-        try:
-            total += file.stat().st_blocks * 512
-        except FileNotFoundError:  # a service has removed it meanwhile
-            continue
-    return total
+    stats = _stats(path) if path.is_dir() else iter([path.stat()])
+    return sum(stat.st_blocks * 512 for stat in stats)
 
 
 def _size(count: int) -> str:

@@ -70,6 +70,7 @@ class Committed:
     """What one transaction did, for those outside the writer thread."""
 
     row: int | None = None
+    row_bytes: int = 0
     records: list[OutgoingRecord] = field(default_factory=list)
     consumed: Counter[str] = field(default_factory=Counter)
     repeated: Counter[str] = field(default_factory=Counter)
@@ -265,7 +266,8 @@ class BatchProcessor(Generic[C]):
         self._delete_published(tx)
         if builder.records:
             committed.records = builder.records
-            committed.row = tx.add_outbox(pack(builder.records))
+            blob = pack(builder.records)
+            committed.row, committed.row_bytes = tx.add_outbox(blob), len(blob)
             tx.put_sequences(builder.sequences)
         failpoint("loop.outbox")
 

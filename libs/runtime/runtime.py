@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import shutil
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -70,7 +71,9 @@ class Runtime(Generic[C]):
         self._batch: BatchProcessor[C] = BatchProcessor(self)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="writer")
         self._readers = ThreadPoolExecutor(2, thread_name_prefix="reader")
-        self._unpublished: deque[tuple[int, list[OutgoingRecord]]] = deque()
+        self._unpublished: deque[tuple[int, int, list[OutgoingRecord]]] = deque()
+        """(row, its bytes, its records), lowest first."""
+        self._no_room: str | None = None
         self._highest_row = 0
         self._publishing = asyncio.Lock()
         self._stopping = asyncio.Event()
@@ -220,7 +223,7 @@ class Runtime(Generic[C]):
         # Rows only grow: one that is not above all we ever queued is queued, published or being deleted already.
         for row, blob in state.outbox:
             if row > self._highest_row:
-                self._unpublished.append((row, outbox.unpack(blob)))
+                self._unpublished.append((row, len(blob), outbox.unpack(blob)))
                 self._highest_row = row
         return None if state.rebuild is None else msgspec.json.decode(state.rebuild, type=Note)
 
@@ -307,6 +310,10 @@ class Runtime(Generic[C]):
         if self._rebuilding is not None:
             await self._read_again(self._rebuilding)
         while not self._stopping.is_set():
+            if self._no_room is not None:
+                self._set_reason(self._no_room)
+                await self._stopped_within(0.2)
+                continue
             if not self._control_caught_up:
                 self._check_caught_up()
             batch = await self._fetch()
@@ -524,10 +531,11 @@ class Runtime(Generic[C]):
 
         While the store is rebuilt there are no commands: what they are about is not there yet.
 
-        Raises Refused if the handler does (nothing has changed then), and Retry if the store is away.
+        Raises Refused if the handler does (nothing has changed then), and Retry if the store is away or the outbox full.
         """
         if self._rebuilding is not None:
             raise Retry("the store is being rebuilt")
+        self._check_outbox()
         try:
             committed, answer = await self.in_writer(lambda: self._batch.run(handler, shard))
         except Fenced:
@@ -580,6 +588,7 @@ class Runtime(Generic[C]):
     async def record(self, outputs: Sequence[Output]) -> None:
         """Publish facts that change no state of ours (predictions). Returns once they are committed to the outbox;
         whatever is asked for at the same time shares one transaction. Raises Retry if they cannot be kept."""
+        self._check_outbox()
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._recorded.append((outputs, future))
         self._record_wanted.set()
@@ -620,7 +629,7 @@ class Runtime(Generic[C]):
 
     def _after_commit(self, committed: Committed) -> None:
         if committed.row is not None and committed.row > self._highest_row:
-            self._unpublished.append((committed.row, committed.records))
+            self._unpublished.append((committed.row, committed.row_bytes, committed.records))
             self._highest_row = committed.row
         for topic, count in committed.consumed.items():
             self.metrics.consumed.labels(topic).inc(count)
@@ -628,6 +637,32 @@ class Runtime(Generic[C]):
             self.metrics.repeated.labels(topic).inc(count)
         for topic, count in committed.dead_lettered.items():
             self.metrics.dead_lettered.labels(topic).inc(count)
+
+    @property
+    def _outbox_bytes(self) -> int:
+        return sum(size for _, size, _ in self._unpublished)
+
+    def _check_outbox(self) -> None:
+        """What is consumed waits for its publishing anyway; this bounds what comes from people and clients."""
+        waiting, limit = self._outbox_bytes, self.settings.max_outbox_bytes
+        if waiting > limit:
+            raise Retry(
+                f"outbox: {waiting} bytes wait for the broker, the limit is {limit} (EVENKEEL_MAX_OUTBOX_BYTES)"
+            )
+
+    def _check_room(self) -> None:
+        """Stop consuming before the disk is full: what is committed can still be published, and the store closed."""
+        try:
+            free = shutil.disk_usage(self.settings.data_dir).free
+        except OSError:
+            return  # a data folder that is away shows in the store
+        wanted = self.settings.min_free_bytes
+        self.metrics.free.set(free)
+        self._no_room = (
+            f"disk: {free} bytes are free, consuming goes on with {wanted} (EVENKEEL_MIN_FREE_BYTES): make room"
+            if free < wanted
+            else None
+        )
 
     def _publish_soon(self) -> None:
         if not self._publishing.locked():
@@ -638,7 +673,7 @@ class Runtime(Generic[C]):
         """Publish what is committed, lowest row first, one batch at a time; on any error again from the lowest."""
         async with self._publishing:
             while self._unpublished:
-                row, records = self._unpublished[0]
+                row, _, records = self._unpublished[0]
                 await self._persist("broker", lambda: self.bus.publish(records))
                 failpoint("publish.sent")
                 self._unpublished.popleft()
@@ -655,7 +690,9 @@ class Runtime(Generic[C]):
                     await self.in_writer(self._batch.housekeep)
                 except Fenced:
                     await self._stand_back()
+            self._check_room()
             self.metrics.outbox.set(len(self._unpublished))
+            self.metrics.outbox_bytes.set(self._outbox_bytes)
             self.metrics.pending.set(self._batch.merge_held)
             self.metrics.parked.set(self._batch.parked_records)
             with contextlib.suppress(Retry):

@@ -90,7 +90,7 @@ def on_dataset_written(commit: Commit, version: int) -> Callable[[FeatureContext
 def vector_computed(view: View, event: Event[EventAccepted], vector: list[float]) -> Derived:
     """A late event takes its turn at its stream's watermark; saying so keeps its place in the merges behind us."""
     data = event.data
-    payload = VectorComputed.model_construct(
+    payload = VectorComputed.checked(
         model=view.model,
         stream=data.stream,
         event_id=data.event_id,
@@ -113,7 +113,7 @@ def view_updates(ctx: FeatureContext) -> Iterator[Derived]:
     cause = Cause(ctx.last_event_id, 0, ctx.last_event_id)
     for view, updates in ctx.take_view_changes():
         for slot, tile in updates:
-            payload = ViewUpdated.model_construct(
+            payload = ViewUpdated.checked(
                 view=view.model, view_version=view.plan.view_version, slot=slot, tile=list(tile)
             )
             time_us = tile[6]

@@ -6,7 +6,7 @@ import re
 from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from contracts.envelope import HEARTBEAT_HEADER, Event, Headers, Record, parse_us
 from contracts.governance import SubjectErased
@@ -23,9 +23,6 @@ from services.ingest.domain.stream import Route, Stream
 
 ACCEPTED: Final[dict[Kind, type[Payload]]] = {"event": EventAccepted, "label": LabelAccepted}
 TYPES: Final[dict[Kind, str]] = {"event": "ingest.event-accepted.v1", "label": "ingest.label-accepted.v1"}
-_EVENT_FIELDS: Final = frozenset(EventAccepted.model_fields)
-_LABEL_FIELDS: Final = frozenset(LabelAccepted.model_fields)
-_RAW_FIELDS: Final = frozenset(RawRecord.model_fields)
 KEPT_BYTES: Final = 262_144
 """A rejected record is kept whole up to this size; a larger one would not fit into a record of ours."""
 _is_traceparent: Final = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}").fullmatch
@@ -168,18 +165,25 @@ class _Step:
         return False
 
     def _accepted(self, checked: Checked, late: bool, raw: RawRecord) -> EventAccepted | LabelAccepted:
-        values: dict[str, Any] = {
-            "stream": self._route.stream,
-            "event_id": checked.event_id,
-            "fields": checked.fields,
-            "declaration": self._route.declaration,
-            "late": late,
-            "raw": raw,
-        }
+        route = self._route
         if self._is_event:
-            return _made(EventAccepted, values, _EVENT_FIELDS)
-        values["label_id"] = checked.record_id
-        return _made(LabelAccepted, values, _LABEL_FIELDS)
+            return EventAccepted.checked(
+                stream=route.stream,
+                event_id=checked.event_id,
+                fields=checked.fields,
+                declaration=route.declaration,
+                late=late,
+                raw=raw,
+            )
+        return LabelAccepted.checked(
+            stream=route.stream,
+            event_id=checked.event_id,
+            label_id=checked.record_id,
+            fields=checked.fields,
+            declaration=route.declaration,
+            late=late,
+            raw=raw,
+        )
 
     def reject(self, record: Record, fault: Fault) -> Derived:
         """The record with what is wrong with it, byte for byte, at the stream's own time."""
@@ -239,29 +243,12 @@ def traceparent_of(headers: Headers) -> str | None:
 
 
 def raw_record(record: Record) -> RawRecord:
-    values = {
-        "topic": record.topic,
-        "partition": record.partition,
-        "offset": record.offset,
-        "sha256": sha256(record.value or b"").hexdigest(),
-    }
-    return _made(RawRecord, values, _RAW_FIELDS)
-
-
-_set: Final = object.__setattr__
-
-
-P = TypeVar("P", bound=Payload)
-
-
-def _made(model: type[P], values: dict[str, Any], fields: frozenset[str]) -> P:
-    """A payload of values that were checked here already; `model_construct` would cost four times as much."""
-    payload = model.__new__(model)
-    _set(payload, "__dict__", values)
-    _set(payload, "__pydantic_fields_set__", fields)
-    _set(payload, "__pydantic_extra__", None)
-    _set(payload, "__pydantic_private__", None)
-    return payload
+    return RawRecord.checked(
+        topic=record.topic,
+        partition=record.partition,
+        offset=record.offset,
+        sha256=sha256(record.value or b"").hexdigest(),
+    )
 
 
 def _size(record: Record) -> int:

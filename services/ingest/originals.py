@@ -52,9 +52,7 @@ class Originals:
                 original = _read(record)
                 if original is not None and _matches(original.data, stream, rule):
                     found.append(original)
-            at = start
-            if not records:
-                break
+            at = start if records else 0  # what is gone was deleted from the beginning on
         found = found[:limit]
         if len(found) == limit:
             at = found[-1].number

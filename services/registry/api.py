@@ -145,7 +145,13 @@ def _model(store: RegistryStore, name: str) -> dict[str, Any]:
         "spec": row.spec,
         "view_version": row.view_version,
         "event_time": format_us(row.event_us) if row.event_us else None,
-        "champion": None if champion is None else {"version": champion.version, "epoch": champion.epoch},
+        "champion": None
+        if champion is None
+        else {
+            "version": champion.version,
+            "epoch": champion.epoch,
+            "run_id": store.version(name, champion.version).run_id,
+        },
     }
 
 

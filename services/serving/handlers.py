@@ -97,7 +97,7 @@ def on_vectors(events: Sequence[Event[VectorComputed]], ctx: ServingContext) -> 
 
 def stream_prediction(champion: Champion, event: Event[VectorComputed], score: float) -> PredictionMade:
     data, threshold = event.data, champion.threshold
-    return PredictionMade(
+    return PredictionMade.checked(
         model=data.model,
         stream=data.stream,
         event_id=data.event_id,
@@ -105,10 +105,13 @@ def stream_prediction(champion: Champion, event: Event[VectorComputed], score: f
         epoch=champion.epoch,
         package=champion.package,
         origin="stream",
+        role="champion",
         score=score,
         decision=None if threshold is None else score >= threshold,
         view_version=data.view_version,
         vector_id=event.id,
+        values=None,
+        view_position=None,
     )
 
 
@@ -120,7 +123,7 @@ def request_prediction(
     view_position: dict[str, int] | None = None,
 ) -> PredictionMade:
     """An answer to a client, with the features that it was given for."""
-    return PredictionMade(
+    return PredictionMade.checked(
         model=champion.model,
         stream=champion.stream,
         event_id=event_id,
@@ -128,9 +131,11 @@ def request_prediction(
         epoch=champion.epoch,
         package=champion.package,
         origin="request",
+        role="champion",
         score=score,
         decision=None if champion.threshold is None else score >= champion.threshold,
         view_version=champion.view_version,
+        vector_id=None,
         values=list(values),
         view_position=view_position,
     )

@@ -9,15 +9,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
-import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
-
-import orjson
 
 from contracts.declaration import ModelSpec, StreamSpec
 from contracts.envelope import format_us
@@ -29,12 +25,12 @@ from libs.clock import MINUTE_US, parse_us
 from libs.features import FeaturePlan, FeatureState, compile_plan, label_stream
 from libs.process import free_port
 from libs.testing import publish_events, write_token
+from tests.bench.bench import cpu_seconds, start_service
+from tests.bench.http_load import first_answer, load, metrics, request
 from tests.tiny_packages import tiny_package
 
 NOON: Final = "2013-03-01T12:00:00Z"
 CARRIERS: Final = [f"C{number}" for number in range(2_000)]
-COMMAND: Final = (sys.executable, "-m", "services", "serving")
-TICKS: Final = os.sysconf("SC_CLK_TCK")
 STREAM: Final = StreamSpec.model_validate(
     {
         "topic": "bench.scheduled",
@@ -70,69 +66,26 @@ def declared(model: str) -> tuple[ModelDeclared, FeaturePlan]:
     return ModelDeclared(name=model, spec=spec, streams={"bench": STREAM}, view_version=plan.view_version), plan
 
 
-def cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
-
-
-def request(path: str, token: str, body: dict[str, Any]) -> bytes:
-    content = orjson.dumps(body)
-    head = f"POST {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\ncontent-length: {len(content)}\r\n\r\n"
-    return head.encode() + content
-
-
-async def client(port: int, sent: bytes, until: float, latencies: list[float], failures: list[bytes]) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    while time.perf_counter() < until:
-        started = time.perf_counter()
-        writer.write(sent)
-        head = await reader.readuntil(b"\r\n\r\n")
-        size = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
-        body = await reader.readexactly(size)
-        latencies.append(time.perf_counter() - started)
-        if not head.startswith(b"HTTP/1.1 200"):
-            failures.append(head + body)
-    writer.close()
-
-
-async def load(name: str, port: int, pid: int, sent: bytes, seconds: float, connections: int) -> None:
-    for warm_up in (True, False):
-        latencies: list[float] = []
-        failures: list[bytes] = []
-        before, started = cpu_seconds(pid), time.perf_counter()
-        until = started + (0.5 if warm_up else seconds)
-        await asyncio.gather(*(client(port, sent, until, latencies, failures) for _ in range(connections)))
-    spent, took = cpu_seconds(pid) - before, time.perf_counter() - started
-    latencies.sort()
-    p50, p99 = latencies[len(latencies) // 2], latencies[len(latencies) * 99 // 100]
+async def measure_load(name: str, port: int, pid: int, sent: bytes, seconds: float, connections: int) -> None:
+    await load(port, [sent], 0.5, connections)
+    before = cpu_seconds(pid)
+    found = await load(port, [sent], seconds, connections)
+    each_us = (cpu_seconds(pid) - before) / len(found.latencies) * 1e6
+    p50, p99 = (found.percentile(share) * 1e3 for share in (0.5, 0.99))
     print(
-        f"{name:32} {len(latencies) / took:8.0f} req/s   p50 {p50 * 1e3:6.1f} ms   p99 {p99 * 1e3:6.1f} ms   "
-        f"CPU {spent / len(latencies) * 1e6:6.0f} µs/request   failed {len(failures)}"
+        f"{name:32} {found.per_second:8.0f} req/s   p50 {p50:6.1f} ms   p99 {p99:6.1f} ms   "
+        f"CPU {each_us:6.0f} µs/request   failed {found.failed} {found.first_failure}"
     )
-    if failures:
-        print(failures[0].decode())
-
-
-async def metric(port: int, name: str) -> float:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
-    text = (await reader.read()).decode()
-    writer.close()
-    return sum(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(name))
-
-
-async def reaches(port: int, name: str, value: float) -> None:
-    while await metric(port, name) < value:
-        await asyncio.sleep(0.1)
 
 
 async def stream(
     name: str, port: int, pid: int, count: int, metric_name: str, publish: Callable[[], Awaitable[None]]
 ) -> None:
-    goal = await metric(port, metric_name) + count
+    goal = (await metrics(port)).get(metric_name, 0) + count
     before, started = cpu_seconds(pid), time.perf_counter()
     await publish()
-    await reaches(port, metric_name, goal)
+    while (await metrics(port)).get(metric_name, 0) < goal:
+        await asyncio.sleep(0.1)
     spent, took = cpu_seconds(pid) - before, time.perf_counter() - started
     print(f"{name:32} {count / took:8.0f} /s (publishing included)   CPU {spent / count * 1e6:6.1f} µs each")
 
@@ -159,28 +112,21 @@ async def measure(broker: str, folder: Path, seconds: float, connections: int) -
         facts += [fact, champion]
     await publish_events(broker, "registry", [(fact, {"time": NOON}) for fact in facts])
     port = free_port()
-    environment = {
-        **os.environ,
-        "EVENKEEL_DATA_DIR": str(folder),
-        "EVENKEEL_BROKER": broker,
-        "EVENKEEL_PORT": str(port),
-        "EVENKEEL_LOG_LEVEL": "error",
-    }
-    started = time.perf_counter()
-    process = await asyncio.create_subprocess_exec(*COMMAND, env=environment)
+    process = start_service("serving", folder, broker, port)
     try:
         given = dict(zip(plan.names, (100.0, 3.0, 5.0, 7.5), strict=True))
-        one = request("/v1/models/linear/predict", token, {"features": given})
-        await first_answer(port, one)
-        cpu = cpu_seconds(process.pid)
-        print(f"{'first answer':32} {time.perf_counter() - started:8.2f} s after start, CPU {cpu:.2f} s")
+        bearer = {"authorization": f"Bearer {token}"}
+        one = request("POST", "/v1/models/linear/predict", {"features": given}, **bearer)
+        took = await first_answer(port, one, 60.0)
+        assert took is not None, (folder / "logs" / "serving.log").read_text()
+        print(f"{'first answer':32} {took:8.2f} s after start, CPU {cpu_seconds(process.pid):.2f} s")
         tensor = [{"name": "features", "shape": [1, 4], "datatype": "FP32", "data": list(given.values())}]
         event = {"event": {"distance": 100.0, "carrier": "C7"}}
         calls = {
             "predict, logistic": one,
-            "predict, boosting": request("/v1/models/trees/predict", token, {"features": given}),
-            "infer v2, logistic": request("/v2/models/linear/infer", token, {"inputs": tensor}),
-            "predict by keys, logistic": request("/v1/models/linear/predict", token, event),
+            "predict, boosting": request("POST", "/v1/models/trees/predict", {"features": given}, **bearer),
+            "infer v2, logistic": request("POST", "/v2/models/linear/infer", {"inputs": tensor}, **bearer),
+            "predict by keys, logistic": request("POST", "/v1/models/linear/predict", event, **bearer),
         }
         state, noon_us = FeatureState(plan), parse_us(NOON)
         for minute in range(10):
@@ -204,7 +150,7 @@ async def measure(broker: str, folder: Path, seconds: float, connections: int) -
             lambda: publish_events(broker, "feature", slots),
         )
         for name, sent in calls.items():
-            await load(name, port, process.pid, sent, seconds, connections)
+            await measure_load(name, port, process.pid, sent, seconds, connections)
         published = 'evenkeel_events_published_total{topic="serving.prediction-made.v1"}'
         for model in ("linear", "trees"):
             vectors = [
@@ -230,20 +176,7 @@ async def measure(broker: str, folder: Path, seconds: float, connections: int) -
                 lambda vectors=vectors: publish_events(broker, "feature", vectors),  # type: ignore[misc]
             )
     finally:
-        process.terminate()
-        await process.wait()
-
-
-async def first_answer(port: int, sent: bytes) -> None:
-    while True:
-        failures: list[bytes] = []
-        try:
-            await client(port, sent, time.perf_counter() + 0.001, [], failures)
-        except OSError:
-            failures.append(b"")
-        if not failures:
-            return
-        await asyncio.sleep(0.01)
+        process.stop(10)
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from contracts.ingest import RawRecord
 from contracts.runtime import RecordDeadLettered
 from contracts.topics import BY_NAME, SERVICES, TOPICS, Plane, consumed_by, published_by
 from libs.service import Batch, Each, Merge, Raw, Stateless
@@ -32,14 +33,11 @@ def test_a_service_handles_exactly_what_the_map_lets_it_consume(name: str) -> No
 
 
 def built_by(call: ast.Call) -> set[str]:
-    """The classes that a call may make: `X(…)`, `X.model_construct(…)`, or a maker that is handed the class."""
-    if isinstance(call.func, ast.Attribute):
-        unchecked = call.func.attr == "model_construct" and isinstance(call.func.value, ast.Name)
-        return {call.func.value.id} if unchecked and isinstance(call.func.value, ast.Name) else set()
-    if not isinstance(call.func, ast.Name):
-        return set()
-    handed = call.args[:1] if call.func.id.startswith("_made") else []
-    return {call.func.id, *(argument.id for argument in handed if isinstance(argument, ast.Name))}
+    """The class that a call may make: `X(…)` or `X.checked(…)`."""
+    made = call.func
+    if isinstance(made, ast.Attribute) and made.attr == "checked":
+        made = made.value
+    return {made.id} if isinstance(made, ast.Name) else set()
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -55,6 +53,20 @@ def test_a_service_builds_exactly_the_payloads_that_the_map_lets_it_publish(name
     reserved = {"SubjectErased"} if name == "governance" else {"ApprovalDecided"} if name == "registry" else set()
     assert called <= expected, called - expected
     assert expected - called <= reserved, expected - called
+
+
+def test_a_payload_that_is_not_validated_gets_all_its_fields_in_their_order() -> None:
+    """`checked` takes what it is given, so that a forgotten default would be missing in the record."""
+    payloads = {topic.payload.__name__: topic.payload for topic in TOPICS} | {RawRecord.__name__: RawRecord}
+    wrong, found = [], 0
+    for path in (ROOT / "services").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "checked":
+                found += 1
+                (name,) = built_by(node)
+                if [keyword.arg for keyword in node.keywords] != list(payloads[name].model_fields):
+                    wrong.append(f"{path.name}:{node.lineno}: {name}")
+    assert found and wrong == []
 
 
 def test_names_say_producer_and_major() -> None:

@@ -585,7 +585,7 @@ DECLARATIONS: Final[tuple[tuple[str, Callable[[str], bytes], str, str], ...]] = 
     ("one topic for two", declaring("shop.returns", "shop.orders"), "streams.orders.label.topic", "also read by"),
     ("a path as topic", declaring("shop.orders", "../../etc/passwd"), "streams.orders.topic", "letters"),
     ("a path as model", declaring("order-returned:", "../x:"), "models.../x", "letters"),
-    ("an endless window", declaring("over: [24h]", "over: [99999999d]"), "models.order-returned.features[1].over[0]", "90d"),
+    ("an endless window", declaring("over: [24h]", "over: [100d]"), "models.order-returned.features[1].over[0]", "90d"),
     ("an endless horizon", declaring("3d", "999999999d"), "streams.orders.label.horizon", "hundred years"),
     ("an unknown stream", declaring("stream: orders", "stream: order"), "models.order-returned.stream", "did you mean"),
     ("NaN as bound", declaring("min: 0", "min: .nan"), "streams.orders.fields.amount.min", "valid number"),

@@ -43,14 +43,14 @@ KILLS = (
     "loop.positions@4",
     "publish.deleted@1",
 )
-FLIGHTS_EACH = 40
-FLIGHTS = FLIGHTS_EACH * len(KILLS)
+FLIGHTS = 480
+FLIGHTS_EACH = FLIGHTS // len(KILLS)
 EVERY_US = 18 * MINUTE_US
 END_US = START_US + FLIGHTS * EVERY_US
 
 
 def days() -> tuple[Log, list[list[LogRecord]]]:
-    """Days with windows full at the end; the log, and the same cut into half a day for each kill and what is left."""
+    """Six days with windows full at the end; the log, and the same cut into half a day for each kill and what is left."""
     log, cuts = Log(), [0]
     log.declare(["flights", "weather", "sales"], ["delay", "load", "returned"])
     for number in range(FLIGHTS):

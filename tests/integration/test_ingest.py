@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import re
 from collections.abc import AsyncIterator, Callable
@@ -106,51 +105,6 @@ def bearer(data_dir: Path) -> dict[str, str]:
 
 
 # -- raw topics ----------------------------------------------------------------------------------------------------------
-
-BAD: list[tuple[bytes | dict[str, Any], str, str | None]] = [
-    (b"\xff\xfe", "encoding", None),
-    (b"{not json", "json", None),
-    (b"[" * 1000 + b"]" * 1000, "json", None),
-    (b"[1, 2]", "shape", None),
-    (b'{"note": "' + b"x" * 70_000 + b'"}', "size", None),
-    (order("", "2013-01-01T06:00:00Z"), "identity", "order_id"),
-    ({"order_id": "m", "ordered_at": "2013-01-01T06:00:00Z"}, "missing", "channel"),
-    (order("t", "2013-01-01T06:00:00Z", amount="5"), "type", "amount"),
-    (order("r", "2013-01-01T06:00:00Z", amount=-1), "range", "amount"),
-    (order("c", "2013-01-01T06:00:00Z", channel="fax"), "category", "channel"),
-    (b'{"order_id":"f","ordered_at":"2013-01-01T06:00:00Z","channel":"web","amount":NaN}', "finite", "amount"),
-    (order("e", "2013-01-01 6 o'clock"), "event_time", "ordered_at"),
-    (order("l", "2012-12-01T00:00:00Z"), "too_late", None),
-    (order("a", "2013-02-01T00:00:00Z"), "too_far_ahead", None),
-    (order("good-0", "2013-01-01T05:00:00Z", amount=6), "id_conflict", None),
-    (order("good-0", "2013-01-01T05:00:00Z", unknown=1), "duplicate", None),
-]
-
-
-async def test_each_kind_of_bad_record_is_named_while_everything_else_goes_on(broker: str, tmp_path: Path) -> None:
-    declared = await declare(broker, "bad")
-    async with ingest(broker, tmp_path), Producer(broker) as producer:
-        await producer.heartbeat(declared.topic, "2013-01-01T05:00:00Z")
-        await producer.send(declared.topic, order("good-0", "2013-01-01T05:00:00Z"), partition=0)
-        places = []
-        for number, (value, _, _) in enumerate(BAD, 1):
-            headers = [("x-trace", b"\x00\xff")]
-            places.append(await producer.send(declared.topic, value, key=b"\xffkey", partition=0, headers=headers))
-            await producer.send(declared.topic, order(f"good-{number}", "2013-01-01T06:00:00Z"), partition=0)
-        good = await eventually(at_least(accepted, broker, "bad", len(BAD) + 1), "the good ones")
-        bad = await eventually(at_least(rejected, broker, "bad", len(BAD)), "the bad ones")
-    assert sorted(e.data.event_id for e in good) == sorted(f"good-{n}" for n in range(len(BAD) + 1))
-    assert [(e.data.rule, e.data.field) for e in bad] == [(rule, field) for _, rule, field in BAD]
-    for event, (value, _, _), (partition, offset) in zip(bad, BAD, places, strict=True):
-        data, sent = event.data, value if isinstance(value, bytes) else orjson.dumps(value)
-        assert data.reason
-        assert data.fix
-        assert base64.b64decode(data.original_value) == sent
-        assert base64.b64decode(data.original_key) == b"\xffkey"
-        assert [(name, base64.b64decode(found)) for name, found in data.original_headers] == [("x-trace", b"\x00\xff")]
-        assert (data.raw.topic, data.raw.partition, data.raw.offset) == (declared.topic, partition, offset)
-        assert data.raw.sha256 == hashlib.sha256(sent).hexdigest()
-        assert event.causation_id == f"{declared.topic}/{partition}/{offset}"
 
 
 async def test_a_record_too_large_to_keep_is_rejected_and_referred_to(broker: str, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import sqlite3
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -44,8 +45,8 @@ from services.governance.service import service as governance
 from services.monitor.service import service as monitor
 from services.registry.service import service as registry
 from services.serving.service import service as serving
+from services.trainer.handlers import on_job_finished, on_job_wanted, on_train
 from services.trainer.service import service as trainer
-from services.trainer.settings import TrainerSettings
 from tests.feature_log import Feature
 from tests.integration.test_feature import days, published, windows, write
 from tests.integration.test_governance import PROMPT, on_the_topics, publish
@@ -361,6 +362,10 @@ async def upstream_of(broker: str, name: str) -> None:
     await publish(broker, [r for r in life.records if not r.topic.startswith(f"{name}.")])
 
 
+IDLE_TRAINER: Final = replace(trainer, background=())
+"""Its jobs are done by the test."""
+
+
 async def test_trainer_comes_back_and_answers_no_trigger_again(broker: str, tmp_path: Path) -> None:
     await upstream_of(broker, "trainer")
     columns = "run_id, model, trigger, decided_us, state, attempt, correlation_id"
@@ -369,23 +374,26 @@ async def test_trainer_comes_back_and_answers_no_trigger_again(broker: str, tmp_
         with sqlite3.connect(tmp_path / "trainer.db") as connection:
             return sorted(connection.execute(f"SELECT {columns} FROM jobs").fetchall())
 
-    async with running(trainer, broker, tmp_path, TrainerSettings(standby=False)) as found:
-
-        async def ended() -> bool:
-            """There is no table to train on, so each run ends soon."""
-            decided = [e for e in await read_events(broker, RetrainDecided) if e.data.retrain]
-            return bool(decided) and len(decided) == len(await read_events(broker, RunFailed))
-
+    async with running(IDLE_TRAINER, broker, tmp_path) as found:
         await all_read(found, broker)
-        await eventually(ended, "the runs to end")
-        await all_read(found, broker)
+
+        async def work(to_its_end: bool) -> None:
+            started = await found.runtime.command(lambda ctx: on_job_wanted("somebody", ctx), "job")
+            assert started is not None
+            if to_its_end:
+                fault = "it ran into the time limit"
+                await found.runtime.command(lambda ctx: on_job_finished(started, None, fault, 1.0, ctx), "job")
+
+        await work(True)
+        await found.runtime.command(lambda ctx: on_train(MODEL, ctx), "http")
+        await work(False)
     before = jobs(), dump(tmp_path / "trainer.db", ("models", "cuts"))
     said = {
         payload: [e.id for e in await heard(broker, payload)] for payload in (RetrainDecided, RunStarted, RunFailed)
     }
     lose(tmp_path, "trainer")
-    assert "run `evenkeel rebuild trainer`" in await refuses_to_start(trainer, broker, tmp_path)
-    await rebuilt(trainer, broker, tmp_path, TrainerSettings(standby=False))
+    assert "run `evenkeel rebuild trainer`" in await refuses_to_start(IDLE_TRAINER, broker, tmp_path)
+    await rebuilt(IDLE_TRAINER, broker, tmp_path)
     assert (jobs(), dump(tmp_path / "trainer.db", ("models", "cuts"))) == before
     for payload, ids in said.items():
         assert [e.id for e in await heard(broker, payload)] == ids, payload.__name__

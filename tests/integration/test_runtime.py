@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
+import os
+import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +19,9 @@ from contracts.feature import VectorComputed
 from contracts.monitor import DriftDetected
 from contracts.runtime import RecordDeadLettered
 from contracts.trainer import RetrainDecided
+from libs.bus.embedded import EmbeddedKafka
 from libs.clock import SystemClock
-from libs.errors import Fenced
+from libs.errors import Fenced, NotYet, Retry
 from libs.service import Batch, Cause, Context, Derived, Each, Handler, Reply, Service
 from libs.settings import OwnSettings
 from libs.store.sql import SqlStore
@@ -34,12 +39,15 @@ def create(op: Operations) -> None:
 
 class TrainerContext(Context):
     poison: str | None = None
+    declared: str | None = None
 
     def count(self) -> int:
         return self.tx.connection.execute(sa.select(sa.func.count()).select_from(seen)).scalar_one()
 
 
 def on_drift(event: Event[DriftDetected], ctx: TrainerContext) -> Iterable[RetrainDecided]:
+    if event.data.model not in ("m", ctx.declared):
+        raise NotYet(f"model {event.data.model} is not declared")
     if event.id == ctx.poison:
         raise KeyError("a bug")
     ctx.tx.connection.execute(seen.insert(), {"event_id": event.id, "n": event.data.n})
@@ -170,6 +178,25 @@ async def test_a_repeat_with_a_known_sequence_changes_nothing(broker: str, tmp_p
     assert await found(broker, "d", 1)
 
 
+async def test_consuming_stops_before_the_disk_is_full_and_goes_on_when_there_is_room(
+    broker: str, tmp_path: Path
+) -> None:
+    ballast, size = tmp_path / "ballast", 2**31
+    least = shutil.disk_usage(tmp_path).free - size // 2
+    async with running(trainer(), broker, tmp_path, min_free_bytes=least) as service:
+        with ballast.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+
+        async def is_paused() -> bool:
+            return (service.runtime.not_ready_reason or "").startswith("disk: ")
+
+        await eventually(is_paused, "the service to say that the disk is nearly full")
+        await publish_events(broker, "monitor", drifts("g", 1))
+        assert not await found(broker, "g", 1)
+        ballast.unlink()
+        await eventually(lambda: found(broker, "g", 1), "consuming to go on")
+
+
 async def test_a_command_publishes_what_it_decides(broker: str, tmp_path: Path) -> None:
     async with running(trainer(), broker, tmp_path) as service:
 
@@ -241,3 +268,41 @@ async def test_a_command_behind_a_lost_lease_is_fenced_and_changes_nothing(broke
         assert "j" not in await effects(service)
         other.close()
     assert await found(broker, "j", 0)
+
+
+async def test_a_record_that_names_what_was_never_said_is_a_dead_letter(broker: str, tmp_path: Path) -> None:
+    """Facts come before the records that name them: once the control topics are read to their end, waiting is vain."""
+    strange = drift(1).model_copy(update={"model": "never-declared"})
+    async with running(trainer(), broker, tmp_path):
+        at = {"time": "2013-01-02T00:00:00Z"}
+        await publish_events(
+            broker, "monitor", [*drifts("g", 1), (strange, at | {"id": "stranger"}), (drift(2), at | {"id": "g-after"})]
+        )
+        await eventually(lambda: found(broker, "g", 2), "the ones before and after")
+        letters = await read_events(broker, RecordDeadLettered, "trainer.record-dead-lettered.v1")
+    (letter,) = [one.data for one in letters if "never-declared" in one.data.reason]
+    assert letter.reason == "unknown fact: model never-declared is not declared"
+    assert b"never-declared" in base64.b64decode(letter.value or "")
+
+
+async def test_what_is_kept_while_the_broker_is_away_has_a_limit(kafka: EmbeddedKafka, tmp_path: Path) -> None:
+    def said(n: int) -> Derived:
+        return Derived(decided(Event(drift(n), f"o{n}", 0, "", 0, 0, {})), Cause(f"o{n}", 0, f"o{n}"))
+
+    async with running(trainer(), kafka.address, tmp_path, max_outbox_bytes=20_000) as service:
+        await asyncio.to_thread(kafka.stop)
+        kept = 0
+
+        async def fill() -> None:
+            nonlocal kept
+            while kept < 1_000:
+                await service.runtime.record([said(kept)])
+                kept += 1
+
+        with pytest.raises(Retry, match="outbox: .*EVENKEEL_MAX_OUTBOX_BYTES"):
+            await fill()
+        assert 10 < kept < 100
+        await asyncio.to_thread(kafka.start)
+        await eventually(lambda: found(kafka.address, "o", kept), "everything that was taken")
+        await service.runtime.record([said(kept)])
+        await eventually(lambda: found(kafka.address, "o", kept + 1), "what is taken again")

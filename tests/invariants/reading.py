@@ -234,6 +234,7 @@ def _consumer(broker: str) -> Consumer:
             "enable.partition.eof": True,
             "check.crcs": True,
             "fetch.wait.max.ms": 20,
+            "log_level": 0,
         }
     )
 

@@ -14,7 +14,7 @@ import threading
 import time
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -29,7 +29,7 @@ from tests.invariants.oracle import Answer, Exit, Oracle
 
 T = TypeVar("T")
 START: Final = datetime(2020, 3, 1, tzinfo=UTC)
-FLIP_DAY: Final = 9
+FLIP_DAY: Final = 7
 """From this day on, who used to buy does not, and who did not does."""
 VISITS, SALES = "shop.visits", "shop.sales"
 PARTITIONS: Final = 2
@@ -73,8 +73,8 @@ MODEL: Final = """
       - {{of: visits.label.spent, by: [shop], compute: [mean, time_since_last], over: [24h]}}
       - {{of: visits, compute: [count], over: [24h]}}
     promotion: {{confidence: 0.5{promotion}}}
-    retraining: {{first_after: {{rows: 100, span: 4d}}, cooldown: 4d, holdout: 2d, max_span: 6d}}
-    monitoring: {{windows: [1d, 2d], min_samples: 30, cooldown: 4d}}
+    retraining: {{first_after: {{rows: 420, span: 5d}}, cooldown: 3d, holdout: 36h, max_span: 4d}}
+    monitoring: {{windows: [1d], min_samples: 30, cooldown: 2d}}
 """
 
 
@@ -113,7 +113,9 @@ class Shop:
         )
         self.sent: dict[str, set[bytes]] = defaultdict(set)
         self.answers: list[Answer] = []
-        self._producer = Producer({"bootstrap.servers": broker, "acks": "all", "linger.ms": 5})
+        self._producer = Producer({"bootstrap.servers": broker, "acks": "all", "linger.ms": 5, "log_level": 0})
+        self.time = START
+        """Up to where time has come, by the last heartbeat."""
         self._random = random.Random(7)
 
     @property
@@ -150,7 +152,7 @@ class Shop:
         chosen = zlib.crc32(record_id.encode()) % PARTITIONS if partition is None else partition
         self._producer.produce(topic, value, key=record_id.encode(), partition=chosen)
 
-    def day(self, day: int, visits: int = 24) -> None:
+    def day(self, day: int, visits: int = 72) -> None:
         """A day's visits, each with its sale two hours later, and a heartbeat at its end."""
         step = timedelta(days=1) / visits
         for number in range(visits):
@@ -173,13 +175,14 @@ class Shop:
 
     def heartbeat(self, at: datetime) -> None:
         """Nothing earlier will come."""
+        self.time = at
         for topic in (VISITS, SALES):
             for partition in range(PARTITIONS):
                 header: list[tuple[str, str | bytes | None]] = [("evenkeel-heartbeat", _text(at).encode())]
                 self._producer.produce(topic, None, partition=partition, headers=header)
         self.flush()
 
-    def days(self, first: int, last: int, visits: int = 24) -> None:
+    def days(self, first: int, last: int, visits: int = 72) -> None:
         for day in range(first, last + 1):
             self.day(day, visits)
 
@@ -196,6 +199,11 @@ class Shop:
         self.write(VISITS, "v0-0", json.dumps(again).encode())
         self._producer.produce("ingest.event-accepted.v1", b"  hello?\n", key=b"stranger", headers=[("a", b"b")])
         self.flush()
+
+    def half_good(self) -> str:
+        """The body of a call with a good visit and a bad one."""
+        good = {"visit": "posted", "at": _text(self.time + timedelta(hours=1)), "shop": "north", "amount": 1.0}
+        return json.dumps([good, good | {"visit": "bad", "amount": "much"}])
 
     def flush(self) -> None:
         left = self._producer.flush(WAIT_SECONDS)
@@ -217,7 +225,7 @@ class Shop:
         enough = threading.Event()
 
         def ask() -> None:
-            event = {"visit": "asked", "at": _text(START + timedelta(days=8)), "shop": "west", "amount": 3.5}
+            event = {"visit": "asked", "at": _text(START + timedelta(days=5)), "shop": "west", "amount": 3.5}
             with self.http("serving") as http:
                 while not enough.wait(0.02):
                     try:

@@ -15,7 +15,7 @@ from fastapi import APIRouter
 from contracts.topics import SERVICES
 from libs.bus.kafka import KafkaBus
 from libs.errors import SettingsError
-from libs.http import MAX_BODY_BYTES, create_app, router
+from libs.http import MAX_BODY_BYTES, create_app, role, router
 from libs.runtime.runtime import Runtime
 from libs.settings import Settings, read_settings
 from libs.testing import write_token
@@ -71,6 +71,16 @@ async def test_a_route_that_names_no_role_stops_the_start(tmp_path: Path) -> Non
         return (routes,)
 
     with pytest.raises(SettingsError, match="route /open declares no role"):
+        create_app(runtime("registry", tmp_path, routers=routers))
+
+
+async def test_a_router_that_asks_for_no_token_stops_the_start(tmp_path: Path) -> None:
+    def routers(_: Runtime[Any]) -> Sequence[APIRouter]:
+        routes = APIRouter(prefix="/v1")
+        routes.get("/open", **role("operator"))(dict)
+        return (routes,)
+
+    with pytest.raises(SettingsError, match="/v1/open asks for no token"):
         create_app(runtime("registry", tmp_path, routers=routers))
 
 

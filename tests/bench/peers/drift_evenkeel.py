@@ -1,0 +1,35 @@
+"""What monitor computes when a window closes: the window's vectors counted into the profile's bins, then PSI and p-values.
+Argument: the data (npz). Runs in Evenkeel's own environment."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[3]))
+
+import numpy as np
+from worker import median_ms, serve
+
+from libs.sketches.profile import build_profile
+from services.monitor.domain.drift import feature_shifts, shifted
+from services.monitor.domain.slots import OpenSlot
+
+data = np.load(sys.argv[1])
+names = [f"f{j}" for j in range(data["reference"].shape[1])]
+profile = build_profile(names, data["reference"])
+reference, binning = profile.counts, profile.binning
+values = data["current"].tolist()
+
+
+def check() -> object:
+    """As the vectors come from the topic, as lists, through the slot that monitor keeps."""
+    slot = OpenSlot(0, epoch=1)
+    for row in values:
+        slot.add_vector(row)
+    return shifted(feature_shifts(names, reference, [slot.close(binning)]), 0.2)
+
+
+def fit() -> object:
+    return build_profile(names, data["reference"])
+
+
+serve(lambda question: median_ms(fit if question.get("fit") else check, question["seconds"]))

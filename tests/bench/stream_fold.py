@@ -1,0 +1,104 @@
+"""What ingest and feature cost per event in their own transaction loop on SQLite, without broker and client, and on what.
+
+python -m tests.bench.stream_fold ingest|feature [events] [customers]
+"""
+
+from __future__ import annotations
+
+import cProfile
+import gc
+import pstats
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+from contracts.declaration import Declaration
+from contracts.registry import StreamDeclared
+from libs.bus.kafka import KafkaBus
+from libs.clock import DAY_US, parse_us
+from libs.process import is_gone
+from libs.runtime.outputs import OutputBuilder, partition_of
+from libs.runtime.runtime import Runtime
+from libs.service import Cause, Derived
+from libs.settings import Settings
+from libs.telemetry import Tracing
+from services.feature.service import service as feature
+from services.ingest.service import service as ingest
+from tests.bench.streams import LABELS, MODEL, PARTITIONS, RAW, SPEC, START_US, STREAM, orders
+from tests.feature_log import Log, LogRecord
+
+BATCH: Final = 2_000
+SHOWN: Final = 25
+
+
+def raw_records(events: int, customers: int) -> list[LogRecord]:
+    trace = Tracing("bench", "bench").batch()
+    builder = OutputBuilder("registry", "bench", {}, START_US, trace)
+    builder.add([Derived(StreamDeclared(name="orders", spec=STREAM), Cause("bench", START_US, "bench"))], "bench")
+    declared = builder.records[0]
+    found = [LogRecord(declared.topic, declared.partition, 0, declared.key, declared.value, declared.headers)]
+    ends = [0] * PARTITIONS
+    for number, (_, value) in enumerate(orders(events, customers)):
+        key = b"%d" % number
+        partition = partition_of(key, PARTITIONS)
+        found.append(LogRecord(RAW, partition, ends[partition], key, value, (), number))
+        ends[partition] += 1
+    return found
+
+
+def accepted_records(events: int, customers: int) -> list[LogRecord]:
+    log = Log(Declaration(streams={"orders": STREAM}, models={MODEL: SPEC}))
+    log.declare(["orders"], [MODEL])
+    log.watermark("orders#label", START_US + 2 * DAY_US)
+    for _, value in orders(events, customers):
+        fields = orjson.loads(value)
+        time_us = parse_us(fields.pop("ordered_at"))
+        log.event("orders", fields.pop("order_id"), time_us, fields, watermark_us=time_us)
+    log.close(START_US + 2 * DAY_US)
+    return log.records
+
+
+def fold(runtime: Runtime[Any], records: Sequence[LogRecord]) -> dict[str, int]:
+    """What came out, by topic."""
+    out: dict[str, int] = {}
+    for start in range(0, len(records), BATCH):
+        for record in runtime._batch.consume(records[start : start + BATCH]).records:
+            out[record.topic] = out.get(record.topic, 0) + 1
+    return out
+
+
+def main(name: str, events: int, customers: int) -> None:
+    service, make = {"ingest": (ingest, raw_records), "feature": (feature, accepted_records)}[name]
+    records = make(events, customers)
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)  # as services/__main__.py does
+    for profile in (None, cProfile.Profile()):
+        with tempfile.TemporaryDirectory() as folder:
+            settings = Settings(data_dir=Path(folder))
+            runtime: Runtime[Any] = Runtime(service, settings, service.settings(), KafkaBus("127.0.0.1:1", "bench"))
+            runtime.store.open()
+            lease = runtime.store.take_lease(runtime.instance, runtime.clock.now_us(), 10**12, is_gone)
+            runtime._lease_epoch = lease or 0
+            runtime._batch.load()
+            if name == "ingest":
+                runtime._batch.consume(records[:1])
+                runtime.context.assigned({RAW: PARTITIONS, LABELS: PARTITIONS})
+            started = time.process_time()
+            if profile is None:
+                out = fold(runtime, records)
+                spent = time.process_time() - started
+                print(f"{name}: {spent / events * 1e6:.1f} µs CPU an event; out: {out}")
+            else:
+                profile.runcall(fold, runtime, records)
+                pstats.Stats(profile).strip_dirs().sort_stats("tottime").print_stats(SHOWN)
+            runtime.store.close()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], *(int(one) for one in [*sys.argv[2:], "60000", "10000"][:2]))
