@@ -336,16 +336,15 @@ async def _quietly(awaitable: Awaitable[object]) -> None:
 
 
 async def _ignored(awaitable: Awaitable[object]) -> None:
-    try:
-        await awaitable
-    except (KafkaError, TimeoutError, ConnectionError, OSError) as error:
+    """In a task of its own: stopped without its broker, a client lets out that it cancelled its own tasks, and that must
+    not look as if the caller was cancelled."""
+    task = asyncio.ensure_future(awaitable)
+    await asyncio.wait({task})
+    error = asyncio.CancelledError() if task.cancelled() else task.exception()
+    if isinstance(error, (KafkaError, TimeoutError, ConnectionError, OSError, asyncio.CancelledError)):
         log.debug("broker call given up", error=f"{type(error).__name__} {error}")
-    except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
-            raise
-        # The client cancels its own tasks when it stops without a broker, and lets that out: nobody cancelled us.
-        log.debug("broker call given up", error=f"the client cancelled itself {error}")
+    elif error is not None:
+        raise error
 
 
 class _Admin:

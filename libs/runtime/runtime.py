@@ -237,15 +237,17 @@ class Runtime(Generic[C]):
             if not future.done():
                 future.set_exception(Retry("the service stops"))
         self._recorded.clear()
+        stuck: set[asyncio.Task[None]] = set()
         if self._tasks:
-            await asyncio.wait(self._tasks, timeout=FINISH_SECONDS)
+            _, stuck = await asyncio.wait(self._tasks, timeout=FINISH_SECONDS)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if started and self.exit_error is None:
             # With the broker away the outbox waits for the next start; `_persist` gives up by cancelling.
             with contextlib.suppress(EvenkeelError, TimeoutError, asyncio.CancelledError):
-                await asyncio.wait_for(self._publish(), FINISH_SECONDS)
+                if not stuck:  # whoever waited for the broker in vain need not do it twice: there are 15 seconds in all
+                    await asyncio.wait_for(self._publish(), FINISH_SECONDS)
             with contextlib.suppress(EvenkeelError):
                 await self.in_writer(self._batch.housekeep)
                 await self.in_writer(lambda: self.store.release_lease(self.instance, self._lease_epoch))

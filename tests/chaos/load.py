@@ -304,8 +304,9 @@ class Load:
     # -- asking ---------------------------------------------------------------------------------------------------------
 
     async def ask(self, every_seconds: float = 0.05) -> None:
-        """Ask for predictions for ever, one after the other."""
+        """Ask for predictions while it flows, one after the other."""
         while True:
+            await self._flowing.wait()
             await self.ask_once()
             await asyncio.sleep(every_seconds)
 

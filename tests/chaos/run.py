@@ -17,9 +17,10 @@ from typing import Final
 from contracts.ingest import EventAccepted, EventRejected, LabelAccepted
 from contracts.registry import ChampionChanged
 from contracts.serving import PredictionMade
+from contracts.trainer import RetrainDecided, RunCompleted, RunFailed
 from libs.cli.supervisor import Notice, Supervisor
 from libs.process import free_port, free_port_base
-from libs.testing import read_events
+from libs.testing import eventually, read_events
 from tests.chaos.faults import Fault, Faults, planned
 from tests.chaos.load import ORDERS, RETURNS, Load
 from tests.chaos.quiet import until_quiet
@@ -147,6 +148,10 @@ async def run(folder: Path, cycles: int, seed: int, rate: float, say: Callable[[
         report.chaos_seconds = round(time.monotonic() - started, 1)
         started = time.monotonic()
         await load.finish()
+        await until_quiet(system.urls, time.monotonic(), RECOVERY_LIMIT_SECONDS)
+        await eventually(
+            lambda: _no_run_is_open(system.broker), "every training run to end", 2 * RECOVERY_LIMIT_SECONDS
+        )
         _, restless = await until_quiet(system.urls, time.monotonic(), RECOVERY_LIMIT_SECONDS)
         report.violations += [f"14: at the end: {what}" for what in restless]
         report.violations += load.refused
@@ -161,6 +166,13 @@ async def run(folder: Path, cycles: int, seed: int, rate: float, say: Callable[[
         report.statuses = dict(sorted(load.statuses.items()))
         report.check_seconds = round(time.monotonic() - started, 1)
     return report
+
+
+async def _no_run_is_open(broker: str) -> bool:
+    """The end of the load may be what a decision to train waited for."""
+    decided = {e.data.run_id for e in await read_events(broker, RetrainDecided) if e.data.retrain}
+    ended = {e.data.run_id for payload in (RunCompleted, RunFailed) for e in await read_events(broker, payload)}
+    return decided <= ended
 
 
 async def _cycle(fault: Fault, faults: Faults, load: Load, system: Supervisor) -> tuple[float, list[str]]:
