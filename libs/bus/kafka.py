@@ -73,7 +73,7 @@ class KafkaBus:
         self._next: dict[TopicPartition, int] = {}
         """What is assigned, and the offset of each that `getmany` gives next."""
         self._paused: set[TopicPartition] = set()
-        self._committing: asyncio.Task[None] | None = None
+        self._committing: asyncio.Task[bool] | None = None
 
     async def start(self) -> None:
         await self._live_consumer()
@@ -245,15 +245,16 @@ class KafkaBus:
             await _quietly(producer.stop())
             raise
 
-    async def commit(self, positions: Mapping[TopicPartition, int]) -> None:
+    async def commit(self, positions: Mapping[TopicPartition, int]) -> bool:
         if self._group_id is None or not positions:
-            return
+            return True
         if self._committing is not None and not self._committing.done():
-            return
+            return False
         offsets = {KafkaTopicPartition(*tp): OffsetAndMetadata(offset, "") for tp, offset in positions.items()}
         # Never cancelled: the client would leave its request behind, with an error that nobody fetches.
         self._committing = asyncio.create_task(_ignored(self._reader.commit(offsets)))
         await asyncio.wait({self._committing}, timeout=STOP_SECONDS)
+        return self._committing.done() and self._committing.result()
 
     def group_reader(self, topic: str) -> KafkaGroupReader:
         if self._group_id is None:
@@ -335,9 +336,9 @@ async def _quietly(awaitable: Awaitable[object]) -> None:
     await _ignored(asyncio.wait_for(awaitable, STOP_SECONDS))
 
 
-async def _ignored(awaitable: Awaitable[object]) -> None:
-    """In a task of its own: stopped without its broker, a client lets out that it cancelled its own tasks, and that must
-    not look as if the caller was cancelled."""
+async def _ignored(awaitable: Awaitable[object]) -> bool:
+    """Whether it did what it should. In a task of its own: stopped without its broker, a client lets out that it cancelled
+    its own tasks, and that must not look as if the caller was cancelled."""
     task = asyncio.ensure_future(awaitable)
     await asyncio.wait({task})
     error = asyncio.CancelledError() if task.cancelled() else task.exception()
@@ -345,6 +346,7 @@ async def _ignored(awaitable: Awaitable[object]) -> None:
         log.debug("broker call given up", error=f"{type(error).__name__} {error}")
     elif error is not None:
         raise error
+    return error is None
 
 
 class _Admin:

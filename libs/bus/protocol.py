@@ -76,8 +76,8 @@ class Bus(Protocol):
     async def publish(self, records: Sequence[OutgoingRecord]) -> None:
         """Returns when every record is acknowledged by all in-sync replicas, in order per partition; else raises Retry."""
 
-    async def commit(self, positions: Mapping[TopicPartition, int]) -> None:
-        """For lag tools only; a failure is not an error."""
+    async def commit(self, positions: Mapping[TopicPartition, int]) -> bool:
+        """For lag tools only; a failure is not an error. Whether the broker has answered."""
 
     def group_reader(self, topic: str) -> GroupReader:
         """A reader that shares the topic's partitions with the other replicas of this service."""

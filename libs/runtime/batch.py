@@ -7,6 +7,7 @@ from base64 import b64encode
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import msgspec
@@ -400,14 +401,7 @@ class BatchProcessor(Generic[C]):
     # -- step 5: handlers -------------------------------------------------------------------------------------------
 
     def _handle(self, read: _Read, builder: OutputBuilder, tx: Transaction, committed: Committed) -> None:
-        for _, event in read.control:
-            handler = self._each[self._read_as.get(event.topic, event.topic)].handler
-
-            def step() -> None:
-                produced = list(handler(event, self._context))
-                builder.add((p if isinstance(p, Derived) else Derived(p, event) for p in produced), event.topic)
-
-            self._call(step, event, read, alone=True)
+        self._handle_control(read, builder)
         for topic, events in read.data.items():
             if topic in self._merged:
                 continue
@@ -423,6 +417,28 @@ class BatchProcessor(Generic[C]):
         for record, reason in read.dead:
             committed.dead_lettered[record.topic] += 1
             builder.add([self.dead_letter(record, reason)], "dead-letter")
+
+    def _handle_control(self, read: _Read, builder: OutputBuilder) -> None:
+        """One by one in the broker's time; one that names a fact which stands behind it, as clocks of several brokers or
+        one millisecond allow, takes its turn after that."""
+        left = [event for _, event in read.control]
+        while left:
+            waiting: list[tuple[Event[Any], NotYet]] = []
+            for event in left:
+                try:
+                    self._call(partial(self._handle_one, event, builder), event, read, alone=False)
+                except NotYet as error:
+                    waiting.append((event, error))
+            if len(waiting) == len(left):
+                for event, lacking in waiting:
+                    self._unknown_fact(lacking, (event.topic, event.partition, event.offset), read)
+                return
+            left = [event for event, _ in waiting]
+
+    def _handle_one(self, event: Event[Any], builder: OutputBuilder) -> None:
+        handler = self._each[self._read_as.get(event.topic, event.topic)].handler
+        produced = list(handler(event, self._context))
+        builder.add((p if isinstance(p, Derived) else Derived(p, event) for p in produced), event.topic)
 
     def _call(self, step: Callable[[], None], event: Event[Any], read: _Read, *, alone: bool) -> None:
         """Run one handler. `alone`: on this event only, so that what it raises is about this event."""

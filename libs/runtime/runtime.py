@@ -52,6 +52,8 @@ LEASE_US: Final = 6 * SECOND_US
 TRIES: Final = 3
 FINISH_SECONDS: Final = 3.0
 """How long tasks may take to finish what they are at when the service stops."""
+UNANSWERED: Final = 3
+"""Commits of Kafka's offsets in a row without an answer, after which the broker counts as away."""
 RECORD_GROUP: Final = 512
 """Most answers whose predictions share one transaction."""
 
@@ -83,6 +85,8 @@ class Runtime(Generic[C]):
         self._record_wanted = asyncio.Event()
         self._control_caught_up = False
         self._reason: str | None = "starting"
+        self._troubles: dict[str, str] = {}
+        """What is waited for now, by which part of the runtime waits: not ready until all of it is over."""
         self._assigned: set[TopicPartition] = set()
         self._lease_epoch = 0
         self._former_topics: dict[str, int] = {}
@@ -101,6 +105,8 @@ class Runtime(Generic[C]):
         return self._reason
 
     def _set_reason(self, reason: str | None) -> None:
+        if reason is None:
+            reason = next(iter(self._troubles.values()), None)
         if reason != self._reason:
             self._reason = reason
             self.metrics.ready.set(reason is None)
@@ -184,12 +190,15 @@ class Runtime(Generic[C]):
         wait_seconds = 0.1
         while True:
             try:
-                return await step()
+                answer = await step()
+                self._troubles.pop(what, None)
+                return answer
             except Retry as error:
                 if self._stopping.is_set():
                     raise asyncio.CancelledError from error
                 self.metrics.retries.labels(what).inc()
-                self._set_reason(f"{what}: {error}")
+                self._troubles[what] = f"{what}: {error}"
+                self._set_reason(self._troubles[what])
                 await self._stopped_within(wait_seconds * random.uniform(0.7, 1.3))
                 wait_seconds = min(wait_seconds * 2, 5.0)
 
@@ -676,7 +685,7 @@ class Runtime(Generic[C]):
         async with self._publishing:
             while self._unpublished:
                 row, _, records = self._unpublished[0]
-                await self._persist("broker", lambda: self.bus.publish(records))
+                await self._persist("publish", lambda: self.bus.publish(records))
                 failpoint("publish.sent")
                 self._unpublished.popleft()
                 self._batch.published.append(row)
@@ -686,6 +695,7 @@ class Runtime(Generic[C]):
 
     async def _housekeep_for_ever(self) -> None:
         """Once a second: keep the lease, delete published rows left over, tell lag tools and gauges."""
+        unanswered = 0
         while not await self._stopped_within(1.0):
             with contextlib.suppress(Retry):
                 try:
@@ -703,7 +713,13 @@ class Runtime(Generic[C]):
                     lag[tp[0]] = lag.get(tp[0], 0) + max(0, end - self._batch.positions.get(tp, 0))
                 for topic, behind in lag.items():
                     self.metrics.lag.labels(topic).set(behind)
-                await self.bus.commit({tp: p for tp, p in self._batch.positions.items() if tp in self._assigned})
+                # An idle consumer does not notice that its broker is gone; this call does.
+                positions = {tp: p for tp, p in self._batch.positions.items() if tp in self._assigned}
+                unanswered = 0 if await self.bus.commit(positions) else unanswered + 1
+                if unanswered < UNANSWERED:
+                    self._troubles.pop("commit", None)
+                else:
+                    self._troubles["commit"] = "broker: it does not answer"
 
     @property
     def lease(self) -> tuple[str, int, int]:

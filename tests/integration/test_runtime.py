@@ -286,6 +286,22 @@ async def test_a_record_that_names_what_was_never_said_is_a_dead_letter(broker: 
     assert b"never-declared" in base64.b64decode(letter.value or "")
 
 
+async def test_a_fact_may_stand_before_the_one_that_it_names(broker: str, tmp_path: Path) -> None:
+    """Whatever the order of the control topics' records in one batch: here a drift that names a later one's model."""
+
+    def on_either(event: Event[DriftDetected], ctx: TrainerContext) -> Iterable[RetrainDecided]:
+        if event.id == "p-declares":
+            ctx.declared = "named"
+        return on_drift(event, ctx)
+
+    named, at = drift(1).model_copy(update={"model": "named"}), {"time": "2013-01-02T00:00:00Z"}
+    await publish_events(broker, "monitor", [(named, at | {"id": "p-names"}), (drift(2), at | {"id": "p-declares"})])
+    async with running(service_with(Each(DriftDetected, on_either)), broker, tmp_path):
+        await eventually(lambda: found(broker, "p", 2), "both")
+    letters = await read_events(broker, RecordDeadLettered, "trainer.record-dead-lettered.v1")
+    assert not [letter for letter in letters if "named" in letter.data.reason]
+
+
 async def test_what_is_kept_while_the_broker_is_away_has_a_limit(kafka: EmbeddedKafka, tmp_path: Path) -> None:
     def said(n: int) -> Derived:
         return Derived(decided(Event(drift(n), f"o{n}", 0, "", 0, 0, {})), Cause(f"o{n}", 0, f"o{n}"))
