@@ -94,12 +94,14 @@ def on_performance_degraded(event: Event[PerformanceDegraded], ctx: TrainerConte
 
 def on_gate_decided(event: Event[GateDecided], ctx: TrainerContext) -> Iterable[Payload]:
     """A verdict on a run of ours: only its event time is kept, for commands."""
+    _spec(event.data.model, ctx)
     ctx.store.saw(event.data.model, event.time_us)
     return ()
 
 
 def on_champion_changed(event: Event[ChampionChanged], ctx: TrainerContext) -> Iterable[Payload]:
-    """The next candidate is compared with this one."""
+    """The next candidate is compared with this one. Its model's declaration is on another topic and may come later."""
+    _spec(event.data.model, ctx)
     ctx.store.put_champion(event.data.model, event.data.epoch, event.data.package)
     ctx.store.saw(event.data.model, event.time_us)
     return ()
