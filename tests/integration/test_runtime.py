@@ -172,6 +172,7 @@ async def test_a_repeat_with_a_known_sequence_changes_nothing(broker: str, tmp_p
 
 async def test_a_command_publishes_what_it_decides(broker: str, tmp_path: Path) -> None:
     async with running(trainer(), broker, tmp_path) as service:
+
         def command(ctx: TrainerContext) -> Reply[int]:
             event = Event(drift(1), "f0", 0, "", 0, 0, {})
             return Reply(ctx.count(), [Derived(decided(event), Cause("f0", 0, "f0"))])

@@ -63,7 +63,7 @@ async def test_each_command_has_its_role(tmp_path: Path) -> None:
 async def test_a_route_that_names_no_role_stops_the_start(tmp_path: Path) -> None:
     def routers(_: Runtime[Any]) -> Sequence[APIRouter]:
         routes = router()
-        routes.get("/open")(lambda: {})
+        routes.get("/open")(dict)
         return (routes,)
 
     with pytest.raises(SettingsError, match="route /open declares no role"):
