@@ -218,8 +218,7 @@ class Runtime(Generic[C]):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if started and self.exit_error is None:
-            # With the broker away the outbox waits for the next start; `_persist` gives up by cancelling.
-            with contextlib.suppress(EvenkeelError, TimeoutError, asyncio.CancelledError):
+            with contextlib.suppress(EvenkeelError, TimeoutError):
                 await asyncio.wait_for(self._publish(), FINISH_SECONDS)
             with contextlib.suppress(EvenkeelError):
                 await self.in_writer(self._batch.housekeep)
