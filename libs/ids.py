@@ -24,6 +24,11 @@ def derived_id(service: str, cause_id: str, type_name: str, index: int) -> str:
     return f"{text[:8]}-{text[8:12]}-5{text[13:16]}-{_VARIANT[text[16]]}{text[17:20]}-{text[20:32]}"
 
 
+def vector_id(accepted_id: str, model: str) -> str:
+    """The id of a model's vector of an accepted event: by the model's name, whichever other models there are."""
+    return derived_id("feature", f"{accepted_id}|{model}", "vector-computed", 0)
+
+
 def random_id() -> str:
     """uuid4; written out for the same reason.
 

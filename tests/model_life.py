@@ -29,6 +29,7 @@ from contracts.serving import PredictionMade, VersionActivated
 from contracts.trainer import Comparison, DatasetVersion, RetrainDecided, RunCompleted, RunStarted, Scores, Trigger
 from libs.bus.protocol import OutgoingRecord
 from libs.declaration import load_declaration
+from libs.ids import vector_id
 from libs.runtime.outputs import OutputBuilder
 from libs.service import Cause, Derived
 from libs.telemetry import Tracing
@@ -82,7 +83,8 @@ class Life:
         trace = Tracing(service, "test").batch()
         builder = OutputBuilder(service, f"store-of-{service}", before, parse_us(recorded), trace)
         because = Cause(cause, parse_us(time), cause)
-        builder.add([Derived(payload, because) for payload in payloads], shard)
+        ids = [vector_id(cause, p.model) if isinstance(p, VectorComputed) else None for p in payloads]
+        builder.add([Derived(p, because, id=event_id) for p, event_id in zip(payloads, ids, strict=True)], shard)
         before |= builder.sequences
         self.records += builder.records
         return [dict(record.headers)["ce_id"].decode() for record in builder.records]
@@ -306,9 +308,9 @@ class Life:
         ]
         vector_ids = self._data("feature", self.ids[f"accepted-{event_id}"], vectors, time, recorded)
         self.ids[f"vector-{event_id}"] = vector_ids[1]
-        for model, vector_id in zip((OTHER, MODEL), vector_ids, strict=True):
-            made = prediction(event_id, version, epoch, model=model, vector_id=vector_id)
-            self.ids[f"{model}-{event_id}"] = self._data("serving", vector_id, [made], time, recorded)[0]
+        for model, scored in zip((OTHER, MODEL), vector_ids, strict=True):
+            made = prediction(event_id, version, epoch, model=model, vector_id=scored)
+            self.ids[f"{model}-{event_id}"] = self._data("serving", scored, [made], time, recorded)[0]
 
     def ask(self, event_id: str, version: int, epoch: int, time: str, recorded: str) -> str:
         """A prediction for a request, with its own features."""

@@ -10,7 +10,7 @@ from contracts.feature import DatasetCommitted, VectorComputed, ViewUpdated
 from contracts.governance import SubjectErased
 from contracts.ingest import EventAccepted, LabelAccepted
 from contracts.registry import ModelDeclared, StreamDeclared
-from libs.ids import derived_id
+from libs.ids import derived_id, vector_id
 from libs.service import Cause, Derived, Each, Merge, Output, Rebuild, Released, Reply, Watermark
 from services.feature.context import FeatureContext
 from services.feature.domain import Folded, View
@@ -102,10 +102,8 @@ def vector_computed(view: View, event: Event[EventAccepted], vector: list[float]
     order_us = event.order_us
     if data.late:
         view.counts.late += 1
-    # By name, so that it does not matter which other models there are.
-    vector_id = derived_id("feature", f"{event.id}|{view.model}", "vector-computed", 0)
     mark_us = order_us if order_us > event.time_us else None
-    return Derived(payload, event, id=vector_id, stream=view.model, watermark_us=mark_us)
+    return Derived(payload, event, id=vector_id(event.id, view.model), stream=view.model, watermark_us=mark_us)
 
 
 def view_updates(ctx: FeatureContext) -> Iterator[Derived]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -40,13 +40,6 @@ def reign_at(reigns: Sequence[Reign], at_us: int | None, clock: ClockName) -> tu
     found = max(begun, key=lambda reign: reign.epoch)
     later = [r.since(clock) for r in reigns if r.epoch > found.epoch]
     return found, min(later, default=None)
-
-
-def vector_ids(stream: str, event_id: str, models: int) -> Iterator[str]:
-    """The ids that the vectors of an outside event may have: an event has one for each model that wants it."""
-    accepted_id = accepted_event_id(stream, event_id)
-    for index in range(models):
-        yield derived_id("feature", accepted_id, "feature.vector-computed.v1", index)
 
 
 def accepted_event_id(stream: str, event_id: str) -> str:

@@ -29,6 +29,7 @@ from contracts.topics import topics_carrying
 from contracts.trainer import DatasetVersion, RetrainDecided, RunCompleted, RunFailed, RunStarted
 from libs.audit.log import AuditLog
 from libs.errors import Refused
+from libs.ids import vector_id
 from services.governance import domain
 from services.governance.facts import Fact, Opaque, read_event
 from services.governance.sentences import WHAT, gates_in_words, offsets_in_words, sentence
@@ -112,12 +113,11 @@ class Lineage:
         declarations = self._graph.facts(ModelDeclared, model)
         if not declarations:
             raise unknown_model(self._graph, model)
-        models = len(self._graph.subjects(ModelDeclared))
         for stream in dict.fromkeys(fact.data.spec.stream for fact in reversed(declarations)):
-            for vector_id in domain.vector_ids(stream, identifier, models):
-                found = self._event(domain.prediction_id(vector_id), PredictionMade)
-                if found is not None and found.data.model == model:
-                    return found
+            vector = vector_id(domain.accepted_event_id(stream, identifier), model)
+            found = self._event(domain.prediction_id(vector), PredictionMade)
+            if found is not None:
+                return found
         raise Refused(
             404,
             "Unknown prediction",
@@ -212,15 +212,16 @@ class Lineage:
     def _follow_event(self, accepted: Fact[EventAccepted], model: str | None) -> None:
         """From a raw record to every prediction that was made of it on the stream."""
         said = accepted.data
+        accepted_id = domain.accepted_event_id(said.stream, said.event_id)
         here = len(self.steps)
         self._explain_event(accepted)
         self.steps[here:] = reversed(self.steps[here:])
-        for vector_id in domain.vector_ids(said.stream, said.event_id, len(self._graph.subjects(ModelDeclared))):
-            vector = self._event(vector_id, VectorComputed)
-            if vector is None or model not in (None, vector.data.model):
+        for name in self._graph.subjects(ModelDeclared) if model is None else (model,):
+            vector = self._event(vector_id(accepted_id, name), VectorComputed)
+            if vector is None:
                 continue
             self.steps.append(step_of(vector))
-            prediction = self._event(domain.prediction_id(vector_id), PredictionMade)
+            prediction = self._event(domain.prediction_id(vector_id(accepted_id, name)), PredictionMade)
             if prediction is not None:
                 self.steps.append(step_of(prediction))
 
