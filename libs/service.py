@@ -219,6 +219,8 @@ class Service(Generic[C]):
     """Wraps the HTTP application, for a raw hot path in front of it."""
     describe: Callable[[dict[str, Any]], None] = lambda document: None
     """Adds to the OpenAPI document what `asgi` answers."""
+    one_store: bool = True
+    """False: each replica has a store of its own, and all of them publish side by side."""
     rebuild: Rebuild[C] | None = None
     """None: `evenkeel rebuild` refuses, because this store cannot be made again from the topics."""
     fetch: FetchSettings = PROMPT

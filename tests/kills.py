@@ -101,6 +101,7 @@ class Copy:
             "EVENKEEL_BROKER": self.broker,
             "EVENKEEL_DATA_DIR": str(self.data_dir),
             "EVENKEEL_PORT": str(port),
+            "EVENKEEL_ACCEPT_NEW_STORE": "true",  # the copies publish side by side
             "EVENKEEL_FAILPOINTS": f"{name}=kill@{count}",
             **({"EVENKEEL_DATABASE_URL": self.database_url} if self.database_url else {}),
         }

@@ -201,7 +201,8 @@ async def check_whole(runtime: Runtime[Any], former: Iterable[str] = ()) -> None
                     f"the store of {service.name} is older than what it has published ({where} has sequence {sequence} of "
                     f"{shard}, the store's last is {sequences.get(shard, 0)}): {cure}"
                 )
-            if store is not None and store not in known and not runtime.settings.accept_new_store:
+            is_alone = service.one_store and not runtime.settings.accept_new_store
+            if store is not None and store not in known and is_alone:
                 state = "is older than" if sequences else "is new, and knows nothing of"
                 raise Stop(
                     f"the store of {service.name} {state} what another one has published ({where} is store {store}'s): "
@@ -237,11 +238,10 @@ class Rebuilding:
         runtime = self._runtime
         own = runtime.store.store_id
         if not self.note.seal:
-            stores = (await self._read_own(set())).stores
-            await self._seal(stores)
+            await self._seal(self._replaced(await self._read_own(set())))
         while True:
             self.found = await self._read_own({own})
-            unknown = self.found.stores - set(self.note.former) - {own}
+            unknown = self._replaced(self.found) - set(self.note.former) - {own}
             if not unknown:
                 break
             await self._seal(unknown)
@@ -254,6 +254,10 @@ class Rebuilding:
             )
             await runtime.in_writer(lambda: runtime.rebuild_step(self._fold, self.note))
         log.info("what was published is known", events=self.found.count, stores=len(self.note.former))
+
+    def _replaced(self, found: Found) -> set[str]:
+        """The stores that this one takes the place of: never those of other replicas at work."""
+        return found.stores if self._runtime.service.one_store else set()
 
     def _fold(self, ctx: Any) -> Sequence[Any]:
         self._how.fold(self.found.told, ctx)

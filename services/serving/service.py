@@ -28,6 +28,7 @@ service = Service(
     routers=routers,
     on_tick=on_tick,
     background=(keep_champions,),
+    one_store=False,
     rebuild=REBUILD,
     asgi=HotPath,
     describe=describe,
