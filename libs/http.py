@@ -231,7 +231,7 @@ def _operations(runtime: Runtime[Any]) -> APIRouter:
         """Records that the service's ordered handler could not take, with those that wait behind them."""
         return {"service": runtime.service.name, "parked": [_queue(g, queue) for g, queue in await runtime.parked()]}
 
-    @routes.post("/v1/parked/release", **role("operator"))
+    @routes.post("/v1/parked/release", **role("operator", 404, 409))
     async def release(body: Release) -> dict[str, Any]:
         """Fold what is parked under a key, in order: all of it, or nothing if the handler still fails."""
         known = {_text(queue[0].key): queue[0].key for _, queue in await runtime.parked()}

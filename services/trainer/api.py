@@ -49,11 +49,11 @@ def routers(runtime: Runtime[Any]) -> Sequence[APIRouter]:
         """Every model's loop: whether it is paused, by whom and why, and the job that is not finished."""
         return {"loops": await runtime.query(lambda c: _loops(TrainerStore(c)))}
 
-    @routes.post("/v1/models/{model}/pause", **role("operator"))
+    @routes.post("/v1/models/{model}/pause", **role("operator", 409))
     async def pause(model: str, body: LoopRequest) -> dict[str, Any]:
         return await runtime.command(lambda ctx: on_pause(model, body.by, body.reason, ctx))
 
-    @routes.post("/v1/models/{model}/resume", **role("operator"))
+    @routes.post("/v1/models/{model}/resume", **role("operator", 409))
     async def resume(model: str, body: LoopRequest) -> dict[str, Any]:
         return await runtime.command(lambda ctx: on_resume(model, body.by, body.reason, ctx))
 

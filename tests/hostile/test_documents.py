@@ -37,7 +37,7 @@ async def operations(system: System, service: str) -> list[tuple[str, str, dict[
 
 
 def filled(path: str) -> str:
-    for name in ("model", "stream", "version", "id", "leaf"):
+    for name in ("model", "stream", "version", "id", "leaf", "number", "identifier"):
         path = path.replace("{" + name + "}", KNOWN.get(name, "1"))
     assert "{" not in path
     return path

@@ -306,6 +306,10 @@ async def test_what_is_kept_while_the_broker_is_away_has_a_limit(kafka: Embedded
     def said(n: int) -> Derived:
         return Derived(decided(Event(drift(n), f"o{n}", 0, "", 0, 0, {})), Cause(f"o{n}", 0, f"o{n}"))
 
+    async def published(count: int) -> bool:
+        # What the broker took as it went down, and could not acknowledge, is there twice, with one id.
+        return len({event.id for event in await decisions(kafka.address, "o")}) == count
+
     async with running(trainer(), kafka.address, tmp_path, max_outbox_bytes=20_000) as service:
         await asyncio.to_thread(kafka.stop)
         kept = 0
@@ -322,7 +326,7 @@ async def test_what_is_kept_while_the_broker_is_away_has_a_limit(kafka: Embedded
     # It has ended in good order without a broker, and what it had taken is in its store.
     await asyncio.to_thread(kafka.start)
     async with running(trainer(), kafka.address, tmp_path, max_outbox_bytes=20_000) as service:
-        await eventually(lambda: found(kafka.address, "o", kept), "everything that was taken")
+        await eventually(lambda: published(kept), "everything that was taken")
         await service.runtime.record([said(kept)])
-        await eventually(lambda: found(kafka.address, "o", kept + 1), "what is taken again")
+        await eventually(lambda: published(kept + 1), "what is taken again")
     gc.collect()  # the client's abandoned calls complain here, and not while something else is being compiled

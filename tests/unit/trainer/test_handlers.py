@@ -30,6 +30,7 @@ from services.trainer.handlers import (
     on_model_declared,
     on_pause,
     on_performance_degraded,
+    on_resume,
     on_train,
 )
 from services.trainer.service import service
@@ -186,14 +187,14 @@ def test_a_trigger_that_the_policy_does_not_name_is_none(lived: Handled[TrainerC
 
 
 def test_a_pause_outlives_another_declaration_but_stops_no_command(lived: Handled[TrainerContext]) -> None:
-    lived.command(lambda ctx: on_pause("m", True, ctx))
+    lived.command(lambda ctx: on_pause("m", "me", "a freeze", ctx))
     lived.on(on_model_declared, declared(cooldown="1d"), day(7))
     assert given(lived.on(on_drift_detected, drift(), day(30))) == (False, "paused")
     reply = lived.command(lambda ctx: on_train("m", ctx))
     assert reply.answer["retrain"] is True
     (decided,) = payloads(reply)
     assert decided.as_of == day(30), "a click counts at the event time that was read, not in this year"
-    lived.command(lambda ctx: on_pause("m", False, ctx))
+    lived.command(lambda ctx: on_resume("m", "me", "thawed", ctx))
     finish(lived, take(lived))
     assert given(lived.on(on_drift_detected, drift(), day(40))) == (True, "accepted")
 
