@@ -13,7 +13,9 @@ A crash at any moment goes on where it was: the new store's note says how far th
 
 from __future__ import annotations
 
+import asyncio
 import re
+import time
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -37,6 +39,7 @@ from contracts.envelope import (
 )
 from contracts.topics import BY_NAME, Plane, Topic, consumed_by, published_by, topic_of
 from libs.bus.protocol import Bus, TopicPartition
+from libs.clock import SECOND_US
 from libs.errors import EvenkeelError, Stop
 from libs.runtime.outputs import source_of
 from libs.service import Order, Seal, Service, Stateless
@@ -149,8 +152,7 @@ async def prepare(runtime: Runtime[Any]) -> Note:
         note = None if state.rebuild is None else msgspec.json.decode(state.rebuild, type=Note)
         if note is not None and not note.done:
             return note
-        if runtime.store.take_lease(*runtime.lease_wanted) is None:
-            raise NotRebuildable(f"{service.name} is running: stop it first")
+        await _take_lease(runtime)
         former = [store.store_id]
         is_empty = not state.positions and not state.sequences
     except Stop as error:
@@ -176,6 +178,16 @@ async def _check_inputs(service: Service[Any], bus: Bus) -> None:
 
 
 # -- what the service does at its start -------------------------------------------------------------------------------
+
+
+async def _take_lease(runtime: Runtime[Any]) -> None:
+    """The lease of a process that died elsewhere, or came with a copy, runs out; that of one at work does not."""
+    _, _, lasts_us, _ = runtime.lease_wanted
+    deadline = time.monotonic() + 1.2 * lasts_us / SECOND_US
+    while runtime.store.take_lease(*runtime.lease_wanted) is None:
+        if time.monotonic() > deadline:
+            raise NotRebuildable(f"{runtime.service.name} is running: stop it first")
+        await asyncio.sleep(0.2)
 
 
 async def check_whole(runtime: Runtime[Any], former: Iterable[str] = ()) -> None:

@@ -131,12 +131,14 @@ async def check(copy: Copy, quiet: Feature, expected: dict[str, dict[str, Any]],
 
 @dataclass(frozen=True)
 class Told:
-    """What one copy has published."""
+    """What one copy has published; without a store, what all have."""
 
     broker: str
-    store: str
+    store: str | None = None
 
     async def of(self, payload: type[Any]) -> list[Event[Any]]:
+        if self.store is None:
+            return await read_events(self.broker, payload)
         source = f"/evenkeel/feature/{self.store}".encode()
         return [event for event in await read_events(self.broker, payload) if event.attributes["ce_source"] == source]
 

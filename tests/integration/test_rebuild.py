@@ -26,7 +26,7 @@ from contracts.governance import CheckpointSigned
 from contracts.monitor import AlertChanged, DriftDetected, PerformanceDegraded, WindowMeasured
 from contracts.payload import Payload
 from contracts.registry import ApprovalDecided, ChampionChanged, GateDecided, ModelDeclared, StreamDeclared
-from contracts.serving import ActivationFailed, ReplicaSeen, VersionActivated
+from contracts.serving import VersionActivated
 from contracts.topics import published_by, topics_carrying
 from contracts.trainer import RetrainDecided, RunFailed, RunStarted
 from libs.audit import merkle
@@ -44,14 +44,13 @@ from services.feature.store import FeatureStore
 from services.governance.service import service as governance
 from services.monitor.service import service as monitor
 from services.registry.service import service as registry
-from services.serving.service import service as serving
 from services.trainer.service import service as trainer
 from tests.feature_log import Feature
-from tests.integration.test_feature import days, published, windows, write
+from tests.integration.test_feature import Told, days, published, windows, write
 from tests.integration.test_governance import PROMPT, on_the_topics, publish
 from tests.integration.test_monitor import DAYS, Upstream, facts, feed, measured_until, stream
 from tests.integration.test_registry import T0, T1, changes, declaration, run, view_of
-from tests.model_life import MODEL, Life
+from tests.model_life import Life
 from tests.tiny_packages import tiny_package
 from tests.unit.monitor.scenes import day
 
@@ -194,7 +193,7 @@ async def test_feature_comes_back_as_if_never_lost(broker: str, tmp_path: Path) 
     assert states(data_dir) == states(tmp_path / "quiet")
     for model in expected:
         view = views[model]
-        await eventually(partial(published, broker, view, windows(view)), f"the view of {model} to be published")
+        await eventually(partial(published, Told(broker), view, windows(view)), f"the view of {model} to be published")
 
 
 # -- registry ----------------------------------------------------------------------------------------------------------
@@ -387,28 +386,6 @@ async def test_trainer_comes_back_and_answers_no_trigger_again(broker: str, tmp_
     assert (jobs(), dump(tmp_path / "trainer.db", ("models", "cuts"))) == before
     for payload, ids in said.items():
         assert [e.id for e in await heard(broker, payload)] == ids, payload.__name__
-
-
-async def test_serving_comes_back_and_tells_no_receipt_again(broker: str, tmp_path: Path) -> None:
-    await upstream_of(broker, "serving")
-
-    async def receipts() -> list[str]:
-        return [e.id for e in await heard(broker, ActivationFailed)]
-
-    async with running(serving, broker, tmp_path):
-        await eventually(receipts, "a receipt for a package that is nowhere")
-    told = await receipts()
-    shutil.rmtree(tmp_path / "serving.lmdb")
-    assert "run `evenkeel rebuild serving`" in await refuses_to_start(serving, broker, tmp_path)
-    await rebuilt(serving, broker, tmp_path)
-    async with running(serving, broker, tmp_path, accept_new_store=False) as found:
-        assert found.runtime.context.facts[MODEL].epoch == 4
-        await eventually(lambda: seen_since(broker, 2), "the replica to be seen again")
-    assert await receipts() == told
-
-
-async def seen_since(broker: str, count: int) -> bool:
-    return len(await heard(broker, ReplicaSeen)) > count
 
 
 async def test_what_retention_has_deleted_is_said_before_anything_changes(broker: str, tmp_path: Path) -> None:
