@@ -616,7 +616,7 @@ class Runtime(Generic[C]):
             flat = [output for wanted, _ in group for output in wanted]
             try:
                 committed, _ = await self.in_writer(lambda: self._batch.run(lambda ctx: Reply(None, flat), "http"))
-            except EvenkeelError as error:
+            except (EvenkeelError, ValueError) as error:  # ValueError: too large to be published
                 for _, future in group:
                     if not future.done():
                         future.set_exception(error)
