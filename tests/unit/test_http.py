@@ -36,6 +36,7 @@ COMMANDS = {
     "/v2/models/{model}/infer": "client",
     "/v2/models/{model}/versions/{version}/infer": "client",
     "/v1/parked/release": "operator",
+    "/v1/rejected/{number}/redrive": "operator",
 }
 
 
