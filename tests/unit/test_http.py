@@ -65,10 +65,14 @@ async def test_each_command_has_its_role(tmp_path: Path) -> None:
     assert commands == COMMANDS
 
 
+def nothing() -> dict[str, str]:
+    return {}
+
+
 async def test_a_route_that_names_no_role_stops_the_start(tmp_path: Path) -> None:
     def routers(_: Runtime[Any]) -> Sequence[APIRouter]:
         routes = router()
-        routes.get("/open")(dict)
+        routes.get("/open")(nothing)
         return (routes,)
 
     with pytest.raises(SettingsError, match="route /open declares no role"):
@@ -78,7 +82,7 @@ async def test_a_route_that_names_no_role_stops_the_start(tmp_path: Path) -> Non
 async def test_a_router_that_asks_for_no_token_stops_the_start(tmp_path: Path) -> None:
     def routers(_: Runtime[Any]) -> Sequence[APIRouter]:
         routes = APIRouter(prefix="/v1")
-        routes.get("/open", **role("operator"))(dict)
+        routes.get("/open", **role("operator"))(nothing)
         return (routes,)
 
     with pytest.raises(SettingsError, match="/v1/open asks for no token"):
