@@ -101,7 +101,7 @@ async def test_a_body_over_the_limit_is_refused_before_it_is_looked_at(tmp_path:
     token = write_token(tmp_path, "scientist")
     async with client(runtime("registry", tmp_path), Authorization=f"Bearer {token}") as http:
         answer = await http.post("/v1/declarations", content=b"#" * (MAX_BODY_BYTES + 1))
-    assert (answer.status_code, answer.json()["title"]) == (413, "Body too large")
+    assert (answer.status_code, answer.json()["title"]) == (413, "Request Entity Too Large")
 
 
 @pytest.mark.parametrize("name", SERVICES)
