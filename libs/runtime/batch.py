@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from base64 import b64encode
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -34,6 +33,7 @@ from libs.errors import EvenkeelError, NotYet, Retry, Stop, Storm, Undecodable
 from libs.ids import derived_id
 from libs.runtime.failpoints import failpoint
 from libs.runtime.merge import EventTimeMerge, Group, name_of
+from libs.runtime.originals import KEPT_BYTES, base64_of, size_of
 from libs.runtime.outputs import OutputBuilder, Published, pack
 from libs.runtime.parking import Parked, ParkedQueues, read_parked
 from libs.service import Batch, Cause, Context, Derived, Each, Merge, Output, Raw, Released, Reply, Stateless
@@ -46,8 +46,6 @@ if TYPE_CHECKING:
 C = TypeVar("C", bound=Context)
 T = TypeVar("T")
 
-KEPT_BYTES: Final = 262_144
-"""A dead letter holds its record up to this size; a larger one would not fit into a record of ours."""
 STORM_WINDOW: Final = 500
 STORM_RATIO: Final = 0.05
 _NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000").search
@@ -569,7 +567,7 @@ class BatchProcessor(Generic[C]):
         """The record with its original bytes, as something to publish; one that would be too large for that is named."""
         place = f"{record.topic}/{record.partition}/{record.offset}"
         key, value, headers = record.key, record.value, list(record.headers)
-        size = len(key or b"") + len(value or b"") + sum(len(name) + len(text or b"") for name, text in headers)
+        size = size_of(record)
         if size > KEPT_BYTES:
             key, value, headers = None, None, []
             reason += (
@@ -583,9 +581,9 @@ class BatchProcessor(Generic[C]):
             topic=record.topic,
             partition=record.partition,
             offset=record.offset,
-            key=_base64(key),
-            value=_base64(value),
-            headers=[(name, b64encode(text or b"").decode()) for name, text in headers],
+            key=base64_of(key),
+            value=base64_of(value),
+            headers=[(name, base64_of(text) or "") for name, text in headers],
         )
         return Derived(payload, cause)
 
@@ -605,10 +603,6 @@ def payload_fault(error: ValidationError) -> str:
     """What is wrong with a payload, and where in it."""
     first = error.errors(include_url=False, include_input=False)[0]
     return f"payload: {'.'.join(map(str, first['loc'])) or 'value'}: {first['msg']}"
-
-
-def _base64(data: bytes | None) -> str | None:
-    return None if data is None else b64encode(data).decode()
 
 
 class _Stored(msgspec.Struct, array_like=True):

@@ -197,7 +197,7 @@ async def check_whole(runtime: Runtime[Any], former: Iterable[str] = ()) -> None
     begins, ends = await bus.beginning_offsets(_partitions(topics)), await bus.end_offsets(_partitions(topics))
     ranges = {tp: (max(begins[tp], end - TAIL_RECORDS), end) for tp, end in ends.items() if end > begins[tp]}
     sequences = runtime.sequences
-    known = {own, *former}
+    known, is_alone = {own, *former}, service.one_store and not runtime.settings.accept_new_store
     cure = (
         f"run `evenkeel rebuild {service.name}`"
         if service.rebuild is not None
@@ -213,7 +213,6 @@ async def check_whole(runtime: Runtime[Any], former: Iterable[str] = ()) -> None
                     f"the store of {service.name} is older than what it has published ({where} has sequence {sequence} of "
                     f"{shard}, the store's last is {sequences.get(shard, 0)}): {cure}"
                 )
-            is_alone = service.one_store and not runtime.settings.accept_new_store
             if store is not None and store not in known and is_alone:
                 state = "is older than" if sequences else "is new, and knows nothing of"
                 raise Stop(

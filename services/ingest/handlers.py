@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from typing import Any, Final
@@ -15,6 +14,7 @@ from contracts.payload import Payload
 from contracts.registry import StreamDeclared
 from libs.fields import Fault, in_bounds, shown
 from libs.ids import derived_id
+from libs.runtime.originals import KEPT_BYTES, base64_of, size_of
 from libs.service import Cause, Derived, Each, Output, Raw, Reply, Watermark
 from libs.telemetry import new_traceparent
 from services.ingest.context import IngestContext
@@ -23,8 +23,6 @@ from services.ingest.domain.stream import Route, Stream
 
 ACCEPTED: Final[dict[Kind, type[Payload]]] = {"event": EventAccepted, "label": LabelAccepted}
 TYPES: Final[dict[Kind, str]] = {"event": "ingest.event-accepted.v1", "label": "ingest.label-accepted.v1"}
-KEPT_BYTES: Final = 262_144
-"""A rejected record is kept whole up to this size; a larger one would not fit into a record of ours."""
 _is_traceparent: Final = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}").fullmatch
 
 
@@ -198,11 +196,11 @@ class _Step:
         )
         original: dict[str, Any] = {}
         reason = fault.reason
-        if _size(record) <= KEPT_BYTES:
+        if size_of(record) <= KEPT_BYTES:
             original = {
-                "original_key": _base64(record.key),
-                "original_value": _base64(record.value),
-                "original_headers": [(name, _base64(value) or "") for name, value in record.headers],
+                "original_key": base64_of(record.key),
+                "original_value": base64_of(record.value),
+                "original_headers": [(name, base64_of(value) or "") for name, value in record.headers],
             }
         else:
             reason += " It is too large to be kept here, and stays in the raw topic as long as that keeps it."
@@ -249,15 +247,6 @@ def raw_record(record: Record) -> RawRecord:
         offset=record.offset,
         sha256=sha256(record.value or b"").hexdigest(),
     )
-
-
-def _size(record: Record) -> int:
-    headers = sum(len(name) + len(value or b"") for name, value in record.headers)
-    return len(record.key or b"") + len(record.value or b"") + headers
-
-
-def _base64(data: bytes | None) -> str | None:
-    return None if data is None else b64encode(data).decode()
 
 
 HANDLERS: Final = (

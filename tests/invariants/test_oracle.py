@@ -118,8 +118,8 @@ def careless(tmp_path_factory: pytest.TempPathFactory, broker: str) -> Found:
         # dead letters are tidied up
         (
             "libs/runtime/batch.py",
-            "            value=_base64(value),\n",
-            '            value=_base64((value or b"").strip()),\n',
+            "            value=base64_of(value),\n",
+            '            value=base64_of((value or b"").strip()),\n',
         ),
         # the HTTP door takes the good half of a refused call
         (
