@@ -26,7 +26,7 @@ from contracts.governance import CheckpointSigned
 from contracts.monitor import AlertChanged, DriftDetected, PerformanceDegraded, WindowMeasured
 from contracts.payload import Payload
 from contracts.registry import ApprovalDecided, ChampionChanged, GateDecided, ModelDeclared, StreamDeclared
-from contracts.serving import VersionActivated
+from contracts.serving import ActivationFailed, ReplicaSeen, VersionActivated
 from contracts.topics import published_by, topics_carrying
 from contracts.trainer import RetrainDecided, RunFailed, RunStarted
 from libs.audit import merkle
@@ -44,13 +44,14 @@ from services.feature.store import FeatureStore
 from services.governance.service import service as governance
 from services.monitor.service import service as monitor
 from services.registry.service import service as registry
+from services.serving.service import service as serving
 from services.trainer.service import service as trainer
 from tests.feature_log import Feature
 from tests.integration.test_feature import Told, days, published, windows, write
 from tests.integration.test_governance import PROMPT, on_the_topics, publish
 from tests.integration.test_monitor import DAYS, Upstream, facts, feed, measured_until, stream
 from tests.integration.test_registry import T0, T1, changes, declaration, run, view_of
-from tests.model_life import Life
+from tests.model_life import MODEL, Life
 from tests.tiny_packages import tiny_package
 from tests.unit.monitor.scenes import day
 
@@ -386,6 +387,28 @@ async def test_trainer_comes_back_and_answers_no_trigger_again(broker: str, tmp_
     assert (jobs(), dump(tmp_path / "trainer.db", ("models", "cuts"))) == before
     for payload, ids in said.items():
         assert [e.id for e in await heard(broker, payload)] == ids, payload.__name__
+
+
+async def test_serving_comes_back_and_tells_no_receipt_again(broker: str, tmp_path: Path) -> None:
+    await upstream_of(broker, "serving")
+
+    async def receipts() -> list[str]:
+        return [e.id for e in await heard(broker, ActivationFailed)]
+
+    async with running(serving, broker, tmp_path):
+        await eventually(receipts, "a receipt for a package that is nowhere")
+    told = await receipts()
+    shutil.rmtree(tmp_path / "serving.lmdb")
+    await rebuilt(serving, broker, tmp_path)
+    before = len(await heard(broker, ReplicaSeen))
+
+    async def seen_again() -> bool:
+        return len(await heard(broker, ReplicaSeen)) > before
+
+    async with running(serving, broker, tmp_path, accept_new_store=False) as found:
+        assert found.runtime.context.facts[MODEL].epoch == 4
+        await eventually(seen_again, "the replica to be seen again")
+    assert await receipts() == told
 
 
 async def test_what_retention_has_deleted_is_said_before_anything_changes(broker: str, tmp_path: Path) -> None:

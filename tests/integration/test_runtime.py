@@ -107,6 +107,7 @@ def drift(n: int) -> DriftDetected:
 
 
 def drifts(prefix: str, count: int) -> Sequence[tuple[DriftDetected, dict[str, Any]]]:
+    """Events whose ids begin with a prefix; another for each test, for a new store reads its topics from the start."""
     return [(drift(n), {"time": "2013-01-02T00:00:00Z", "id": f"{prefix}{n}"}) for n in range(count)]
 
 
@@ -192,10 +193,10 @@ async def test_consuming_stops_before_the_disk_is_full_and_goes_on_when_there_is
             return (service.runtime.not_ready_reason or "").startswith("disk: ")
 
         await eventually(is_paused, "the service to say that the disk is nearly full")
-        await publish_events(broker, "monitor", drifts("g", 1))
-        assert not await found(broker, "g", 1)
+        await publish_events(broker, "monitor", drifts("k", 1))
+        assert not await found(broker, "k", 1)
         ballast.unlink()
-        await eventually(lambda: found(broker, "g", 1), "consuming to go on")
+        await eventually(lambda: found(broker, "k", 1), "consuming to go on")
 
 
 async def test_a_command_publishes_what_it_decides(broker: str, tmp_path: Path) -> None:
@@ -277,9 +278,9 @@ async def test_a_record_that_names_what_was_never_said_is_a_dead_letter(broker: 
     async with running(trainer(), broker, tmp_path):
         at = {"time": "2013-01-02T00:00:00Z"}
         await publish_events(
-            broker, "monitor", [*drifts("g", 1), (strange, at | {"id": "stranger"}), (drift(2), at | {"id": "g-after"})]
+            broker, "monitor", [*drifts("n", 1), (strange, at | {"id": "stranger"}), (drift(2), at | {"id": "n-after"})]
         )
-        await eventually(lambda: found(broker, "g", 2), "the ones before and after")
+        await eventually(lambda: found(broker, "n", 2), "the ones before and after")
         letters = await read_events(broker, RecordDeadLettered, "trainer.record-dead-lettered.v1")
     (letter,) = [one.data for one in letters if "never-declared" in one.data.reason]
     assert letter.reason == "unknown fact: model never-declared is not declared"

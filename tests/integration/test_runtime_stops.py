@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -9,13 +10,15 @@ import sqlalchemy as sa
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, RecordsToDelete
 
+from contracts.envelope import Event
 from contracts.runtime import RecordDeadLettered
+from libs.bus.embedded import EmbeddedKafka
 from libs.errors import DataLoss, Stop
-from libs.service import Context, Service
+from libs.service import Cause, Context, Derived, Reply, Service
 from libs.settings import OwnSettings
 from libs.store.sql import SqlStore
 from libs.testing import Producer, eventually, publish_events, read_events, running
-from tests.integration.test_runtime import drifts, effects, found, trainer
+from tests.integration.test_runtime import TrainerContext, decided, drift, drifts, effects, found, trainer
 
 pytestmark = pytest.mark.anyio
 
@@ -71,6 +74,29 @@ async def test_records_that_retention_took_are_missed_and_only_an_operator_goes_
     async with running(trainer(), broker, tmp_path, accept_gap=True) as service:
         await eventually(lambda: found(broker, "b1", 1), "the one that is left")
         assert await effects(service) == {"a0", "a1", "b1"}
+
+
+async def test_what_is_committed_outlives_a_dead_broker_and_is_published_once(
+    kafka: EmbeddedKafka, tmp_path: Path
+) -> None:
+    def command(ctx: TrainerContext) -> Reply[None]:
+        event = Event(drift(1), "c0", 0, "", 0, 0, {})
+        return Reply(None, [Derived(decided(event), Cause("c0", 0, "c0"))])
+
+    async with running(trainer(), kafka.address, tmp_path) as service:
+        kafka.kill()
+        asked = asyncio.create_task(service.runtime.command(command))
+
+        async def committed() -> bool:
+            rows = await service.runtime.query(lambda c: c.execute(sa.text("SELECT count(*) FROM runtime_outbox")))
+            return bool(rows.scalar_one() == 1)
+
+        await eventually(committed, "the outbox to hold it")
+    asked.cancel()
+    await asyncio.gather(asked, return_exceptions=True)
+    kafka.start()
+    async with running(trainer(), kafka.address, tmp_path):
+        await eventually(lambda: found(kafka.address, "c", 1), "the decision that nobody had acknowledged")
 
 
 async def test_a_topic_with_another_number_of_partitions_is_refused(broker: str, tmp_path: Path) -> None:
