@@ -76,9 +76,7 @@ async def test_records_that_retention_took_are_missed_and_only_an_operator_goes_
         assert await effects(service) == {"a0", "a1", "b1"}
 
 
-async def test_what_is_committed_outlives_a_dead_broker_and_is_published_once(
-    kafka: EmbeddedKafka, tmp_path: Path
-) -> None:
+async def test_what_is_committed_outlives_a_dead_broker_and_is_published(kafka: EmbeddedKafka, tmp_path: Path) -> None:
     def command(ctx: TrainerContext) -> Reply[None]:
         event = Event(drift(1), "c0", 0, "", 0, 0, {})
         return Reply(None, [Derived(decided(event), Cause("c0", 0, "c0"))])
