@@ -116,6 +116,7 @@ class Shop:
         self._producer = Producer({"bootstrap.servers": broker, "acks": "all", "linger.ms": 5, "log_level": 0})
         self.time = START
         """Up to where time has come, by the last heartbeat."""
+        self._last_visit: dict[str, Any] = {}
         self._random = random.Random(7)
 
     @property
@@ -169,6 +170,7 @@ class Shop:
                 "bought": bought,
                 "spent": amount,
             }
+            self._last_visit = event
             self.write(VISITS, visit, json.dumps(event).encode())
             self.write(SALES, visit, json.dumps(sale).encode())
         self.heartbeat(START + timedelta(days=day + 1))
@@ -194,9 +196,9 @@ class Shop:
 
     def mischief(self) -> None:
         """What producers and strangers do: no JSON, a repeat, another content under a known id, a record of nobody's."""
-        again = {"visit": "v0-0", "at": _text(START), "shop": "north", "amount": 999.0}
+        again = self._last_visit | {"amount": 999.0}  # of an id that is old enough only the time would be refused
         self.write(VISITS, "broken", b"  {no json\n", 0)
-        self.write(VISITS, "v0-0", json.dumps(again).encode())
+        self.write(VISITS, again["visit"], json.dumps(again).encode())
         self._producer.produce("ingest.event-accepted.v1", b"  hello?\n", key=b"stranger", headers=[("a", b"b")])
         self.flush()
 
