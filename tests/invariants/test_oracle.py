@@ -217,7 +217,8 @@ def test_nothing_else_is_red_for_lost_and_reordered_records(lossy: Found) -> Non
 
 @pytest.fixture(scope="module")
 def doubled(tmp_path_factory: pytest.TempPathFactory, broker: str) -> Found:
-    """Ingest writes everything twice, as after a crash; feature does not skip what it has applied."""
+    """Ingest writes everything twice, as after a crash, and does not keep its positions, so that it begins anew when it is
+    killed; feature does not skip what it has applied."""
     code = patched(
         tmp_path_factory.mktemp("doubled") / "code",
         (
@@ -231,19 +232,30 @@ def doubled(tmp_path_factory: pytest.TempPathFactory, broker: str) -> Found:
             "                if origin is not None:\n",
             '                if origin is not None and self._service.name != "feature":\n',
         ),
+        (
+            "libs/runtime/batch.py",
+            "                tx.move_positions(read.moves)\n",
+            '                tx.move_positions({} if self._service.name == "ingest" else read.moves)\n',
+        ),
     )
     shop = Shop(tmp_path_factory.mktemp("doubled"), emptied(broker), ("registry", "ingest", "feature"), code)
     with shop.supervisor:
         shop.declare(declared(("buys", "")))
         shop.days(0, 2, visits=24)
+        assert shop.oracle.at_rest() == []
+        shop.supervisor.kill("ingest")
         shop.finish(2)
         return Found(shop, shop.oracle.violations())
 
 
 def test_without_the_guard_against_repeats_2_is_red(doubled: Found) -> None:
     assert doubled.says(2, "feature.vector-computed.v1")
-    # The windows have it twice, too.
-    assert doubled.red == {2, 11}
+    # The windows have it twice, too, and ingest's positions are the other test's.
+    assert doubled.red == {2, 11, 12}
+
+
+def test_without_the_positions_of_the_same_transaction_12_is_red(doubled: Found) -> None:
+    assert doubled.says(12, "ingest: the raw record", "has 2 outcomes")
 
 
 @pytest.fixture(scope="module")
