@@ -200,12 +200,9 @@ def attributes_of(headers: Headers) -> dict[str, bytes]:
             raise EnvelopeError(f"header {name} is missing: records of this topic are CloudEvents 1.0 in binary mode")
     if attributes["ce_specversion"] != b"1.0":
         raise EnvelopeError(f"ce_specversion is {attributes['ce_specversion'][:80]!r}, expected 1.0")
-    for name in _TEXTS:
-        value = attributes.get(name)
-        if value is not None and (len(value) > MAX_ATTRIBUTE_BYTES or b"\0" in value or not _is_text(value)):
-            raise EnvelopeError(
-                f"{name} is {value[:80]!r}: send UTF-8 of at most {MAX_ATTRIBUTE_BYTES} bytes without U+0000"
-            )
+    together = b"".join(attributes.values())
+    if len(together) > MAX_ATTRIBUTE_BYTES or b"\0" in together or not together.isascii():
+        _check_texts(attributes)
     for name in ("ce_time", "ce_watermark"):
         value = attributes.get(name)
         if value is not None and not FIRST_US <= parse_us(value.decode()) <= LAST_US:
@@ -213,9 +210,16 @@ def attributes_of(headers: Headers) -> dict[str, bytes]:
     return attributes
 
 
+def _check_texts(attributes: dict[str, bytes]) -> None:
+    for name in _TEXTS:
+        value = attributes.get(name)
+        if value is not None and (len(value) > MAX_ATTRIBUTE_BYTES or b"\0" in value or not _is_text(value)):
+            raise EnvelopeError(
+                f"{name} is {value[:80]!r}: send UTF-8 of at most {MAX_ATTRIBUTE_BYTES} bytes without U+0000"
+            )
+
+
 def _is_text(value: bytes) -> bool:
-    if value.isascii():
-        return True
     try:
         value.decode()
     except UnicodeDecodeError:

@@ -6,7 +6,7 @@ import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import msgspec
@@ -76,7 +76,7 @@ class Committed:
     dead_lettered: Counter[str] = field(default_factory=Counter)
 
 
-@dataclass(slots=True)
+@dataclass
 class _Read:
     """One batch, decoded and sorted by what handles it."""
 
@@ -88,7 +88,12 @@ class _Read:
     dead: list[tuple[Record, str]] = field(default_factory=list)
     failures: list[bool] = field(default_factory=list)
     """Whether each record of our own topics could not be used."""
-    by_place: dict[Where, Record] = field(default_factory=dict)
+    records: Sequence[Record] = ()
+
+    @cached_property
+    def by_place(self) -> dict[Where, Record]:
+        """The records of the batch; few batches ask for one."""
+        return {(record.topic, record.partition, record.offset): record for record in self.records}
 
 
 class BatchProcessor(Generic[C]):
@@ -302,7 +307,7 @@ class BatchProcessor(Generic[C]):
     # -- step 2 and 4: decode, skip repeats -------------------------------------------------------------------------
 
     def _read(self, records: Sequence[Record], committed: Committed) -> _Read:
-        read = _Read()
+        read = _Read(records=records)
         logs_all = self._logs_all
         for record in records:
             topic = record.topic
@@ -315,10 +320,11 @@ class BatchProcessor(Generic[C]):
             if logs_all or topic not in self._types:
                 read.raw.append(record)
                 continue
-            where = (topic, record.partition, record.offset)
-            if where in self.poison and topic not in self._merged:
-                read.dead.append((record, self.poison[where]))
-                continue
+            if self.poison and topic not in self._merged:
+                reason = self.poison.get((topic, record.partition, record.offset))
+                if reason is not None:
+                    read.dead.append((record, reason))
+                    continue
             try:
                 event = self._decode(record, read, committed)
             except Undecodable as error:
@@ -328,7 +334,6 @@ class BatchProcessor(Generic[C]):
             read.failures.append(False)
             if event is None:
                 continue
-            read.by_place[where] = record
             current = self._read_as.get(topic, topic) if self._read_as else topic
             if current in self._each:
                 read.control.append((record.timestamp, event))

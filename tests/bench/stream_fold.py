@@ -77,7 +77,7 @@ def main(name: str, events: int, customers: int) -> None:
     records = make(events, customers)
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 20, 100)  # as services/__main__.py does
+    gc.set_threshold(200_000, 20, 100)  # as services/__main__.py does
     for profile in (None, cProfile.Profile()):
         with tempfile.TemporaryDirectory() as folder:
             settings = Settings(data_dir=Path(folder))
