@@ -185,8 +185,9 @@ def encode(
     if watermark_us is not None:
         headers.append(("ce_watermark", format_us(watermark_us).encode()))
     if traceparent is not None:
-        headers.append(("traceparent", traceparent.encode()))
-        headers.append(("ce_traceparent", (origin_traceparent or traceparent).encode()))
+        carried = traceparent.encode()
+        headers.append(("traceparent", carried))
+        headers.append(("ce_traceparent", carried if origin_traceparent is None else origin_traceparent.encode()))
     return headers
 
 

@@ -32,7 +32,8 @@ def new_traceparent(event_id: str, ratio: float) -> str:
     """The start of a trace, derived from an event's id so that a repeat starts the same one; sampled for `ratio` of ids."""
     digest = hashlib.sha256(event_id.encode()).digest()
     sampled = int.from_bytes(digest[24:32], "big") < ratio * 2**64
-    return f"00-{digest[:16].hex()}-{digest[16:24].hex()}-{'01' if sampled else '00'}"
+    ids = digest[:24].hex()
+    return f"00-{ids[:32]}-{ids[32:]}-{'01' if sampled else '00'}"
 
 
 def _context(traceparent: str) -> SpanContext | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import tempfile
 from collections.abc import Iterator
 
@@ -11,6 +12,9 @@ import pytest
 from libs.bus.embedded import EmbeddedKafka
 from libs.bus.topics import create_map_topics
 from libs.process import free_port
+
+# While its broker is away the client says so many times a second, which would be most of what a failed test prints.
+logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
 
 
 @pytest.fixture(scope="session")
