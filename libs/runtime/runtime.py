@@ -88,6 +88,8 @@ class Runtime(Generic[C]):
         self._troubles: dict[str, str] = {}
         """What is waited for now, by which part of the runtime waits: not ready until all of it is over."""
         self._assigned: set[TopicPartition] = set()
+        self._settled: dict[TopicPartition, int] = {}
+        """Up to where records were read and all that follows from them is published."""
         self._lease_epoch = 0
         self._former_topics: dict[str, int] = {}
         self._rebuilding: Rebuilding | None = None
@@ -297,6 +299,7 @@ class Runtime(Generic[C]):
                 )
         self.bus.assign({tp: max(begins[tp], self._batch.positions.get(tp, 0)) for tp in wanted})
         self._assigned = wanted
+        self._settled = {tp: p for tp, p in self._batch.positions.items() if tp in wanted}
         self._control = {tp for tp in wanted if tp[0] in self._batch.control_topics}
         self._raw_topics = set(raw)
         if not self._control_caught_up:
@@ -507,7 +510,9 @@ class Runtime(Generic[C]):
         self._batch.poison.clear()
         self._batch.facts_read = no_facts
         self._after_commit(committed)
+        settled = {tp: p for tp, p in self._batch.positions.items() if tp in self._assigned}
         await self._publish()
+        self._settled = settled
 
     async def _with_facts(self, records: Sequence[Record]) -> Sequence[Record]:
         """The same records with all that the control topics hold by now. A fact is published before the first record
@@ -710,12 +715,11 @@ class Runtime(Generic[C]):
             with contextlib.suppress(Retry):
                 lag: dict[str, int] = {}
                 for tp, end in self.bus.ends().items():
-                    lag[tp[0]] = lag.get(tp[0], 0) + max(0, end - self._batch.positions.get(tp, 0))
+                    lag[tp[0]] = lag.get(tp[0], 0) + max(0, end - self._settled.get(tp, 0))
                 for topic, behind in lag.items():
                     self.metrics.lag.labels(topic).set(behind)
                 # An idle consumer does not notice that its broker is gone; this call does.
-                positions = {tp: p for tp, p in self._batch.positions.items() if tp in self._assigned}
-                unanswered = 0 if await self.bus.commit(positions) else unanswered + 1
+                unanswered = 0 if await self.bus.commit(self._settled) else unanswered + 1
                 if unanswered < UNANSWERED:
                     self._troubles.pop("commit", None)
                 else:
