@@ -9,7 +9,7 @@ import shutil
 import sqlite3
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -51,6 +51,7 @@ from tests.integration.test_feature import Told, days, published, windows, write
 from tests.integration.test_governance import PROMPT, on_the_topics, publish
 from tests.integration.test_monitor import DAYS, Upstream, facts, feed, measured_until, stream
 from tests.integration.test_registry import T0, T1, changes, declaration, run, view_of
+from tests.kills import WALL_CLOCK
 from tests.model_life import MODEL, Life
 from tests.tiny_packages import tiny_package
 from tests.unit.monitor.scenes import day
@@ -104,10 +105,20 @@ async def heard(broker: str, payload: type[Payload], topic: str | None = None) -
     return events
 
 
-def dump(path: Path, tables: Iterable[str]) -> dict[str, list[Any]]:
-    """The rows of an SQLite store, table by table."""
+def dump(path: Path, tables: Iterable[str], without: Collection[str] = ()) -> dict[str, list[Any]]:
+    """The rows of an SQLite store, table by table, without columns that hold the wall clock."""
     with sqlite3.connect(path) as connection:
-        return {table: sorted(connection.execute(f"SELECT * FROM {table}").fetchall(), key=repr) for table in tables}
+        connection.row_factory = sqlite3.Row
+        return {
+            table: sorted(
+                (
+                    {name: row[name] for name in row.keys() if name not in without}  # noqa: SIM118 - not a mapping
+                    for row in connection.execute(f"SELECT * FROM {table}")
+                ),
+                key=repr,
+            )
+            for table in tables
+        }
 
 
 async def refuses_to_start(service: Any, broker: str, data_dir: Path) -> str:
@@ -204,7 +215,7 @@ REGISTRY_TABLES: Final = ("streams", "models", "versions", "gates", "champions",
 
 async def test_registry_comes_back_with_what_people_commanded(broker: str, tmp_path: Path) -> None:
     headers = {"Authorization": f"Bearer {write_token(tmp_path, 'scientist', 'approver', 'client')}"}
-    refs = [tiny_package(tmp_path / "artifacts", tmp_path / "keys", seed=n) for n in range(5)]
+    refs = [tiny_package(tmp_path / "artifacts", tmp_path / "keys", seed=n) for n in range(6)]
     careful = declaration("loop", "    promotion: {risk: approval}\n")
     path = tmp_path / "registry.db"
     async with (
@@ -214,9 +225,12 @@ async def test_registry_comes_back_with_what_people_commanded(broker: str, tmp_p
         await http.post("/v1/declarations", content=declaration("loop"))
         view = await view_of(http, "loop")
 
-        async def trained(number: int, champion: str | None = None, lower: float = 0.01) -> None:
+        async def ended(number: int, champion: str | None = None, lower: float = 0.01) -> None:
             completed = run("loop", refs[number], view, number, champion, lower)
             await publish_events(broker, "trainer", [(completed, {"time": T0, "id": f"run-{number}"})])
+
+        async def trained(number: int, champion: str | None = None, lower: float = 0.01) -> None:
+            await ended(number, champion, lower)
             await eventually(partial(decided, broker, f"run-loop-{number}"), f"run {number} to be decided")
 
         await trained(0)
@@ -237,22 +251,33 @@ async def test_registry_comes_back_with_what_people_commanded(broker: str, tmp_p
         await all_read(found, broker)
     before = dump(path, REGISTRY_TABLES)
     assert len(before["champions"]) == 4
-    assert {row[6] for row in before["approvals"]} == {"approved", "open"}
+    assert {row["state"] for row in before["approvals"]} == {"approved", "open"}
+    never_lost = shutil.copytree(tmp_path, tmp_path.with_name("never-lost"))
     lose(tmp_path, "registry")
     assert "run `evenkeel rebuild registry`" in await refuses_to_start(registry, broker, tmp_path)
     assert (await rebuild("registry", broker, tmp_path))["published"] == SEALS_OF_REGISTRY
     assert dump(path, REGISTRY_TABLES) == before
+    # Once more, and a run ends meanwhile.
+    lose(tmp_path, "registry")
+    await asyncio.gather(rebuild("registry", broker, tmp_path), ended(5, refs[3].digest))
+    async with running(registry, broker, tmp_path, accept_new_store=False) as found:
+        await eventually(partial(decided, broker, "run-loop-5"), "the run that ended meanwhile to be decided")
+        await all_read(found, broker)
+    again = dump(path, REGISTRY_TABLES, WALL_CLOCK)
     async with (
         running(registry, broker, tmp_path, http=True, accept_new_store=False) as found,
         httpx2.AsyncClient(base_url=found.url, headers=headers) as http,
     ):
-        (_, asked) = (await http.get("/v1/models/loop/approvals")).json()["approvals"]
+        (_, asked, _) = (await http.get("/v1/models/loop/approvals")).json()["approvals"]
         answer = {"nonce": asked["nonce"], "package": refs[4].digest, "approved": True, "approver": "Ada"}
         assert (await http.post("/v1/models/loop/approvals", json=answer)).json()["promoted"]
     assert [e.data.epoch for e in await heard(broker, ChampionChanged)] == [1, 2, 3, 4, 5]
     for payload in (StreamDeclared, ModelDeclared, GateDecided, ApprovalDecided, ChampionChanged):
         ids = [event.id for event in await heard(broker, payload)]
         assert len(ids) == len(set(ids))
+    async with running(registry, broker, never_lost) as found:
+        await all_read(found, broker)
+    assert dump(never_lost / "registry.db", REGISTRY_TABLES, WALL_CLOCK) == again
 
 
 SEALS_OF_REGISTRY: Final = sum(topic.partitions for topic in published_by("registry"))
