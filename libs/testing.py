@@ -33,11 +33,11 @@ WAIT_SECONDS: Final = 30.0
 
 
 async def eventually(check: Callable[[], Awaitable[T | None]], what: str, seconds: float = WAIT_SECONDS) -> T:
-    """Poll until `check` gives something other than None or False; AssertionError names what was waited for."""
+    """Poll until `check` gives something that is true or not empty; AssertionError names what was waited for."""
     deadline = time.monotonic() + seconds
     while True:
         found = await check()
-        if found is not None and found is not False:
+        if found:
             return found
         if time.monotonic() > deadline:
             raise AssertionError(f"waited {seconds:.0f} s for {what}")

@@ -417,12 +417,11 @@ async def test_trainer_comes_back_and_answers_no_trigger_again(broker: str, tmp_
 async def test_serving_comes_back_and_tells_no_receipt_again(broker: str, tmp_path: Path) -> None:
     await upstream_of(broker, "serving")
 
-    async def receipts() -> list[str]:
-        return [e.id for e in await heard(broker, ActivationFailed)]
+    async def receipts() -> list[str] | None:
+        return [e.id for e in await heard(broker, ActivationFailed)] or None
 
     async with running(serving, broker, tmp_path):
-        await eventually(receipts, "a receipt for a package that is nowhere")
-    told = await receipts()
+        told = await eventually(receipts, "a receipt for a package that is nowhere")
     shutil.rmtree(tmp_path / "serving.lmdb")
     await rebuilt(serving, broker, tmp_path)
     before = len(await heard(broker, ReplicaSeen))
