@@ -240,9 +240,7 @@ class Runtime(Generic[C]):
 
     async def _shut_down(self, started: bool) -> None:
         self._set_reason("stopping")
-        for task in self._background:
-            task.cancel()
-        await asyncio.gather(*self._background, return_exceptions=True)
+        await _cancelled(self._background)
         self._record_wanted.set()
         for _, future in self._recorded:
             if not future.done():
@@ -251,9 +249,7 @@ class Runtime(Generic[C]):
         stuck: set[asyncio.Task[None]] = set()
         if self._tasks:
             _, stuck = await asyncio.wait(self._tasks, timeout=FINISH_SECONDS)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await _cancelled(self._tasks)
         if started and self.exit_error is None:
             # With the broker away the outbox waits for the next start; `_persist` gives up by cancelling.
             with contextlib.suppress(EvenkeelError, TimeoutError, asyncio.CancelledError):
@@ -729,3 +725,12 @@ class Runtime(Generic[C]):
     def lease(self) -> tuple[str, int, int]:
         """(owner, epoch, new expiry) for the transaction at hand."""
         return self.instance, self._lease_epoch, self.clock.now_us() + LEASE_US
+
+
+async def _cancelled(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """End tasks. asyncio.wait_for, deep in a call, may lose a cancellation (bpo-37658), so it is said until it is heard."""
+    while left := [task for task in tasks if not task.done()]:
+        for task in left:
+            task.cancel()
+        await asyncio.wait(left, timeout=FINISH_SECONDS)
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -82,6 +82,8 @@ class Activator:
             if is_first:
                 self._to_tell.put_nowait(self.seen("ready"))
                 is_first = False
+            if self._runtime.stopping:  # asked for here too, because a lost cancellation does not come again by itself
+                break
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), self._retry_seconds if has_failed else None)
 
