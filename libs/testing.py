@@ -29,7 +29,8 @@ from libs.service import Service
 from libs.settings import Settings
 
 T = TypeVar("T")
-WAIT_SECONDS: Final = 30.0
+WAIT_SECONDS: Final = 60.0
+"""Longer than a call to a broker that is away may take (libs.bus.kafka.CALL_SECONDS), and then some for a busy machine."""
 
 
 async def eventually(check: Callable[[], Awaitable[T | None]], what: str, seconds: float = WAIT_SECONDS) -> T:
