@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from contracts.envelope import Event
 from contracts.runtime import RecordDeadLettered
 from libs.bus.embedded import EmbeddedKafka
 from libs.errors import DataLoss, Stop
+from libs.runtime.runtime import Runtime
 from libs.service import Cause, Context, Derived, Reply, Service
 from libs.settings import OwnSettings
 from libs.store.sql import SqlStore
@@ -95,6 +98,21 @@ async def test_what_is_committed_outlives_a_dead_broker_and_is_published(kafka: 
     kafka.start()
     async with running(trainer(), kafka.address, tmp_path):
         await eventually(lambda: found(kafka.address, "c", 1), "the decision that nobody had acknowledged")
+
+
+async def test_a_task_that_loses_its_cancellation_does_not_keep_the_service_from_stopping(
+    broker: str, tmp_path: Path
+) -> None:
+    at_work = asyncio.Event()
+
+    async def deaf(runtime: Runtime[Context]) -> None:
+        at_work.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        await asyncio.Event().wait()
+
+    async with asyncio.timeout(60), running(replace(idle("registry"), background=(deaf,)), broker, tmp_path):
+        await at_work.wait()
 
 
 async def test_a_topic_with_another_number_of_partitions_is_refused(broker: str, tmp_path: Path) -> None:
