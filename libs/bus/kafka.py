@@ -2,8 +2,9 @@
 
 What was learnt on aiokafka 0.14 and Kafka 4.3 (guarantees.md, section 3): calls hang while the broker does not answer, so
 each has a time limit; a producer that saw an error is thrown away, because it fails an expired batch and sends the next,
-and so is a consumer, because it never recovers if it was assigned anew while it looked for its group's coordinator;
-batches are built by hand, one in flight per partition, because that is both the fastest way and the only ordered one.
+and so is a consumer, because it never recovers if it was assigned anew while it looked for its group's coordinator, and
+some commits never end (a quarter of an hour of load with seven kills of the broker showed one); batches are built by hand,
+one in flight per partition, because that is both the fastest way and the only ordered one.
 """
 
 from __future__ import annotations
@@ -73,7 +74,10 @@ class KafkaBus:
         self._next: dict[TopicPartition, int] = {}
         """What is assigned, and the offset of each that `getmany` gives next."""
         self._paused: set[TopicPartition] = set()
-        self._committing: asyncio.Task[bool] | None = None
+        self._committing: asyncio.Future[None] | None = None
+        self._committing_since = 0.0
+        self._is_worn_out = False
+        """Whether the consumer is to be replaced, because a commit of its got no answer."""
 
     async def start(self) -> None:
         await self._live_consumer()
@@ -168,12 +172,13 @@ class KafkaBus:
             self._consumer.resume(*(KafkaTopicPartition(*tp) for tp in wanted))
 
     async def getmany(self, timeout_ms: int, max_records: int) -> dict[TopicPartition, Sequence[Record]]:
+        if self._is_worn_out:
+            await self._drop_consumer()
         consumer = await self._live_consumer()
         try:
             batch = await _call("fetch", consumer.getmany(timeout_ms=timeout_ms, max_records=max_records))
         except Retry:
-            self._consumer = None
-            await _quietly(consumer.stop())
+            await self._drop_consumer()
             raise
         for tp, records in batch.items():
             if records:
@@ -182,6 +187,15 @@ class KafkaBus:
             "dict[TopicPartition, Sequence[Record]]",
             {(tp.topic, tp.partition): records for tp, records in batch.items()},
         )
+
+    async def _drop_consumer(self) -> None:
+        """The next call that needs a consumer makes one, which goes on at the same positions."""
+        consumer, self._consumer, self._is_worn_out = self._consumer, None, False
+        if consumer is not None:
+            await _quietly(consumer.stop())
+        if self._committing is not None:
+            self._committing.cancel()
+            self._committing = None
 
     async def beginning_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         return await self._offsets((await self._live_consumer()).beginning_offsets, partitions)
@@ -238,8 +252,7 @@ class KafkaBus:
         except Retry:
             for send in sends:
                 send.cancel()
-            # Looked at, or asyncio complains of it whenever it is collected.
-            together.add_done_callback(lambda done: done.cancelled() or done.exception())
+            together.add_done_callback(_looked_at)
             if self._producer is producer:
                 self._producer = None
             await _quietly(producer.stop())
@@ -248,13 +261,18 @@ class KafkaBus:
     async def commit(self, positions: Mapping[TopicPartition, int]) -> bool:
         if self._group_id is None or not positions:
             return True
+        now = asyncio.get_running_loop().time()
         if self._committing is not None and not self._committing.done():
+            if now - self._committing_since > CALL_SECONDS:
+                self._is_worn_out = True
             return False
         offsets = {KafkaTopicPartition(*tp): OffsetAndMetadata(offset, "") for tp, offset in positions.items()}
-        # Never cancelled: the client would leave its request behind, with an error that nobody fetches.
-        self._committing = asyncio.create_task(_ignored(self._reader.commit(offsets)))
-        await asyncio.wait({self._committing}, timeout=STOP_SECONDS)
-        return self._committing.done() and self._committing.result()
+        # Not cancelled while the client lives: it would leave its request behind, with an error that nobody fetches.
+        committing = self._committing = asyncio.ensure_future(self._reader.commit(offsets))
+        committing.add_done_callback(_looked_at)
+        self._committing_since = now
+        await asyncio.wait({committing}, timeout=STOP_SECONDS)
+        return committing.done() and _succeeded(committing)
 
     def group_reader(self, topic: str) -> KafkaGroupReader:
         if self._group_id is None:
@@ -341,6 +359,17 @@ async def _ignored(awaitable: Awaitable[object]) -> bool:
     its own tasks, and that must not look as if the caller was cancelled."""
     task = asyncio.ensure_future(awaitable)
     await asyncio.wait({task})
+    return _succeeded(task)
+
+
+def _looked_at(done: asyncio.Future[Any]) -> None:
+    """Fetch what a call ended with, or asyncio complains of it whenever it is collected."""
+    if not done.cancelled():
+        done.exception()
+
+
+def _succeeded(task: asyncio.Future[Any]) -> bool:
+    """Whether a call that is done did what it should; raises what is not the broker's fault."""
     error = asyncio.CancelledError() if task.cancelled() else task.exception()
     if isinstance(error, (KafkaError, TimeoutError, ConnectionError, OSError, asyncio.CancelledError)):
         log.debug("broker call given up", error=f"{type(error).__name__} {error}")
