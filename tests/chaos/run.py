@@ -11,6 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -18,7 +19,9 @@ from contracts.ingest import EventAccepted, EventRejected, LabelAccepted
 from contracts.registry import ChampionChanged
 from contracts.serving import PredictionMade
 from contracts.trainer import RetrainDecided, RunCompleted, RunFailed
-from libs.cli.supervisor import Notice, Supervisor
+from libs.bus.kafka import KafkaBus
+from libs.cli.supervisor import BROKER, Notice, Supervisor
+from libs.errors import Retry
 from libs.process import free_port, free_port_base
 from libs.testing import eventually, read_events
 from tests.chaos.faults import Fault, Faults, planned
@@ -183,7 +186,17 @@ async def _cycle(fault: Fault, faults: Faults, load: Load, system: Supervisor) -
     healed_at = time.monotonic()
     load.is_noisy = False
     await load.hold()
+    if fault.target == BROKER:
+        # Services that have nothing to say or to read may not notice that it is gone.
+        await eventually(partial(_answers, system), "the broker to answer", RECOVERY_LIMIT_SECONDS)
     return await until_quiet(system.urls, healed_at, RECOVERY_LIMIT_SECONDS)
+
+
+async def _answers(system: Supervisor) -> bool:
+    try:
+        return bool(await KafkaBus(system.broker, "chaos").partition_counts([ORDERS]))
+    except Retry:
+        return False
 
 
 async def account(system: Supervisor, load: Load) -> list[str]:

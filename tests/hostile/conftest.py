@@ -150,15 +150,15 @@ class System:
         return found
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
-    """One broker for all of these tests."""
+    """One broker for the tests of a file."""
     with EmbeddedKafka(tmp_path_factory.mktemp("broker"), free_port()) as broker:
         asyncio.run(create_map_topics(broker.address))
         yield broker
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 async def system(kafka: EmbeddedKafka, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
     found = System(kafka.address, tmp_path_factory.mktemp("system"))
     found.tokens = {role: write_token(found.folder, role) for role in ROLES}

@@ -111,7 +111,7 @@ async def test_a_task_that_loses_its_cancellation_does_not_keep_the_service_from
             await asyncio.Event().wait()
         await asyncio.Event().wait()
 
-    async with asyncio.timeout(60), running(replace(idle("registry"), background=(deaf,)), broker, tmp_path):
+    async with asyncio.timeout(60), running(replace(idle("feature"), background=(deaf,)), broker, tmp_path):
         await at_work.wait()
 
 

@@ -242,6 +242,7 @@ def doubled(tmp_path_factory: pytest.TempPathFactory, broker: str) -> Found:
     with shop.supervisor:
         shop.declare(declared(("buys", "")))
         shop.days(0, 2, visits=24)
+        until(lambda: len(list(shop.oracle.topics.data("ingest.event-accepted.v1"))) == 3 * 24, "all visits to be read")
         assert shop.oracle.at_rest() == []
         shop.supervisor.kill("ingest")
         shop.finish(2)

@@ -37,8 +37,8 @@ KILLS = (
     ("swap.done@3", "m2"),
     ("loop.positions@2", None),
     ("loop.committed@1", "m3"),
-    ("publish.sent@1", None),
-    ("publish.deleted@1", None),
+    ("publish.sent@6", None),
+    ("publish.deleted@4", None),
 )
 MODELS = ("m0", "m1", "m2", "m3")
 VECTORS_EACH = 70
