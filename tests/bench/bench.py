@@ -178,6 +178,7 @@ def start_service(name: str, data_dir: Path, broker: str, port: int, **environme
         "EVENKEEL_BROKER": broker,
         "EVENKEEL_PORT": str(port),
         "EVENKEEL_LOG_LEVEL": "warning",
+        "EVENKEEL_ACCEPT_NEW_STORE": "true",  # each round begins with an empty one
         "MALLOC_ARENA_MAX": "2",
     }
     log = data_dir / "logs" / f"{name}.log"
