@@ -159,7 +159,6 @@ def encode(
     stream: str | None = None,
     watermark_us: int | None = None,
     traceparent: str | None = None,
-    origin_traceparent: str | None = None,
 ) -> list[tuple[str, bytes]]:
     """The headers of one event. What is the same for a whole batch comes in as bytes."""
     headers = [
@@ -177,8 +176,7 @@ def encode(
         headers.append(("ce_watermark", format_us(watermark_us).encode()))
     if traceparent is not None:
         carried = traceparent.encode()
-        headers.append(("traceparent", carried))
-        headers.append(("ce_traceparent", carried if origin_traceparent is None else origin_traceparent.encode()))
+        headers += [("traceparent", carried), ("ce_traceparent", carried)]
     return headers
 
 

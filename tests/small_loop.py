@@ -60,11 +60,17 @@ models:
 """
 
 
-def until(check: Callable[[], Any], what: str, seconds: float = 180) -> Any:
+def within(check: Callable[[], Any], seconds: float) -> Any:
+    """What `check` gives as soon as that is true, or what it gives after these seconds."""
     deadline = time.monotonic() + seconds
-    while not (found := check()):
-        assert time.monotonic() < deadline, f"waited {seconds:.0f} s for {what}"
+    while not (found := check()) and time.monotonic() < deadline:
         time.sleep(0.1)  # another process has to come to rest; there is no event to wait for
+    return found
+
+
+def until(check: Callable[[], Any], what: str, seconds: float = 180) -> Any:
+    found = within(check, seconds)
+    assert found, f"waited {seconds:.0f} s for {what}"
     return found
 
 
@@ -130,14 +136,9 @@ class SmallLoop:
             moment = (START + timedelta(days=day)).isoformat()
             self.post("ingest", "/v1/streams/flights/heartbeat", {"time": moment, "kind": kind})
 
-    def has_changed(self, seconds: float = 0) -> bool:
-        """Whether a second champion serves, at the latest after these seconds."""
-        deadline = time.monotonic() + seconds
-        while (self.champion() or {"epoch": 0})["epoch"] < 2:
-            if time.monotonic() >= deadline:
-                return False
-            time.sleep(0.1)
-        return True
+    def has_changed(self) -> bool:
+        """Whether a second champion serves."""
+        return bool((self.champion() or {"epoch": 0})["epoch"] >= 2)
 
     def champion(self) -> dict[str, Any] | None:
         found: dict[str, Any] | None = self.get("serving", "/v1/models")["models"][0]["champion"]
@@ -152,7 +153,7 @@ class SmallLoop:
         # How soon drift is seen depends on which flights the first champion was there to score. If so soon that what was
         # fitted knows little of the new world, it is refused, and the next signal wants more of that.
         for day in range(10, 16):
-            if self.has_changed(seconds=20):
+            if within(self.has_changed, 20):
                 break
             self.fly([day], reversed_rule=True)
         until(self.has_changed, "the champion that follows from drift")

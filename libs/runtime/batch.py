@@ -92,7 +92,7 @@ class _Read:
 
     @cached_property
     def by_place(self) -> dict[Where, Record]:
-        """The records of the batch; few batches ask for one."""
+        """The records of the batch; made when the first one is asked for."""
         return {(record.topic, record.partition, record.offset): record for record in self.records}
 
 

@@ -295,7 +295,7 @@ class Runtime(Generic[C]):
                 )
         self.bus.assign({tp: max(begins[tp], self._batch.positions.get(tp, 0)) for tp in wanted})
         self._assigned = wanted
-        self._settled = {tp: p for tp, p in self._batch.positions.items() if tp in wanted}
+        self._settled = self._positions()
         self._control = {tp for tp in wanted if tp[0] in self._batch.control_topics}
         self._raw_topics = set(raw)
         if not self._control_caught_up:
@@ -304,6 +304,10 @@ class Runtime(Generic[C]):
             self._control_ends = {
                 tp: end for tp, end in ends.items() if end > max(begins[tp], self._batch.positions.get(tp, 0))
             }
+
+    def _positions(self) -> dict[TopicPartition, int]:
+        """Up to where what is assigned was read and committed."""
+        return {tp: position for tp, position in self._batch.positions.items() if tp in self._assigned}
 
     async def _make_raw_topics(self, raw: dict[str, int]) -> None:
         for name, partitions in raw.items():
@@ -506,7 +510,7 @@ class Runtime(Generic[C]):
         self._batch.poison.clear()
         self._batch.facts_read = no_facts
         self._after_commit(committed)
-        settled = {tp: p for tp, p in self._batch.positions.items() if tp in self._assigned}
+        settled = self._positions()
         await self._publish()
         self._settled = settled
 

@@ -82,7 +82,7 @@ class Activator:
             if is_first:
                 self._to_tell.put_nowait(self.seen("ready"))
                 is_first = False
-            if self._runtime.stopping:  # asked for here too, because a lost cancellation does not come again by itself
+            if self._runtime.stopping:  # the task group passes a cancellation on only once, and it may be lost
                 break
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), self._retry_seconds if has_failed else None)

@@ -106,13 +106,13 @@ async def heard(broker: str, payload: type[Payload], topic: str | None = None) -
 
 
 def dump(path: Path, tables: Iterable[str], without: Collection[str] = ()) -> dict[str, list[Any]]:
-    """The rows of an SQLite store, table by table, without columns that hold the wall clock."""
+    """The rows of an SQLite store, table by table, but for some columns."""
     with sqlite3.connect(path) as connection:
         connection.row_factory = sqlite3.Row
         return {
             table: sorted(
                 (
-                    {name: row[name] for name in row.keys() if name not in without}  # noqa: SIM118 - not a mapping
+                    {name: value for name, value in dict(row).items() if name not in without}
                     for row in connection.execute(f"SELECT * FROM {table}")
                 ),
                 key=repr,
