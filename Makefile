@@ -13,6 +13,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
+# Everything here starts many processes: compiled once, each starts a second or two sooner.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test check lint types contracts up down reset bench chaos soak requirements
 
@@ -66,7 +69,7 @@ $(READY): requirements.txt pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@awk '/^uv==/ {found=1} found {print} found && !/\\$$/ {exit}' requirements.txt > $(VENV)/installer.txt
 	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --require-hashes -r $(VENV)/installer.txt
-	@$(BIN)/uv pip install --python $(BIN)/python --require-hashes -r requirements.txt \
+	@$(BIN)/uv pip install --python $(BIN)/python --compile-bytecode --require-hashes -r requirements.txt \
 		|| $(BIN)/python -m pip install --disable-pip-version-check --require-hashes -r requirements.txt
 	@$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps --no-build-isolation -e .
 	@test -n "$(BROKER)" || $(BIN)/python -m libs.bus.embedded --prepare

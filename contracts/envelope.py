@@ -67,13 +67,20 @@ class Record(Protocol):
     def headers(self) -> Headers: ...
 
 
-@lru_cache(maxsize=65536)
 def parse_us(text: str) -> int:
     """Microseconds since the epoch of an RFC 3339 time; a time without a zone is refused with ValueError.
 
     >>> parse_us("1970-01-01T00:00:01Z")
     1000000
     """
+    # Our own form with a fraction: events differ in their microseconds, and share their seconds with many.
+    if len(text) == 27 and text[19] == "." and text[26] == "Z" and text.isascii() and text[20:26].isdigit():
+        return _parse_us(text[:19] + "Z") + int(text[20:26])
+    return _parse_us(text)
+
+
+@lru_cache(maxsize=65536)
+def _parse_us(text: str) -> int:
     if not _RFC3339.fullmatch(text):
         raise ValueError(f"{text!r} is not an RFC 3339 time with a zone, such as 2013-01-01T05:15:00Z")
     delta = datetime.fromisoformat(text) - _EPOCH
@@ -85,14 +92,19 @@ LAST_US: Final = parse_us("3100-01-01T00:00:00Z")
 """Times of our own records lie between these, wider than what ingest takes by any window, disorder or horizon."""
 
 
-@lru_cache(maxsize=65536)
 def format_us(time_us: int) -> str:
     """The RFC 3339 form, in UTC, of microseconds since the epoch.
 
     >>> format_us(1000000)
     '1970-01-01T00:00:01Z'
     """
-    return (_EPOCH + timedelta(microseconds=time_us)).isoformat().removesuffix("+00:00") + "Z"
+    second, fraction = divmod(time_us, 1_000_000)
+    return f"{_format_second(second)}.{fraction:06d}Z" if fraction else _format_second(second) + "Z"
+
+
+@lru_cache(maxsize=65536)
+def _format_second(second: int) -> str:
+    return (_EPOCH + timedelta(seconds=second)).replace(tzinfo=None).isoformat()
 
 
 @dataclass(slots=True, eq=False)

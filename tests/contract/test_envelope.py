@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -72,6 +72,13 @@ def test_we_read_what_the_sdk_writes(event_id: str) -> None:
     read = attributes_of(list(message.headers.items()))
     assert read["ce_id"].decode() == event_id
     assert parse_us(read["ce_time"].decode()) == parse_us("2013-01-01T05:15:00Z")
+
+
+@given(time_us=MICROSECONDS, minutes_east=st.integers(min_value=-14 * 60, max_value=14 * 60))
+def test_a_time_is_the_same_in_every_zone(time_us: int, minutes_east: int) -> None:
+    utc = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=time_us)
+    assert format_us(time_us) == utc.isoformat().replace("+00:00", "Z")
+    assert parse_us(utc.astimezone(timezone(timedelta(minutes=minutes_east))).isoformat()) == time_us
 
 
 @given(time_us=MICROSECONDS)
