@@ -18,7 +18,7 @@ import asyncio
 import contextlib
 import random
 import shutil
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -56,6 +56,8 @@ UNANSWERED: Final = 3
 """Commits of Kafka's offsets in a row without an answer, after which the broker counts as away."""
 RECORD_GROUP: Final = 512
 """Most answers whose predictions share one transaction."""
+PUBLISH_GROUP: Final = 2_000
+"""Most records of several outbox rows that are published together."""
 
 
 class Runtime(Generic[C]):
@@ -75,6 +77,7 @@ class Runtime(Generic[C]):
         self._readers = ThreadPoolExecutor(2, thread_name_prefix="reader")
         self._unpublished: deque[tuple[int, int, list[OutgoingRecord]]] = deque()
         """(row, its bytes, its records), lowest first."""
+        self._outbox_bytes = 0
         self._no_room: str | None = None
         self._highest_row = 0
         self._publishing = asyncio.Lock()
@@ -234,8 +237,7 @@ class Runtime(Generic[C]):
         # Rows only grow: one that is not above all we ever queued is queued, published or being deleted already.
         for row, blob in state.outbox:
             if row > self._highest_row:
-                self._unpublished.append((row, len(blob), outbox.unpack(blob)))
-                self._highest_row = row
+                self._queue(row, len(blob), outbox.unpack(blob))
         return None if state.rebuild is None else msgspec.json.decode(state.rebuild, type=Note)
 
     async def _shut_down(self, started: bool) -> None:
@@ -449,7 +451,7 @@ class Runtime(Generic[C]):
         await self._persist("lease", self._take_lease)
         async with self._publishing:
             self._unpublished.clear()
-            self._highest_row = 0
+            self._outbox_bytes = self._highest_row = 0
             self._batch.published.clear()
             await self._load()
         await self._publish()
@@ -645,8 +647,7 @@ class Runtime(Generic[C]):
 
     def _after_commit(self, committed: Committed) -> None:
         if committed.row is not None and committed.row > self._highest_row:
-            self._unpublished.append((committed.row, committed.row_bytes, committed.records))
-            self._highest_row = committed.row
+            self._queue(committed.row, committed.row_bytes, committed.records)
         for topic, count in committed.consumed.items():
             self.metrics.consumed.labels(topic).inc(count)
         for topic, count in committed.repeated.items():
@@ -654,9 +655,10 @@ class Runtime(Generic[C]):
         for topic, count in committed.dead_lettered.items():
             self.metrics.dead_lettered.labels(topic).inc(count)
 
-    @property
-    def _outbox_bytes(self) -> int:
-        return sum(size for _, size, _ in self._unpublished)
+    def _queue(self, row: int, size: int, records: list[OutgoingRecord]) -> None:
+        self._unpublished.append((row, size, records))
+        self._outbox_bytes += size
+        self._highest_row = row
 
     def _check_outbox(self) -> None:
         """What is consumed waits for its publishing anyway; this bounds what comes from people and clients."""
@@ -686,17 +688,30 @@ class Runtime(Generic[C]):
             self._tasks = [t for t in self._tasks if not t.done()] + [task]
 
     async def _publish(self) -> None:
-        """Publish what is committed, lowest row first, one batch at a time; on any error again from the lowest."""
+        """Publish what is committed, lowest row first; on any error again from the lowest. Rows that wait go together:
+        a client's answers are committed in small groups, and a request to the broker costs as much as many records."""
         async with self._publishing:
             while self._unpublished:
-                row, _, records = self._unpublished[0]
+                rows, records = self._next_rows()
                 await self._persist("publish", lambda: self.bus.publish(records))
                 failpoint("publish.sent")
-                self._unpublished.popleft()
-                self._batch.published.append(row)
+                for _ in range(rows):
+                    row, size, _ = self._unpublished.popleft()
+                    self._outbox_bytes -= size
+                    self._batch.published.append(row)
                 self.published_count += len(records)
-                for topic in {record.topic for record in records}:
-                    self.metrics.published.labels(topic).inc(sum(r.topic == topic for r in records))
+                for topic, count in Counter(record.topic for record in records).items():
+                    self.metrics.published.labels(topic).inc(count)
+
+    def _next_rows(self) -> tuple[int, list[OutgoingRecord]]:
+        """How many of the lowest rows go together, and their records."""
+        rows, together = 0, list[OutgoingRecord]()
+        for _, _, records in self._unpublished:
+            if rows and len(together) + len(records) > PUBLISH_GROUP:
+                break
+            together += records
+            rows += 1
+        return rows, together
 
     async def _housekeep_for_ever(self) -> None:
         """Once a second: keep the lease, delete published rows left over, tell lag tools and gauges."""
