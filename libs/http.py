@@ -117,7 +117,7 @@ def role(
     return {"openapi_extra": extra, "responses": refused}
 
 
-def _authorize(request: Request) -> None:
+async def _authorize(request: Request) -> None:
     wanted = request.scope["route"].openapi_extra[ROLE_KEY]
     if wanted == "public":
         return
