@@ -99,6 +99,7 @@ def _one(
         "properties",
         "required",
         "additionalProperties",
+        "patternProperties",
         "items",
         "prefixItems",
         "pattern",
@@ -147,6 +148,12 @@ def _object(
     for name, schema in wanted.items():
         if name in there:
             problems += _unreadable(there[name], schema, written_root, read_root, f"{path}.{name}", trail)
+    names, taken = written.get("patternProperties", {}), read.get("patternProperties", {})
+    if taken and names.keys() != taken.keys():
+        problems.append((path, "patternProperties changed"))
+    else:
+        for pattern, schema in taken.items():
+            problems += _unreadable(names[pattern], schema, written_root, read_root, f"{path}.{pattern}", trail)
     open_values = read.get("additionalProperties")
     if isinstance(open_values, dict):
         source = written.get("additionalProperties")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contracts.payload import Count, Finite, Identifier, Payload, Time
+from contracts.payload import Count, Finite, Identifier, Integer, Payload, Time
 
 
 class VectorComputed(Payload):
@@ -27,7 +27,7 @@ class ViewUpdated(Payload):
     view_version: str
     slot: str
     """Aggregation, entity and ring slot."""
-    tile: list[Finite | int | str | None]
+    tile: list[Finite | Integer | str | None]
     """[start_us, n, mean, M2, min, max, last_time_us, last_event_id, last_value]"""
 
 

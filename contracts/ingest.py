@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, SerializeAsAny
 
-from contracts.payload import Base64, Count, Identifier, Payload, Sha256, Value
+from contracts.payload import Base64, Count, Identifier, Integer, Payload, Sha256, Value
 
 Fields = SerializeAsAny[dict[str, Value]]
 """Written without looking up each value in its union: three times as fast, and the same JSON."""
@@ -16,7 +16,7 @@ class RawRecord(Payload):
     """Where the producer's own record lies, and the digest of its value."""
 
     topic: str
-    partition: int
+    partition: Integer
     offset: Count
     sha256: Sha256
 

@@ -14,9 +14,22 @@ Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 Base64 = str
 Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 """RFC 3339, UTC."""
-Count = Annotated[int, Field(ge=0)]
+
+
+def _as_int64(schema: dict[str, Any]) -> None:
+    """Say 64 bits by the format: a bound of its own would look like a narrowed contract."""
+    for bound, end in (("maximum", MAX_INTEGER), ("minimum", -MAX_INTEGER - 1)):
+        if schema.get(bound) == end:
+            del schema[bound]
+    schema["format"] = "int64"
+
+
+MAX_INTEGER: Final = 2**63 - 1
+"""No store keeps more."""
+Integer = Annotated[int, Field(ge=-MAX_INTEGER - 1, le=MAX_INTEGER, json_schema_extra=_as_int64)]
+Count = Annotated[int, Field(ge=0, le=MAX_INTEGER, json_schema_extra=_as_int64)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
-Value = bool | int | Finite | str | None
+Value = bool | Integer | Finite | str | None
 """One field of an event."""
 
 _set: Final = object.__setattr__

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from contracts.payload import Count, Digest, Finite, Identifier, Payload, Time
+from contracts.payload import Count, Digest, Finite, Identifier, Integer, Payload, Time
 
 Trigger = Literal["first_data", "drift", "decay", "schedule", "command"]
 
@@ -86,7 +86,7 @@ class RunCompleted(Payload):
     view_version: str
     declaration: Count
     estimator: str
-    parameters: dict[str, float | int | str | bool | None]
+    parameters: dict[str, float | Integer | str | bool | None]
     threshold: Finite | None = None
     dataset: DatasetVersion
     training_rows: Count
@@ -97,7 +97,7 @@ class RunCompleted(Payload):
     golden_rows: Count
     golden_matched: bool
     code_commit: str
-    seed: int
+    seed: Integer
     duration_seconds: Finite
 
 

@@ -491,13 +491,9 @@ class BatchProcessor(Generic[C]):
             self._parked.arrange([one for _, queue in self._parked for one in queue], self._merging.group_of)
         added: dict[Where, Event[Any]] = {}
         parked: list[Parked] = []
-        require = self._context.require
         for topic in self._merged:
             for event in read.data.get(topic, ()):
-                try:
-                    require(event)
-                except NotYet as error:
-                    self._unknown_fact(error, (topic, event.partition, event.offset), read)
+                if not self._is_usable(event, read):
                     continue
                 watermark_us = event.watermark_us
                 if watermark_us is not None:
@@ -517,6 +513,25 @@ class BatchProcessor(Generic[C]):
         tx.add_pending(waiting)
         tx.add_parked(one.stored for one in parked)
         tx.put_watermarks(self._merging.changed_watermarks())
+
+    def _is_usable(self, event: Event[Any], read: _Read) -> bool:
+        """Whether an event may be merged; what cannot even be asked that has no place in the order, so it is not parked."""
+        where = (event.topic, event.partition, event.offset)
+        try:
+            self._context.require(event)
+        except NotYet as error:
+            self._unknown_fact(error, where, read)
+        except EvenkeelError:
+            raise
+        except Exception as error:
+            if where not in self.poison:
+                if self.isolate:
+                    raise HandlerFailed(event.id, where, error) from error
+                raise
+            read.dead.append((self._record_at(where, read), self.poison[where]))
+        else:
+            return True
+        return False
 
     def _park(self, event: Event[Any], group: Group, read: _Read, parked: list[Parked]) -> bool:
         """Whether a released event may not be folded: it failed before, or one of its key is parked already."""

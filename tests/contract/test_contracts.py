@@ -76,6 +76,15 @@ def test_a_breaking_edit_is_refused(name: str) -> None:
     assert edited(BREAKING[name])
 
 
+def test_values_by_the_pattern_of_their_name_are_compared() -> None:
+    def by_name(**values: Any) -> dict[str, Any]:
+        return {"type": "object", "patternProperties": {"^a": {"type": "integer", **values}}}
+
+    assert breaking_changes(by_name(), by_name(format="int64")) == []
+    assert breaking_changes(by_name(), by_name(minimum=0))
+    assert breaking_changes(by_name(), {"type": "object", "patternProperties": {"^b": {"type": "integer"}}})
+
+
 def test_an_optional_field_may_be_added() -> None:
     assert edited(lambda s: s["properties"].update(note={"type": "string", "default": ""})) == []
 

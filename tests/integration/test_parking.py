@@ -16,7 +16,7 @@ import structlog
 from alembic.operations import Operations
 from typer.testing import CliRunner
 
-from contracts.envelope import format_us
+from contracts.envelope import Event, format_us
 from contracts.feature import VectorComputed
 from contracts.ingest import EventAccepted, LabelAccepted, RawRecord
 from contracts.payload import Payload
@@ -46,6 +46,11 @@ INPUTS = ((EventAccepted, "orders"), (LabelAccepted, "orders"))
 
 class OrderContext(Context):
     broken: frozenset[str] = frozenset()
+    unasked: frozenset[str] = frozenset()
+
+    def require(self, event: Event[Any]) -> None:
+        if event.id in OrderContext.unasked:
+            raise ValueError(event.id)
 
     def merge_groups(self) -> Iterable[frozenset[tuple[type[Payload], str]]]:
         return (frozenset(INPUTS),)
@@ -207,3 +212,20 @@ async def test_a_handler_that_fails_on_everything_stops_consumption(broker: str,
             assert await feature.runtime.parked() == []
     finally:
         OrderContext.broken = frozenset()
+
+
+async def test_an_event_that_cannot_be_asked_for_its_facts_becomes_a_dead_letter(
+    broker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(OrderContext, "unasked", frozenset({"u2@2"}))
+    known = len(await read_events(broker, RecordDeadLettered, "feature.record-dead-lettered.v1"))
+    async with running(service(), broker, tmp_path) as up:
+        await write(broker, [event("u1", 1001), event("u2", 2), event("u3", 1003)], 1010)
+
+        async def last() -> bool:
+            return "u3@1003" in await folds(up)
+
+        await eventually(last, "the event behind it to be folded")
+        assert {"u1@1001", "u2@2", "u3@1003"} - set(await folds(up)) == {"u2@2"}
+    letters = (await read_events(broker, RecordDeadLettered, "feature.record-dead-lettered.v1"))[known:]
+    assert [letter.data.reason for letter in letters] == ["ValueError: u2@2"]

@@ -174,23 +174,22 @@ def test_another_exit_code_turns_16_red(careless: Found) -> None:
 
 
 def test_nothing_else_is_red_for_these_six(careless: Found) -> None:
-    # The history of a model may show the gap that the forgotten record leaves.
-    assert careless.red - {2} == {3, 11, 12, 13}
+    assert careless.red == {3, 11, 12, 13}
     assert {v.invariant for v in careless.acts} == {16, 18}
 
 
 @pytest.fixture(scope="module")
 def lossy(tmp_path_factory: pytest.TempPathFactory, broker: str) -> Found:
-    """Ingest loses one record of each outbox row; governance stores two leaves the other way round."""
+    """Ingest loses the first record of what it publishes together; governance stores leaves the other way round."""
     code = patched(
         tmp_path_factory.mktemp("lossy") / "code",
         (
             "libs/runtime/runtime.py",
             'await self._persist("publish", lambda: self.bus.publish(records))\n',
-            'kept = records[:3] + records[4:] if self.service.name == "ingest" else records\n'
+            'kept = records[1:] if self.service.name == "ingest" and len(records) > 1 else records\n'
             '                await self._persist("publish", lambda: self.bus.publish(kept))\n',
         ),
-        ("libs/audit/log.py", '"data": pack(part),', '"data": pack([*part[1:2], *part[:1], *part[2:]]),'),
+        ("libs/audit/log.py", '"data": pack(part),', '"data": pack(part[::-1]),'),
     )
     shop = Shop(tmp_path_factory.mktemp("lossy"), emptied(broker), ("registry", "ingest", "governance"), code)
     with shop.supervisor:
@@ -200,8 +199,9 @@ def lossy(tmp_path_factory: pytest.TempPathFactory, broker: str) -> Found:
         return Found(shop, shop.oracle.violations())
 
 
-def test_a_lost_outbox_record_turns_1_and_12_red(lossy: Found) -> None:
+def test_a_lost_outbox_record_turns_1_2_and_12_red(lossy: Found) -> None:
     assert lossy.says(1, "was acknowledged and is not logged")
+    assert lossy.says(2, "nobody has it")
     assert lossy.says(12, "ingest: the raw record", "has 0 outcomes")
 
 
@@ -210,9 +210,8 @@ def test_leaves_in_another_order_turn_4_red(lossy: Found) -> None:
 
 
 def test_nothing_else_is_red_for_lost_and_reordered_records(lossy: Found) -> None:
-    # Where the two leaves are of one partition, their offsets are out of order too; where what was lost is not the last
-    # of its shard, its number is missing.
-    assert lossy.red - {2, 3} == {1, 4, 12}
+    # The leaves of one partition are out of order, too.
+    assert lossy.red == {1, 2, 3, 4, 12}
 
 
 @pytest.fixture(scope="module")
