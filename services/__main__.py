@@ -48,7 +48,7 @@ async def run(name: str) -> None:
     # A batch makes thousands of objects that die with it: collecting as often as by default cost ingest a third of its CPU.
     gc.collect()
     gc.freeze()
-    gc.set_threshold(200_000, 20, 100)
+    gc.set_threshold(200_000, 10, 10)
     port = settings.port if settings.port is not None else DEFAULT_PORTS[name]
     server = uvicorn.Server(
         uvicorn.Config(
