@@ -55,6 +55,11 @@ class Settings(BaseSettings):
         ge=0,
         description="With less free on the data folder's disk, nothing is consumed until there is more.",
     )
+    max_pending_records: int = Field(
+        200_000,
+        ge=1,
+        description="With more records held by the event-time merge, only what it waits for is read.",
+    )
     max_batch_records: int = Field(2000, ge=1, le=100_000)
 
     @property

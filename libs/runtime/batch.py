@@ -175,6 +175,10 @@ class BatchProcessor(Generic[C]):
     def merge_held(self) -> int:
         return self._merging.held
 
+    def ahead(self) -> set[TopicPartition]:
+        """What need not be read now, because the merge waits for other partitions."""
+        return self._merging.ahead()
+
     @property
     def parked_records(self) -> int:
         return self._parked.records

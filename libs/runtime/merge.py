@@ -100,6 +100,18 @@ class EventTimeMerge:
         values = [self._watermarks.get(key) for key in self._inputs[group]]
         return min(v for v in values if v is not None) if values and None not in values else None
 
+    def ahead(self) -> set[tuple[str, int]]:
+        """The (topic, partition) from which reading can wait: on each, every stream is further than its group's watermark."""
+        ahead: set[tuple[str, int]] = set()
+        behind: set[tuple[str, int]] = set()
+        for group, inputs in self._inputs.items():
+            lowest_us = self.watermark_us(group)
+            for topic, partition, stream in inputs:
+                mark_us = self._watermarks.get((topic, partition, stream))
+                is_ahead = mark_us is not None and (lowest_us is None or mark_us > lowest_us)
+                (ahead if is_ahead else behind).add((topic, partition))
+        return ahead - behind
+
     def clear(self) -> None:
         """Forget what is held; the runtime adds it again from the store."""
         self._heaps.clear()

@@ -93,6 +93,8 @@ class Runtime(Generic[C]):
         self._assigned: set[TopicPartition] = set()
         self._settled: dict[TopicPartition, int] = {}
         """Up to where records were read and all that follows from them is published."""
+        self._ahead: set[TopicPartition] = set()
+        """What is not read now, because the merge is full and waits for others."""
         self._lease_epoch = 0
         self._former_topics: dict[str, int] = {}
         self._rebuilding: Rebuilding | None = None
@@ -296,7 +298,7 @@ class Runtime(Generic[C]):
                     "records lost to retention", topic=tp[0], partition=tp[1], first=position, last=begins[tp] - 1
                 )
         self.bus.assign({tp: max(begins[tp], self._batch.positions.get(tp, 0)) for tp in wanted})
-        self._assigned = wanted
+        self._assigned, self._ahead = wanted, set()
         self._settled = self._positions()
         self._control = {tp for tp in wanted if tp[0] in self._batch.control_topics}
         self._raw_topics = set(raw)
@@ -332,6 +334,8 @@ class Runtime(Generic[C]):
                 continue
             if not self._control_caught_up:
                 self._check_caught_up()
+            else:
+                self._wait_for_those_behind()
             batch = await self._fetch()
             if self._stopping.is_set():
                 break
@@ -353,6 +357,19 @@ class Runtime(Generic[C]):
                 await self._stopping.wait()
             if set(self.context.raw_topics()) != self._raw_topics:
                 await self._assign()
+
+    def _wait_for_those_behind(self) -> None:
+        """With a full merge, read only what it waits for: the rest is kept in its topics, not in our store."""
+        is_full = self._rebuilding is None and self._batch.merge_held >= self.settings.max_pending_records
+        ahead = self._batch.ahead() if is_full else set()
+        if bool(ahead) != bool(self._ahead):
+            text = "the merge is full, reading only what it waits for" if ahead else "the merge has room again"
+            log.warning(text, held=self._batch.merge_held)
+        if ahead:
+            self.bus.pause(ahead)
+        if self._ahead - ahead:
+            self.bus.resume(self._ahead - ahead)
+        self._ahead = ahead
 
     async def _read_again(self, rebuilding: Rebuilding) -> None:
         """What the service wants in a certain order, then the control topics as they were written."""
@@ -729,7 +746,10 @@ class Runtime(Generic[C]):
             self.metrics.parked.set(self._batch.parked_records)
             with contextlib.suppress(Retry):
                 lag: dict[str, int] = {}
-                for tp, end in self.bus.ends().items():
+                ends = self.bus.ends()
+                if self._ahead:  # what is not fetched does not say where it ends
+                    ends |= await self.bus.end_offsets(self._ahead)
+                for tp, end in ends.items():
                     lag[tp[0]] = lag.get(tp[0], 0) + max(0, end - self._settled.get(tp, 0))
                 for topic, behind in lag.items():
                     self.metrics.lag.labels(topic).set(behind)

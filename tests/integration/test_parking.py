@@ -1,11 +1,12 @@
-"""A merge parks the key of what its handler cannot take, keeps the order behind it, and folds it all when released."""
+"""A merge parks the key of what its handler cannot take, keeps the order behind it, and folds it all when released; and it
+holds no more than it may."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,12 @@ def label(order: str, at: int) -> tuple[Payload, str, int]:
     return made, f"label-{order}@{at}", at
 
 
-async def write(broker: str, said: Sequence[tuple[Payload, str, int]], watermark: int) -> None:
+async def write(
+    broker: str,
+    said: Sequence[tuple[Payload, str, int]],
+    watermark: int,
+    silent: Collection[type[Payload]] = (),
+) -> None:
     """As ingest: the events, and then on every partition that nothing before `watermark` (seconds) follows."""
     start = time.time_ns()
     builder = OutputBuilder("ingest", f"test{start}", {}, start // 1000, Tracing("ingest", "test").batch())
@@ -115,7 +121,8 @@ async def write(broker: str, said: Sequence[tuple[Payload, str, int]], watermark
         Derived(payload, Cause(f"raw-{name}", at * SECOND_US, name), id=name, stream="orders")
         for payload, name, at in said
     ]
-    builder.add([*outputs, *(Watermark(payload, name, watermark * SECOND_US) for payload, name in INPUTS)], "orders")
+    marks = [Watermark(payload, name, watermark * SECOND_US) for payload, name in INPUTS if payload not in silent]
+    builder.add([*outputs, *marks], "orders")
     bus = KafkaBus(broker, "test-ingest")
     await bus.start()
     await bus.publish(builder.records)
@@ -229,3 +236,28 @@ async def test_an_event_that_cannot_be_asked_for_its_facts_becomes_a_dead_letter
         assert {"u1@1001", "u2@2", "u3@1003"} - set(await folds(up)) == {"u2@2"}
     letters = (await read_events(broker, RecordDeadLettered, "feature.record-dead-lettered.v1"))[known:]
     assert [letter.data.reason for letter in letters] == ["ValueError: u2@2"]
+
+
+async def test_a_full_merge_reads_only_what_it_waits_for(broker: str, tmp_path: Path) -> None:
+    limits = {"max_pending_records": 50, "max_batch_records": 20}
+    start, after = 10_000, 10_400
+    orders = [f"w{number}@{number}" for number in range(start, after)]
+    async with running(service(), broker, tmp_path, **limits) as up:
+        await write(broker, [], start)
+        for first in range(start, after, 100):
+            some = [event(f"w{number}", number) for number in range(first, first + 100)]
+            await write(broker, some, first + 100, silent={LabelAccepted})
+
+        async def is_waiting() -> bool:
+            return up.runtime.metrics.lag.labels("ingest.event-accepted.v1")._value.get() > 200
+
+        await eventually(is_waiting, "reading to wait")
+        for _ in range(3):  # whatever else is read, no more is held than came before the first watermark
+            await write(broker, [label("x", start)], start + 1, silent={EventAccepted})
+            assert up.runtime._batch.merge_held < 200
+        await write(broker, [], after, silent={EventAccepted})
+
+        async def whole() -> bool:
+            return [one for one in await folds(up) if one.startswith("w")] == orders
+
+        await eventually(whole, "all of it to be folded, in order")
