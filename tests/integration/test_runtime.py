@@ -21,6 +21,8 @@ from contracts.monitor import DriftDetected
 from contracts.runtime import RecordDeadLettered
 from contracts.trainer import RetrainDecided
 from libs.bus.embedded import EmbeddedKafka
+from libs.bus.kafka import KafkaBus
+from libs.bus.protocol import OutgoingRecord
 from libs.clock import SystemClock
 from libs.errors import Fenced, NotYet, Retry
 from libs.service import Batch, Cause, Context, Derived, Each, Handler, Reply, Service
@@ -303,6 +305,32 @@ async def test_a_fact_may_stand_before_the_one_that_it_names(broker: str, tmp_pa
         await eventually(lambda: found(broker, "p", 2), "both")
     letters = await read_events(broker, RecordDeadLettered, "trainer.record-dead-lettered.v1")
     assert not [letter for letter in letters if "named" in letter.data.reason]
+
+
+async def test_what_is_not_published_yet_counts_as_lag(
+    broker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the commit of what was read and its publishing nobody may take the service for at rest."""
+    may_publish, publish = asyncio.Event(), KafkaBus.publish
+
+    async def held(bus: KafkaBus, records: Sequence[OutgoingRecord]) -> None:
+        if any(("ce_causationid", b"lagging-1") in record.headers for record in records):
+            await may_publish.wait()
+        await publish(bus, records)
+
+    monkeypatch.setattr(KafkaBus, "publish", held)
+    written = (drift(1), {"time": "2013-01-02T00:00:00Z", "id": "lagging-1"})
+    async with running(trainer(), broker, tmp_path) as service:
+        await publish_events(broker, "monitor", [written])
+        lag = service.runtime.metrics.lag.labels("monitor.drift-detected.v1")
+        await eventually(lambda: at(service.runtime.metrics.outbox, 1), "the decision to be committed")
+        assert lag._value.get() >= 1
+        may_publish.set()
+        await eventually(lambda: at(lag, 0), "it to be published")
+
+
+async def at(gauge: Any, value: float) -> bool:
+    return gauge._value.get() == value
 
 
 async def test_what_is_kept_while_the_broker_is_away_has_a_limit(kafka: EmbeddedKafka, tmp_path: Path) -> None:
