@@ -86,7 +86,7 @@ class Runtime(Generic[C]):
         self._background: list[asyncio.Task[None]] = []
         self._recorded: list[tuple[Sequence[Output], asyncio.Future[None]]] = []
         self._record_wanted = asyncio.Event()
-        self._control_caught_up = False
+        self._is_loaded = self._control_caught_up = False
         self._reason: str | None = "starting"
         self._troubles: dict[str, str] = {}
         """What is waited for now, by which part of the runtime waits: not ready until all of it is over."""
@@ -122,6 +122,12 @@ class Runtime(Generic[C]):
     @property
     def stopping(self) -> bool:
         return self._stopping.is_set()
+
+    @property
+    def has_caught_up(self) -> bool:
+        """Whether the store is loaded and every fact is read that there was at the start: what is unknown until then may
+        be known in a moment."""
+        return self._control_caught_up
 
     # -- life -------------------------------------------------------------------------------------------------------
 
@@ -178,6 +184,7 @@ class Runtime(Generic[C]):
         await self._persist("topics", self._check_topics)
         await self._persist("lease", self._take_lease)
         note = await self._load()
+        self._is_loaded = True
         if note is not None and not note.done:
             self._set_reason("rebuilding")
             self._rebuilding = Rebuilding(self, note)
@@ -570,6 +577,7 @@ class Runtime(Generic[C]):
         """
         if self._rebuilding is not None:
             raise Retry("the store is being rebuilt")
+        self._check_loaded()
         self._check_outbox()
         try:
             committed, answer = await self.in_writer(lambda: self._batch.run(handler, shard))
@@ -585,6 +593,10 @@ class Runtime(Generic[C]):
         await self._publish()
         return answer
 
+    def _check_loaded(self) -> None:
+        if not self._is_loaded:
+            raise Retry("the service is starting")
+
     async def query(self, question: Callable[[Any], T]) -> T:
         """Read the store in another thread than the writer's; `question` gets the engine's handle on a snapshot."""
 
@@ -596,6 +608,7 @@ class Runtime(Generic[C]):
 
     async def parked(self) -> list[tuple[Group | None, list[Parked]]]:
         """What is parked, a queue for each key, the longest parked first (libs.runtime.parking)."""
+        self._check_loaded()
         return await self.in_writer(self._batch.parked)
 
     async def release_parked(self, key: bytes) -> int:

@@ -10,7 +10,7 @@ from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 
 from contracts.envelope import format_us
-from libs.errors import Refused
+from libs.errors import Refused, Retry
 from libs.http import role, router
 from libs.runtime.runtime import Runtime
 from services.serving.context import ServingContext
@@ -39,7 +39,7 @@ def routers(runtime: Runtime[ServingContext]) -> Sequence[APIRouter]:
     @protocol.get("/models/{model}/versions/{version}", **role("client"))
     async def model(model: str, version: str | None = None) -> dict[str, Any]:
         """The schema that the model's champion takes; of a declared model without one, the declared schema."""
-        champion = _known(ctx, model, version)
+        champion = _known(runtime, model, version)
         if champion is not None:
             return metadata(model, champion.version, champion.rows.names, champion.threshold is not None)
         latest = max((plan for (name, _), plan in ctx.plans.items() if name == model), key=lambda plan: plan.offset)
@@ -48,7 +48,7 @@ def routers(runtime: Runtime[ServingContext]) -> Sequence[APIRouter]:
     @protocol.get("/models/{model}/ready", **role("client"))
     @protocol.get("/models/{model}/versions/{version}/ready", **role("client"))
     async def model_ready(model: str, version: str | None = None) -> dict[str, Any]:
-        if _known(ctx, model, version) is None:
+        if _known(runtime, model, version) is None:
             raise Refused(503, "Not ready", f"No version of {model} answers here yet.", fix="Wait for a promotion.")
         return {"name": model, "ready": True}
 
@@ -61,9 +61,12 @@ def routers(runtime: Runtime[ServingContext]) -> Sequence[APIRouter]:
     return [protocol, own]
 
 
-def _known(ctx: ServingContext, model: str, version: str | None) -> Champion | None:
+def _known(runtime: Runtime[ServingContext], model: str, version: str | None) -> Champion | None:
+    ctx = runtime.context
     declared = sorted({name for name, _ in ctx.plans})
     if model not in declared:
+        if not runtime.has_caught_up:
+            raise Retry("the models are still being read")
         known = ", ".join(declared[:20]) or "none"
         raise Refused(
             404, "Unknown model", f"There is no model {model[:128]!r}.", field="model", fix=f"Known: {known}."

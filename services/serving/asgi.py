@@ -176,6 +176,8 @@ class HotPath:
         champion = self._ctx.champion(model)
         if champion is None:
             declared = sorted({name for name, _ in self._ctx.plans})
+            if not self._runtime.has_caught_up:
+                raise refused(503, "The models are still being read.", "Try again.", "model")
             if model in declared:
                 raise refused(
                     503, f"No version of {model} answers here yet.", "Try again once one is promoted.", "model"

@@ -77,7 +77,7 @@ def main(name: str, events: int, customers: int) -> None:
     records = make(events, customers)
     gc.collect()
     gc.freeze()
-    gc.set_threshold(200_000, 20, 100)  # as services/__main__.py does
+    gc.set_threshold(200_000, 10, 10)  # as services/__main__.py does
     for profile in (None, cProfile.Profile()):
         with tempfile.TemporaryDirectory() as folder:
             settings = Settings(data_dir=Path(folder))
@@ -101,4 +101,6 @@ def main(name: str, events: int, customers: int) -> None:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:2] not in (["ingest"], ["feature"]):
+        sys.exit(__doc__)
     main(sys.argv[1], *(int(one) for one in [*sys.argv[2:], "60000", "10000"][:2]))

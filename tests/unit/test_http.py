@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -63,6 +64,21 @@ async def test_each_command_has_its_role(tmp_path: Path) -> None:
             for method in methods.keys() - {"get"}
         }
     assert commands == COMMANDS
+
+
+@pytest.mark.parametrize("name", SERVICES)
+async def test_before_its_state_is_read_a_service_says_of_nothing_that_it_is_unknown(name: str, tmp_path: Path) -> None:
+    token = write_token(tmp_path, *{*COMMANDS.values(), "auditor"})
+    async with client(runtime(name, tmp_path), Authorization=f"Bearer {token}") as http:
+        paths = (await http.get("/openapi.json")).json()["paths"]
+        answered = {}
+        for path, methods in paths.items():
+            asked = re.sub(r"{[a-z_]+}", "1", path)
+            for method in methods:
+                answered[method, path] = (await http.request(method, asked, json={"key": "1"})).status_code
+    assert 404 not in answered.values(), answered
+    unready = {operation: status for operation, status in answered.items() if "{" in operation[1]}
+    assert set(unready.values()) <= {422, 503}, unready
 
 
 def nothing() -> dict[str, str]:
