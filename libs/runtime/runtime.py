@@ -747,11 +747,14 @@ class Runtime(Generic[C]):
         """Once a second: keep the lease, delete published rows left over, tell lag tools and gauges."""
         unanswered = 0
         while not await self._stopped_within(1.0):
-            with contextlib.suppress(Retry):
+            try:
                 try:
                     await self.in_writer(self._batch.housekeep)
                 except Fenced:
                     await self._stand_back()
+                self._troubles.pop("housekeeping", None)
+            except Retry as error:
+                self._troubles["housekeeping"] = str(error)
             self._check_room()
             self.metrics.outbox.set(len(self._unpublished))
             self.metrics.outbox_bytes.set(self._outbox_bytes)

@@ -125,7 +125,9 @@ def section(result: Result) -> list[str]:
     """One benchmark."""
     versions = ", ".join(f"{name} {version}" for name, version in result.versions.items())
     lines = [f"## {result.title}", "", result.method, ""]
-    lines.append(f"`{result.command}`, {result.measured_at}, {result.rounds} round{'s' * (result.rounds > 1)}. {result.machine}")
+    lines.append(
+        f"`{result.command}`, {result.measured_at}, {result.rounds} round{'s' * (result.rounds > 1)}. {result.machine}"
+    )
     if versions:
         lines[-1] += f" Versions: {versions}."
     lines += ["", "| | | median (lowest–highest) | Evenkeel is better by |", "|---|---|---|---|"]

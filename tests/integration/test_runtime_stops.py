@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sqlite3
 from dataclasses import replace
 from pathlib import Path
 
@@ -98,6 +99,21 @@ async def test_what_is_committed_outlives_a_dead_broker_and_is_published(kafka: 
     kafka.start()
     async with running(trainer(), kafka.address, tmp_path):
         await eventually(lambda: found(kafka.address, "c", 1), "the decision that nobody had acknowledged")
+
+
+async def test_a_locked_database_shows_while_there_is_nothing_to_do(broker: str, tmp_path: Path) -> None:
+    async with running(idle("feature"), broker, tmp_path) as service:
+
+        async def says_so() -> bool:
+            return "locked" in (service.runtime.not_ready_reason or "")
+
+        async def is_ready() -> bool:
+            return service.runtime.not_ready_reason is None
+
+        with contextlib.closing(sqlite3.connect(tmp_path / "feature.db", isolation_level=None)) as holder:
+            holder.execute("BEGIN IMMEDIATE")
+            await eventually(says_so, "the service to say that its database is locked")
+        await eventually(is_ready, "it to be ready again")
 
 
 async def test_a_task_that_loses_its_cancellation_does_not_keep_the_service_from_stopping(
