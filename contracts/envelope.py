@@ -68,11 +68,14 @@ class Record(Protocol):
 
 
 def parse_us(text: str) -> int:
-    """Microseconds since the epoch of an RFC 3339 time; a time without a zone is refused with ValueError.
+    """Microseconds since the epoch of an RFC 3339 time; a time without a zone is refused with ValueError, and what is no
+    text, as JSON from outside may hold, with TypeError.
 
     >>> parse_us("1970-01-01T00:00:01Z")
     1000000
     """
+    if type(text) is not str:
+        raise TypeError(f"{type(text).__name__} is no text")
     # Our own form with a fraction: events differ in their microseconds, and share their seconds with many.
     if len(text) == 27 and text[19] == "." and text[26] == "Z" and text.isascii() and text[20:26].isdigit():
         return _parse_us(text[:19] + "Z") + int(text[20:26])

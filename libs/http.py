@@ -173,7 +173,7 @@ def create_app(runtime: Runtime[Any]) -> ASGIApp:
     settings: Settings = runtime.settings
     title = f"Evenkeel {runtime.service.name}"
     app = FastAPI(title=title, version=version("evenkeel"), openapi_url=None, docs_url=None, redoc_url=None)
-    app.state.tokens = Tokens(settings.tokens)
+    app.state.tokens, app.state.runtime = Tokens(settings.tokens), runtime
     _check_address(settings)
     for part in (_operations(runtime), *runtime.service.routers(runtime)):
         for route in part.routes:
@@ -336,7 +336,9 @@ class LimitBody:
         await self._app(scope, limited, send)
 
 
-async def _refused(_: Request, error: Refused) -> JSONResponse:
+async def _refused(request: Request, error: Refused) -> JSONResponse:
+    if error.status == 404 and not request.app.state.runtime.has_caught_up:
+        return await _unavailable(request, Retry("the facts are still being read"))
     return problem(error.status, error.title, error.detail, field=error.field, fix=error.fix)
 
 

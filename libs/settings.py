@@ -58,7 +58,7 @@ class Settings(BaseSettings):
     max_pending_records: int = Field(
         200_000,
         ge=1,
-        description="With more records held by the event-time merge, only what it waits for is read.",
+        description="With more records held by the event-time merge, partitions where nothing is waited for are not read.",
     )
     max_batch_records: int = Field(2000, ge=1, le=100_000)
 

@@ -45,7 +45,7 @@ async def run(name: str) -> None:
     failpoints.arm(settings.failpoints)
     bus = KafkaBus(settings.broker, f"evenkeel-{name}", f"evenkeel-{name}", service.fetch)
     runtime: Runtime[Any] = Runtime(service, settings, own, bus)
-    # A batch makes thousands of objects that die with it: collecting as often as by default cost ingest a third of its CPU.
+    # A batch makes thousands of objects that die with it: collecting as often as by default cost ingest a quarter of its CPU.
     gc.collect()
     gc.freeze()
     gc.set_threshold(200_000, 10, 10)

@@ -221,7 +221,7 @@ def stores(patient: Patient) -> Iterator[Finding]:
 
 
 def _database(path: Path, name: str) -> Finding:
-    rebuild = f"Stop the services and restore {path} from a backup."
+    rebuild = f"`evenkeel rebuild {name}` makes it again: docs/operations.md, a store is lost or damaged."
     try:
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=5.0)) as connection:
             if path.stat().st_size <= CHECKED_BYTES:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,8 +14,11 @@ import typer
 from rich.console import Console
 
 from contracts.topics import SERVICES
+from libs.bus.embedded import EmbeddedKafka
 from libs.cli.lifecycle import AsJson
+from libs.cli.supervisor import running_supervisor
 from libs.errors import EvenkeelError
+from libs.process import free_port
 
 
 class RebuildFailed(EvenkeelError):
@@ -32,16 +36,35 @@ def rebuild(
     as_json: AsJson = False,
 ) -> None:
     """Make a store again after it was lost, or after an older copy was restored. The service must not run; the others,
-    Kafka and producers may. What was published is not published again; what is there is moved aside, not deleted.
-    Killed on the way, it goes on where it was: run it again, or start the service."""
+    Kafka and producers may; without an `evenkeel up`, the data folder's own broker runs for so long. What was published is
+    not published again; what is there is moved aside, not deleted. Killed on the way, it goes on where it was: run it again,
+    or start the service."""
     if service not in SERVICES:
         raise RebuildFailed(f"there is no service {service!r}: name one of {', '.join(SERVICES)}")
+    console = Console(stderr=True, quiet=as_json)
+    with ExitStack() as stack:
+        where = broker or _own_broker(data_dir or Path(".evenkeel"), stack, console)
+        told = _rebuilt(service, data_dir, where, console)
+    print(json.dumps(told) if as_json else _sentence(told))
+
+
+def _own_broker(folder: Path, stack: ExitStack, console: Console) -> str | None:
+    """The broker of the `evenkeel up` that runs on the folder, or else one of the folder's own until the stack ends."""
+    running = running_supervisor(folder)
+    if running is not None:
+        return str(running["broker"])
+    if not (folder / "kafka").exists():
+        return None
+    console.print("no evenkeel up runs here: the data folder's broker is started meanwhile", highlight=False)
+    return stack.enter_context(EmbeddedKafka(folder, free_port())).address
+
+
+def _rebuilt(service: str, data_dir: Path | None, broker: str | None, console: Console) -> dict[str, Any]:
     environment = dict(os.environ)
     for name, value in (("EVENKEEL_DATA_DIR", data_dir), ("EVENKEEL_BROKER", broker)):
         if value is not None:
             environment[name] = str(value)
     environment.pop("BROKER", None)
-    console = Console(stderr=True)
     told: dict[str, Any] = {}
     command = [sys.executable, "-m", "services", "rebuild", service]
     with subprocess.Popen(
@@ -51,12 +74,12 @@ def rebuild(
         assert process.stderr is not None
         for line in process.stdout:
             told |= json.loads(line)
-            if "doing" in told and not as_json:
+            if "doing" in told:
                 console.print(f"{service}: {told.pop('doing')}", highlight=False)
         error = process.stderr.read().strip()
     if process.returncode:
         raise RebuildFailed(error.splitlines()[-1] if error else f"the process ended with {process.returncode}")
-    print(json.dumps(told) if as_json else _sentence(told))
+    return told
 
 
 def _sentence(told: dict[str, Any]) -> str:

@@ -95,6 +95,7 @@ class Runtime(Generic[C]):
         """Up to where records were read and all that follows from them is published."""
         self._ahead: set[TopicPartition] = set()
         """What is not read now, because the merge is full and waits for others."""
+        self._is_full = False
         self._lease_epoch = 0
         self._former_topics: dict[str, int] = {}
         self._rebuilding: Rebuilding | None = None
@@ -184,7 +185,6 @@ class Runtime(Generic[C]):
         await self._persist("topics", self._check_topics)
         await self._persist("lease", self._take_lease)
         note = await self._load()
-        self._is_loaded = True
         if note is not None and not note.done:
             self._set_reason("rebuilding")
             self._rebuilding = Rebuilding(self, note)
@@ -196,6 +196,7 @@ class Runtime(Generic[C]):
             self._former_stores = () if note is None else note.former
             await self._persist("broker", lambda: check_whole(self, self._former_stores))
             self.rebuilt.set()
+        self._is_loaded = True
         await self._publish()
         await self._assign()
 
@@ -368,10 +369,11 @@ class Runtime(Generic[C]):
     def _wait_for_those_behind(self) -> None:
         """With a full merge, read only what it waits for: the rest is kept in its topics, not in our store."""
         is_full = self._rebuilding is None and self._batch.merge_held >= self.settings.max_pending_records
-        ahead = self._batch.ahead() if is_full else set()
-        if bool(ahead) != bool(self._ahead):
-            text = "the merge is full, reading only what it waits for" if ahead else "the merge has room again"
+        if is_full != self._is_full:
+            text = "the merge is full, reading only what it waits for" if is_full else "the merge has room again"
             log.warning(text, held=self._batch.merge_held)
+            self._is_full = is_full
+        ahead = self._batch.ahead() if is_full else set()
         if ahead:
             self.bus.pause(ahead)
         if self._ahead - ahead:
@@ -764,7 +766,8 @@ class Runtime(Generic[C]):
                 lag: dict[str, int] = {}
                 ends = self.bus.ends()
                 if self._ahead:  # what is not fetched does not say where it ends
-                    ends |= await self.bus.end_offsets(self._ahead)
+                    with contextlib.suppress(Retry, TimeoutError):
+                        ends |= await asyncio.wait_for(self.bus.end_offsets(self._ahead), FINISH_SECONDS)
                 for tp, end in ends.items():
                     lag[tp[0]] = lag.get(tp[0], 0) + max(0, end - self._settled.get(tp, 0))
                 for topic, behind in lag.items():

@@ -16,7 +16,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DatabaseError, DBAPIError, OperationalError
 
 from libs.errors import Fenced, Retry, Stop
 from libs.store.protocol import MarkKey, PendingRecord, RuntimeState, TopicPartition, Transaction
@@ -249,8 +249,15 @@ class SqlStore:
         return self._connection
 
     def open(self) -> None:
-        with _infrastructure():
-            self._migrate()
+        try:
+            with _infrastructure():
+                self._migrate()
+        except DatabaseError as error:
+            if type(error) is not DatabaseError:  # its subclasses are about a statement, this is about the file
+                raise
+            raise Stop(
+                f"the store of {self._service} is damaged ({error.orig}): run `evenkeel rebuild {self._service}`"
+            ) from error
         with self.begin() as tx:
             row = tx.connection.execute(sa.select(_meta.c.value).where(_meta.c.key == "store_id")).first()
             self._store_id = row[0] if row else uuid.uuid4().hex

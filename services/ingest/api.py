@@ -62,8 +62,6 @@ class Door:
         for route in self._ctx.routes.values():
             if route.name == name and route.topic == self._ctx.streams[name].topic:
                 return route
-        if not self._runtime.has_caught_up:
-            raise Retry("the declarations are still being read")
         known = sorted(self._ctx.current)
         if stream in known:
             raise Refused(

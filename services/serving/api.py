@@ -65,13 +65,13 @@ def _known(runtime: Runtime[ServingContext], model: str, version: str | None) ->
     ctx = runtime.context
     declared = sorted({name for name, _ in ctx.plans})
     if model not in declared:
-        if not runtime.has_caught_up:
-            raise Retry("the models are still being read")
         known = ", ".join(declared[:20]) or "none"
         raise Refused(
             404, "Unknown model", f"There is no model {model[:128]!r}.", field="model", fix=f"Known: {known}."
         )
     champion = ctx.champion(model)
+    if version is not None and champion is None and not ctx.settled.is_set():
+        raise Retry("champions are still being loaded")
     if version is not None and (champion is None or version != str(champion.version)):
         detail = f"Version {version[:128]!r} of {model} does not answer here."
         raise Refused(404, "Unknown version", detail, field="version", fix="Leave the version out.")

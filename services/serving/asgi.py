@@ -151,6 +151,8 @@ class HotPath:
         except _Gone:
             return
         except Refused as error:
+            if error.status == 404 and not self._runtime.has_caught_up:
+                error = refused(503, "The models are still being read.", "Try again.")
             status, content, extra = _refusal(error, is_v2)
             self._ctx.metrics.refusals.labels(str(status)).inc()
         except Retry:
@@ -176,8 +178,6 @@ class HotPath:
         champion = self._ctx.champion(model)
         if champion is None:
             declared = sorted({name for name, _ in self._ctx.plans})
-            if not self._runtime.has_caught_up:
-                raise refused(503, "The models are still being read.", "Try again.", "model")
             if model in declared:
                 raise refused(
                     503, f"No version of {model} answers here yet.", "Try again once one is promoted.", "model"

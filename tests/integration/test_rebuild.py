@@ -70,9 +70,10 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 SETTINGS: Final = FeatureSettings(view_flush_ms=20, snapshot_records=60)
 
 
-async def rebuild(name: str, broker: str, data_dir: Path, expect: int = 0) -> dict[str, Any]:
-    """`evenkeel rebuild` as people run it; what it prints."""
-    arguments = ["-m", "libs.cli.main", "rebuild", name, "--data-dir", str(data_dir), "--broker", broker, "--json"]
+async def rebuild(name: str, broker: str | None, data_dir: Path, expect: int = 0) -> dict[str, Any]:
+    """`evenkeel rebuild` as people run it; what it prints. Without a broker, it finds or starts the data folder's own."""
+    arguments = ["-m", "libs.cli.main", "rebuild", name, "--data-dir", str(data_dir), "--json"]
+    arguments += [] if broker is None else ["--broker", broker]
     process = await asyncio.create_subprocess_exec(
         sys.executable, *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
@@ -80,6 +81,11 @@ async def rebuild(name: str, broker: str, data_dir: Path, expect: int = 0) -> di
     assert process.returncode == expect, (out, err)
     told: dict[str, Any] = json.loads(out.splitlines()[-1])
     return told
+
+
+def damage(folder: Path, pattern: str) -> None:
+    for path in folder.glob(pattern):
+        path.write_bytes(b"no database, whatever its name says" * 200)
 
 
 async def heard(broker: str, payload: type[Payload], topic: str | None = None) -> list[Event[Any]]:
@@ -211,6 +217,30 @@ async def test_feature_comes_back_as_if_never_lost(broker: str, tmp_path: Path) 
 # -- registry ----------------------------------------------------------------------------------------------------------
 
 REGISTRY_TABLES: Final = ("streams", "models", "versions", "gates", "champions", "approvals", "receipts")
+
+
+async def test_a_damaged_store_is_rebuilt_while_nothing_runs(tmp_path: Path) -> None:
+    headers = {"Authorization": f"Bearer {write_token(tmp_path, 'scientist')}"}
+
+    async def models() -> Any:
+        async with (
+            running(registry, kafka.address, tmp_path, http=True, accept_new_store=False) as found,
+            httpx2.AsyncClient(base_url=found.url, headers=headers) as http,
+        ):
+            await http.post("/v1/declarations", content=declaration("loop"))
+            return (await http.get("/v1/models")).json()
+
+    kafka = EmbeddedKafka(tmp_path, free_port())
+    with kafka:
+        before = await models()
+    damage(tmp_path, "registry.db*")
+    with kafka, pytest.raises(Stop, match="is damaged .*run `evenkeel rebuild registry`"):
+        await models()
+    told = await rebuild("registry", None, tmp_path)
+    assert told["rebuilt"]
+    assert str(tmp_path / "registry.db") in told["aside"]
+    with kafka:
+        assert await models() == before
 
 
 async def test_registry_comes_back_with_what_people_commanded(broker: str, tmp_path: Path) -> None:
