@@ -38,6 +38,14 @@ def service_named(name: str) -> Service[Any]:
     return declared
 
 
+def collect_seldom() -> None:
+    """A batch makes thousands of objects that die with it: collecting as often as by default cost ingest a quarter of its
+    CPU. What is there by now stays."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(200_000, 10, 10)
+
+
 async def run(name: str) -> None:
     service = service_named(name)
     settings, own = read_settings(name, service.settings)
@@ -45,10 +53,7 @@ async def run(name: str) -> None:
     failpoints.arm(settings.failpoints)
     bus = KafkaBus(settings.broker, f"evenkeel-{name}", f"evenkeel-{name}", service.fetch)
     runtime: Runtime[Any] = Runtime(service, settings, own, bus)
-    # A batch makes thousands of objects that die with it: collecting as often as by default cost ingest a quarter of its CPU.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(200_000, 10, 10)
+    collect_seldom()
     port = settings.port if settings.port is not None else DEFAULT_PORTS[name]
     server = uvicorn.Server(
         uvicorn.Config(

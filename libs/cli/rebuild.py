@@ -15,7 +15,7 @@ from rich.console import Console
 
 from contracts.topics import SERVICES
 from libs.bus.embedded import EmbeddedKafka
-from libs.cli.lifecycle import AsJson
+from libs.cli.lifecycle import AsJson, DataDir
 from libs.cli.supervisor import running_supervisor
 from libs.errors import EvenkeelError
 from libs.process import free_port
@@ -27,9 +27,7 @@ class RebuildFailed(EvenkeelError):
 
 def rebuild(
     service: Annotated[str, typer.Argument(help="Whose store: " + ", ".join(SERVICES) + ".")],
-    data_dir: Annotated[
-        Path | None, typer.Option("--data-dir", envvar="EVENKEEL_DATA_DIR", help="Without it, `.evenkeel`.")
-    ] = None,
+    data_dir: DataDir = Path(".evenkeel"),
     broker: Annotated[
         str | None, typer.Option(envvar=["BROKER", "EVENKEEL_BROKER"], help="host:port of Kafka.")
     ] = None,
@@ -43,7 +41,7 @@ def rebuild(
         raise RebuildFailed(f"there is no service {service!r}: name one of {', '.join(SERVICES)}")
     console = Console(stderr=True, quiet=as_json)
     with ExitStack() as stack:
-        where = broker or _own_broker(data_dir or Path(".evenkeel"), stack, console)
+        where = broker or _own_broker(data_dir, stack, console)
         told = _rebuilt(service, data_dir, where, console)
     print(json.dumps(told) if as_json else _sentence(told))
 
@@ -59,11 +57,10 @@ def _own_broker(folder: Path, stack: ExitStack, console: Console) -> str | None:
     return stack.enter_context(EmbeddedKafka(folder, free_port())).address
 
 
-def _rebuilt(service: str, data_dir: Path | None, broker: str | None, console: Console) -> dict[str, Any]:
-    environment = dict(os.environ)
-    for name, value in (("EVENKEEL_DATA_DIR", data_dir), ("EVENKEEL_BROKER", broker)):
-        if value is not None:
-            environment[name] = str(value)
+def _rebuilt(service: str, data_dir: Path, broker: str | None, console: Console) -> dict[str, Any]:
+    environment = os.environ | {"EVENKEEL_DATA_DIR": str(data_dir)}
+    if broker is not None:
+        environment["EVENKEEL_BROKER"] = broker
     environment.pop("BROKER", None)
     told: dict[str, Any] = {}
     command = [sys.executable, "-m", "services", "rebuild", service]

@@ -447,8 +447,9 @@ class BatchProcessor(Generic[C]):
         produced = list(handler(event, self._context))
         builder.add((p if isinstance(p, Derived) else Derived(p, event) for p in produced), event.topic)
 
-    def _call(self, step: Callable[[], None], event: Event[Any], read: _Read, *, alone: bool) -> None:
-        """Run one handler. `alone`: on this event only, so that what it raises is about this event."""
+    def _call(self, step: Callable[[], None], event: Event[Any], read: _Read, *, alone: bool) -> bool:
+        """Run one handler. `alone`: on this event only, so that what it raises is about this event. False if that names a
+        fact that will not come."""
         where = (event.topic, event.partition, event.offset)
         try:
             step()
@@ -456,12 +457,14 @@ class BatchProcessor(Generic[C]):
             if not alone:
                 raise
             self._unknown_fact(error, where, read)
+            return False
         except EvenkeelError:
             raise
         except Exception as error:
             if self.isolate:
                 raise HandlerFailed(event.id, where, error) from error
             raise
+        return True
 
     def _unknown_fact(self, error: NotYet, where: Where, read: _Read) -> None:
         """A dead letter if the fact cannot come any more."""
@@ -520,22 +523,13 @@ class BatchProcessor(Generic[C]):
 
     def _is_usable(self, event: Event[Any], read: _Read) -> bool:
         """Whether an event may be merged; what cannot even be asked that has no place in the order, so it is not parked."""
-        where = (event.topic, event.partition, event.offset)
         try:
-            self._context.require(event)
-        except NotYet as error:
-            self._unknown_fact(error, where, read)
-        except EvenkeelError:
-            raise
-        except Exception as error:
-            if where not in self.poison:
-                if self.isolate:
-                    raise HandlerFailed(event.id, where, error) from error
+            return self._call(partial(self._context.require, event), event, read, alone=True)
+        except HandlerFailed as error:
+            if error.where not in self.poison:
                 raise
-            read.dead.append((self._record_at(where, read), self.poison[where]))
-        else:
-            return True
-        return False
+            read.dead.append((self._record_at(error.where, read), self.poison[error.where]))
+            return False
 
     def _park(self, event: Event[Any], group: Group, read: _Read, parked: list[Parked]) -> bool:
         """Whether a released event may not be folded: it failed before, or one of its key is parked already."""

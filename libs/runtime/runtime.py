@@ -52,6 +52,8 @@ LEASE_US: Final = 6 * SECOND_US
 TRIES: Final = 3
 FINISH_SECONDS: Final = 3.0
 """How long tasks may take to finish what they are at when the service stops."""
+ASK_SECONDS: Final = 3.0
+"""How long housekeeping may wait for the broker: it also keeps the lease."""
 UNANSWERED: Final = 3
 """Commits of Kafka's offsets in a row without an answer, after which the broker counts as away."""
 RECORD_GROUP: Final = 512
@@ -767,7 +769,7 @@ class Runtime(Generic[C]):
                 ends = self.bus.ends()
                 if self._ahead:  # what is not fetched does not say where it ends
                     with contextlib.suppress(Retry, TimeoutError):
-                        ends |= await asyncio.wait_for(self.bus.end_offsets(self._ahead), FINISH_SECONDS)
+                        ends |= await asyncio.wait_for(self.bus.end_offsets(self._ahead), ASK_SECONDS)
                 for tp, end in ends.items():
                     lag[tp[0]] = lag.get(tp[0], 0) + max(0, end - self._settled.get(tp, 0))
                 for topic, behind in lag.items():

@@ -39,7 +39,7 @@ def routers(runtime: Runtime[ServingContext]) -> Sequence[APIRouter]:
     @protocol.get("/models/{model}/versions/{version}", **role("client"))
     async def model(model: str, version: str | None = None) -> dict[str, Any]:
         """The schema that the model's champion takes; of a declared model without one, the declared schema."""
-        champion = _known(runtime, model, version)
+        champion = _known(ctx, model, version)
         if champion is not None:
             return metadata(model, champion.version, champion.rows.names, champion.threshold is not None)
         latest = max((plan for (name, _), plan in ctx.plans.items() if name == model), key=lambda plan: plan.offset)
@@ -48,7 +48,7 @@ def routers(runtime: Runtime[ServingContext]) -> Sequence[APIRouter]:
     @protocol.get("/models/{model}/ready", **role("client"))
     @protocol.get("/models/{model}/versions/{version}/ready", **role("client"))
     async def model_ready(model: str, version: str | None = None) -> dict[str, Any]:
-        if _known(runtime, model, version) is None:
+        if _known(ctx, model, version) is None:
             raise Refused(503, "Not ready", f"No version of {model} answers here yet.", fix="Wait for a promotion.")
         return {"name": model, "ready": True}
 
@@ -61,8 +61,7 @@ def routers(runtime: Runtime[ServingContext]) -> Sequence[APIRouter]:
     return [protocol, own]
 
 
-def _known(runtime: Runtime[ServingContext], model: str, version: str | None) -> Champion | None:
-    ctx = runtime.context
+def _known(ctx: ServingContext, model: str, version: str | None) -> Champion | None:
     declared = sorted({name for name, _ in ctx.plans})
     if model not in declared:
         known = ", ".join(declared[:20]) or "none"

@@ -6,7 +6,6 @@ python -m tests.bench.stream_fold ingest|feature [events] [customers]
 from __future__ import annotations
 
 import cProfile
-import gc
 import pstats
 import sys
 import tempfile
@@ -27,6 +26,7 @@ from libs.runtime.runtime import Runtime
 from libs.service import Cause, Derived
 from libs.settings import Settings
 from libs.telemetry import Tracing
+from services.__main__ import collect_seldom
 from services.feature.service import service as feature
 from services.ingest.service import service as ingest
 from tests.bench.streams import LABELS, MODEL, PARTITIONS, RAW, SPEC, START_US, STREAM, orders
@@ -75,9 +75,7 @@ def fold(runtime: Runtime[Any], records: Sequence[LogRecord]) -> dict[str, int]:
 def main(name: str, events: int, customers: int) -> None:
     service, make = {"ingest": (ingest, raw_records), "feature": (feature, accepted_records)}[name]
     records = make(events, customers)
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(200_000, 10, 10)  # as services/__main__.py does
+    collect_seldom()
     for profile in (None, cProfile.Profile()):
         with tempfile.TemporaryDirectory() as folder:
             settings = Settings(data_dir=Path(folder))

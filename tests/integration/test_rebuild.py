@@ -216,23 +216,23 @@ async def test_feature_comes_back_as_if_never_lost(broker: str, tmp_path: Path) 
 
 # -- registry ----------------------------------------------------------------------------------------------------------
 
-REGISTRY_TABLES: Final = ("streams", "models", "versions", "gates", "champions", "approvals", "receipts")
-
 
 async def test_a_damaged_store_is_rebuilt_while_nothing_runs(tmp_path: Path) -> None:
     headers = {"Authorization": f"Bearer {write_token(tmp_path, 'scientist')}"}
 
-    async def models() -> Any:
+    async def models(declared: str | None = None) -> Any:
         async with (
             running(registry, kafka.address, tmp_path, http=True, accept_new_store=False) as found,
             httpx2.AsyncClient(base_url=found.url, headers=headers) as http,
         ):
-            await http.post("/v1/declarations", content=declaration("loop"))
-            return (await http.get("/v1/models")).json()
+            if declared is not None:
+                assert (await http.post("/v1/declarations", content=declared)).status_code == 200
+            return (await http.get("/v1/models")).json()["models"]
 
     kafka = EmbeddedKafka(tmp_path, free_port())
     with kafka:
-        before = await models()
+        before = await models(declaration("loop"))
+    assert [model["name"] for model in before] == ["loop"]
     damage(tmp_path, "registry.db*")
     with kafka, pytest.raises(Stop, match="is damaged .*run `evenkeel rebuild registry`"):
         await models()
@@ -241,6 +241,9 @@ async def test_a_damaged_store_is_rebuilt_while_nothing_runs(tmp_path: Path) -> 
     assert str(tmp_path / "registry.db") in told["aside"]
     with kafka:
         assert await models() == before
+
+
+REGISTRY_TABLES: Final = ("streams", "models", "versions", "gates", "champions", "approvals", "receipts")
 
 
 async def test_registry_comes_back_with_what_people_commanded(broker: str, tmp_path: Path) -> None:
