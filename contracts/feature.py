@@ -31,6 +31,18 @@ class ViewUpdated(Payload):
     """[start_us, n, mean, M2, min, max, last_time_us, last_event_id, last_value]"""
 
 
+class ViewStarted(Payload):
+    """Where the inputs stood when feature began to compute a model by a declaration; what it had folded by then is not in
+    that view's windows. A lost store is made again in this order."""
+
+    model: Identifier
+    view_version: str
+    declaration: Count
+    """Offset in `registry.model-declared` of the declaration."""
+    offsets: dict[str, dict[str, Count]]
+    """Per topic and partition, the offset up to which (exclusive) records had been read; one that is missing: none."""
+
+
 class DatasetCommitted(Payload):
     """A version of a model's training table: every labelled event whose label arrived before `label_cut`."""
 

@@ -103,6 +103,7 @@ TOPICS: Final[tuple[Topic, ...]] = (
         retention_ms=-1,
         compacted=True,
     ),
+    _control("feature.view-started.v1", feature.ViewStarted, "feature", (_LOG,), _model),
     _control("feature.dataset-committed.v1", feature.DatasetCommitted, "feature", ("trainer", _LOG), _model),
     _control("trainer.retrain-decided.v1", trainer.RetrainDecided, "trainer", ("monitor", _LOG), _model),
     _control("trainer.loop-changed.v1", trainer.LoopChanged, "trainer", (_LOG,), _model),

@@ -19,7 +19,7 @@ import msgspec
 
 from contracts.envelope import Event, Record
 from contracts.payload import Payload
-from libs.bus.protocol import PROMPT, FetchSettings
+from libs.bus.protocol import PROMPT, FetchSettings, TopicPartition
 from libs.settings import OwnSettings, Settings
 from libs.store.protocol import Store, Transaction
 
@@ -97,6 +97,8 @@ class Context:
     own: Any
     trace: BatchTrace | None = None
     """The spans of this batch; None outside of one."""
+    positions: Mapping[TopicPartition, int]
+    """Up to where each input was read before this batch."""
     told: Sequence[Event[Any]] = ()
     """While the store is rebuilt: what this service said on its control topics before it lost it."""
 

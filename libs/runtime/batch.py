@@ -215,6 +215,7 @@ class BatchProcessor(Generic[C]):
     def _enter(self, tx: Transaction) -> None:
         self._context.tx = tx
         self._context.now_us = self._runtime.clock.now_us()
+        self._context.positions = self.positions
 
     # -- transactions -----------------------------------------------------------------------------------------------
 

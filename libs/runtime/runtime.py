@@ -385,11 +385,14 @@ class Runtime(Generic[C]):
     async def _read_again(self, rebuilding: Rebuilding) -> None:
         """What the service wants in a certain order, then the control topics as they were written."""
         batch: list[Record] = []
-        read, full = InOrder(), 2 * self.settings.max_batch_records
+        read, full, facts = InOrder(), 2 * self.settings.max_batch_records, self._batch.control_topics
         for topic, partition, count in rebuilding.order_left(dict(self._batch.positions)):
             tp, wanted = (topic, partition), count
             while wanted and not self._stopping.is_set():
                 taken = read.take(tp, wanted)
+                if taken and batch and topic in facts and batch[-1].topic not in facts:
+                    await self._process(batch)  # in one batch, what is a fact would go first
+                    batch = []
                 batch += taken
                 wanted -= len(taken)
                 if wanted:

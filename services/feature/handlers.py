@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Final
 
 from contracts.envelope import Event, format_us
-from contracts.feature import DatasetCommitted, VectorComputed, ViewUpdated
+from contracts.feature import DatasetCommitted, VectorComputed, ViewStarted, ViewUpdated
 from contracts.governance import SubjectErased
 from contracts.ingest import EventAccepted, LabelAccepted
 from contracts.registry import ModelDeclared, StreamDeclared
+from contracts.topics import BY_NAME, Plane
+from libs.bus.protocol import TopicPartition
 from libs.ids import derived_id, vector_id
-from libs.service import Cause, Derived, Each, Merge, Output, Rebuild, Released, Reply, Watermark
+from libs.service import Cause, Derived, Each, Merge, Order, Output, Rebuild, Released, Reply, Watermark
 from services.feature.context import FeatureContext
 from services.feature.domain import Folded, View
-from services.feature.store import Commit
+from services.feature.store import Commit, Offsets
 
 
 def on_stream_declared(event: Event[StreamDeclared], ctx: FeatureContext) -> list[Derived]:
@@ -29,7 +31,7 @@ def on_model_declared(event: Event[ModelDeclared], ctx: FeatureContext) -> list[
     changes = list(view_updates(ctx))
     ctx.snapshot()
     ctx.declare(event.offset, event.data)
-    return changes
+    return [*changes, view_started(event, ctx)]
 
 
 def on_subject_erased(event: Event[SubjectErased], ctx: FeatureContext) -> list[Derived]:
@@ -106,6 +108,17 @@ def vector_computed(view: View, event: Event[EventAccepted], vector: list[float]
     return Derived(payload, event, id=vector_id(event.id, view.model), stream=view.model, watermark_us=mark_us)
 
 
+def view_started(event: Event[ModelDeclared], ctx: FeatureContext) -> Derived:
+    """What a lost store is made again from, in this order: a declaration alone does not say what came before it."""
+    offsets: Offsets = {}
+    for (topic, partition), offset in sorted(ctx.positions.items()):
+        if topic in BY_NAME:  # not a former major of one
+            offsets.setdefault(topic, {})[str(partition)] = offset
+    name, version = event.data.name, event.data.view_version
+    payload = ViewStarted(model=name, view_version=version, declaration=event.offset, offsets=offsets)
+    return Derived(payload, event, id=derived_id("feature", event.id, "view-started", 0))
+
+
 def view_updates(ctx: FeatureContext) -> Iterator[Derived]:
     """The changed slots of all views, each with its last record's time and the watermark up to which all is folded."""
     cause = Cause(ctx.last_event_id, 0, ctx.last_event_id)
@@ -146,11 +159,22 @@ def on_rebuilt(ctx: FeatureContext) -> Iterable[Output]:
     return view_updates(ctx)
 
 
-REBUILD: Final = Rebuild(
-    finished=on_rebuilt,
-    forgotten="when a model was declared anew while its streams were running; its windows and training rows begin with its "
-    "first record now",
-)
+def order(told: Sequence[Event[Any]]) -> Order:
+    """As it was read: up to where a view started, then that declaration and what follows."""
+    started = sorted((e.data for e in told if isinstance(e.data, ViewStarted)), key=lambda view: view.declaration)
+    read: dict[TopicPartition, int] = {}
+    runs: list[tuple[str, int, int]] = []
+    for view in started:
+        places = ((topic, int(n), end) for topic, ends in view.offsets.items() for n, end in ends.items())
+        for topic, partition, end in sorted(places, key=lambda place: (BY_NAME[place[0]].plane is Plane.DATA, place)):
+            count = end - read.get((topic, partition), 0)
+            if count > 0:
+                runs.append((topic, partition, count))
+                read[topic, partition] = end
+    return runs
+
+
+REBUILD: Final = Rebuild(finished=on_rebuilt, order=order)
 
 HANDLERS = (
     Each(StreamDeclared, on_stream_declared),

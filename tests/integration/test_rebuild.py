@@ -21,7 +21,7 @@ from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
 from contracts.envelope import Event, attributes_of, parse_us, sealed_sources
-from contracts.feature import VectorComputed
+from contracts.feature import DatasetCommitted, VectorComputed, ViewStarted
 from contracts.governance import CheckpointSigned
 from contracts.monitor import AlertChanged, DriftDetected, PerformanceDegraded, WindowMeasured
 from contracts.payload import Payload
@@ -35,6 +35,7 @@ from libs.bus.embedded import EmbeddedKafka
 from libs.bus.topics import create_map_topics
 from libs.cli.verify import verify_data_folder
 from libs.clock import DAY_US
+from libs.declaration import load_declaration
 from libs.errors import Stop
 from libs.process import free_port
 from libs.testing import eventually, publish_events, read_events, read_topic, rebuilt, running, write_token
@@ -46,7 +47,7 @@ from services.monitor.service import service as monitor
 from services.registry.service import service as registry
 from services.serving.service import service as serving
 from services.trainer.service import service as trainer
-from tests.feature_log import Feature
+from tests.feature_log import DECLARATION, Feature, LogRecord
 from tests.integration.test_feature import Told, days, published, windows, write
 from tests.integration.test_governance import PROMPT, on_the_topics, publish
 from tests.integration.test_monitor import DAYS, Upstream, facts, feed, measured_until, stream
@@ -196,11 +197,7 @@ async def test_feature_comes_back_as_if_never_lost(broker: str, tmp_path: Path) 
         await write(broker, part)
     async with running(feature, broker, data_dir, SETTINGS, accept_new_store=False) as found:
         await all_read(found, broker)
-
-        async def announced() -> bool:
-            return not await found.runtime.query(lambda connection: FeatureStore(connection).staged())
-
-        await eventually(announced, "the training tables")
+        await eventually(partial(all_announced, found), "the training tables")
         views = dict(found.runtime.context.views)
 
     vectors = await heard(broker, VectorComputed)
@@ -212,6 +209,54 @@ async def test_feature_comes_back_as_if_never_lost(broker: str, tmp_path: Path) 
     for model in expected:
         view = views[model]
         await eventually(partial(published, Told(broker), view, windows(view)), f"the view of {model} to be published")
+
+
+async def test_a_model_declared_while_its_streams_ran_comes_back_as_it_was(broker: str, tmp_path: Path) -> None:
+    """With another label it keeps its windows, with other features it begins anew, and one is new to these streams."""
+    log, parts = days()
+    changed = DECLARATION.replace("delay > 15", "delay > 5").replace("[sum, min], over: [2h]", "[sum, max], over: [3h]")
+    changed += "  fresh: {task: regression, stream: flights, label: delay, features: [{fields: [load]}]}\n"
+
+    def declares(*models: str) -> list[LogRecord]:
+        before = len(log.records)
+        log.declare([], models, load_declaration(changed, "changed.yaml"))
+        return log.records[before:]
+
+    async with running(feature, broker, tmp_path, SETTINGS) as found:
+        for part in (*parts[:3], declares("delay"), parts[3], parts[4], declares("load", "fresh"), *parts[5:7]):
+            await write(broker, part)
+            await all_read(found, broker)
+        await eventually(partial(all_announced, found), "the training tables")
+        await all_read(found, broker)
+    never_lost = shutil.copytree(tmp_path, tmp_path.with_name("never-lost"))
+    heard_before = {payload: [e.id for e in await heard(broker, payload)] for payload in FEATURED}
+    lose(tmp_path, "feature")
+    await rebuilt(feature, broker, tmp_path, SETTINGS)
+    assert {payload: [e.id for e in await heard(broker, payload)] for payload in FEATURED} == heard_before
+    found_again, wanted = states(tmp_path), states(never_lost)
+    for model in (
+        "delay",
+        "load",
+        "fresh",
+    ):  # of a model without events, only the watermark is kept, with others' events
+        assert found_again[model] == wanted[model]
+    assert dump(tmp_path / "feature.db", ("commits", "views", "waiting"), CHANCE) == dump(
+        never_lost / "feature.db", ("commits", "views", "waiting"), CHANCE
+    )
+    for part in parts[7:]:
+        await write(broker, part)
+    async with running(feature, broker, tmp_path, SETTINGS, accept_new_store=False) as found:
+        await all_read(found, broker)
+    assert len(await heard(broker, VectorComputed)) > len(heard_before[VectorComputed])
+
+
+FEATURED: Final = (VectorComputed, DatasetCommitted, ViewStarted)
+CHANCE: Final = ("cause_id",)
+"""Which of two streams' events was folded last when a commit was cut depends on batches."""
+
+
+async def all_announced(found: Any) -> bool:
+    return not await found.runtime.query(lambda connection: FeatureStore(connection).staged())
 
 
 # -- registry ----------------------------------------------------------------------------------------------------------
