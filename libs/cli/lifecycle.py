@@ -50,7 +50,14 @@ def up(
         _detach(data_dir, port_base, broker_port, broker, as_json)
         return
     out = _Output(as_json)
-    supervisor = Supervisor(data_dir, port_base=port_base, broker_port=broker_port, broker=broker, on_notice=out.notice)
+    supervisor = Supervisor(
+        data_dir,
+        port_base=port_base,
+        broker_port=broker_port,
+        broker=broker,
+        needs_all=False,
+        on_notice=out.notice,
+    )
     asked_to_stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, _interrupt)
@@ -163,6 +170,9 @@ def _detach(data_dir: Path, port_base: int, broker_port: int, broker: str | None
         urls=urls,
         log=str(log),
     )
+    lacking = state.get("lacking")
+    if isinstance(lacking, dict) and lacking:
+        raise SupervisorError(f"it goes on without {', '.join(lacking)}: {'; '.join(lacking.values())}")
 
 
 class _Output:
@@ -194,12 +204,13 @@ class _Output:
     def running(self, supervisor: Supervisor) -> None:
         token = {"token": supervisor.token} if supervisor.token_is_new else {}
         if self._as_json:
-            self._write({"ready": True, "broker": supervisor.broker, "urls": supervisor.urls, **token})
+            ready = {"ready": not supervisor.lacking, "lacking": supervisor.lacking}
+            self._write({**ready, "broker": supervisor.broker, "urls": supervisor.urls, **token})
             return
         table = Table("service", "address", box=None, header_style="bold")
         table.add_row("kafka", supervisor.broker)
         for name, url in supervisor.urls.items():
-            table.add_row(name, url)
+            table.add_row(name, f"{url}  [red]not ready[/red]" if name in supervisor.lacking else url)
         self._console.print(table)
         if token:
             self._console.print(f"Token with every role, shown once: {supervisor.token}", markup=False)

@@ -72,6 +72,8 @@ class _Watched:
     restarts: int = 0
     started_at: float = 0.0
     restart_at: float | None = None
+    is_awaited: bool = False
+    """Started, and not seen ready since."""
     answer: str = "no answer"
 
     def died(self, now: float) -> float:
@@ -89,7 +91,8 @@ class Supervisor:
 
     Without `broker` (or BROKER / EVENKEEL_BROKER in the environment) it starts the embedded Kafka on `broker_port`.
     A service's port is `port_base` + its place in `contracts.topics.SERVICES`, from 1. `commands` replaces what is
-    started (default: `python -m services <name>` for all seven), `environment` adds to what each process gets.
+    started (default: `python -m services <name>` for all seven), `environment` adds to what each process gets. Unless it
+    `needs_all`, `start` goes on without services that cannot start, if there is one that can; they are tried again.
     """
 
     def __init__(
@@ -101,6 +104,7 @@ class Supervisor:
         broker: str | None = None,
         commands: Mapping[str, Sequence[str]] | None = None,
         environment: Mapping[str, str] | None = None,
+        needs_all: bool = True,
         on_notice: Callable[[Notice], None] | None = None,
     ) -> None:
         self.data_dir, self.port_base = Path(data_dir).absolute(), port_base
@@ -120,6 +124,9 @@ class Supervisor:
         self.token = ""
         """The bootstrap token, known after `start`."""
         self.token_is_new = False
+        self.lacking: dict[str, str] = {}
+        """Services that `start` went on without, and why."""
+        self._needs_all = needs_all
         self._on_notice = on_notice or (lambda notice: None)
         self._lock = FolderLock(self.data_dir / "supervisor.json")
         self.exit_codes: dict[str, int | None] = {}
@@ -236,7 +243,7 @@ class Supervisor:
         self._write_state(ready=False)
 
     def _write_state(self, *, ready: bool) -> None:
-        state = {"pid": os.getpid(), "ready": ready, "broker": self.broker, "urls": self.urls}
+        state = {"pid": os.getpid(), "ready": ready, "broker": self.broker, "urls": self.urls, "lacking": self.lacking}
         self._lock.write(json.dumps(state))
 
     def _require_free_ports(self) -> None:
@@ -290,6 +297,7 @@ class Supervisor:
     def _start_service(self, name: str) -> None:
         watched = self._watched[name]
         watched.started_at, watched.restart_at = time.monotonic(), None
+        watched.is_awaited = True
         log = self.log_path(name)
         if log.exists() and log.stat().st_size > _LOG_LIMIT_BYTES:
             log.replace(log.with_suffix(".log.1"))
@@ -303,30 +311,47 @@ class Supervisor:
         self._notify("starting", name, f"{name} started (process {self._processes[name].pid})")
 
     def _wait_until_ready(self) -> None:
-        waiting = list(self.commands)
         deadline = time.monotonic() + READY_TIMEOUT_SECONDS
-        while waiting:
-            for name in list(waiting):
-                if self.is_ready(name):
-                    waiting.remove(name)
-                    self._notify("ready", name, f"{name} is ready on {self.urls[name]}")
+        while waiting := self._awaited():
             self._tend_services()
-            for name in waiting:
-                if self._watched[name].failures >= _STARTS_BEFORE_GIVING_UP:
-                    raise SupervisorError(
-                        f"{name} ended {_STARTS_BEFORE_GIVING_UP} times while starting; {self.log_path(name)} ends "
-                        f"with: {_tail(self.log_path(name))}"
-                    )
-            if time.monotonic() > deadline:
-                answers = "; ".join(f"{name}: {self._watched[name].answer}" for name in waiting)
-                raise SupervisorError(
-                    f"not ready after {READY_TIMEOUT_SECONDS:.0f} s: {answers}; see {self.data_dir / 'logs'}"
-                )
+            self.lacking = self._lacking(waiting, is_late=time.monotonic() > deadline)
+            if self.lacking and (self._needs_all or len(self.lacking) == len(self.commands)):
+                raise SupervisorError("; ".join(self.lacking.values()))
+            if len(self.lacking) == len(waiting):
+                for name, why in self.lacking.items():
+                    self._notify("died", name, f"{why}. It is tried again; the others go on without it")
+                return
             self._stopping.wait(_LOOK_EVERY_SECONDS)
+
+    def _awaited(self) -> list[str]:
+        """Look who is ready now; returns the others of those that were started."""
+        waiting = [name for name in self.commands if self._watched[name].is_awaited]
+        for name in filter(self.is_ready, list(waiting)):
+            waiting.remove(name)
+            self._watched[name].is_awaited = False
+            self._notify("ready", name, f"{name} is ready on {self.urls[name]}")
+        return waiting
+
+    def _lacking(self, waiting: Sequence[str], *, is_late: bool) -> dict[str, str]:
+        """Which of those that are waited for will not be ready soon, and why."""
+        lacking = {}
+        for name in waiting:
+            log, watched = self.log_path(name), self._watched[name]
+            if watched.failures >= _STARTS_BEFORE_GIVING_UP:
+                lacking[name] = (
+                    f"{name} ended {_STARTS_BEFORE_GIVING_UP} times while starting; {log} ends with: {_last_words(log)}"
+                )
+            elif is_late:
+                lacking[name] = f"{name} is not ready after {READY_TIMEOUT_SECONDS:.0f} s: {watched.answer}; see {log}"
+        return lacking
 
     def _watch_services(self) -> None:
         while not self._stopping.wait(_LOOK_EVERY_SECONDS):
             self._tend_services()
+            waiting = self._awaited()
+            if back := self.lacking.keys() - waiting:
+                self.lacking = {name: why for name, why in self.lacking.items() if name not in back}
+                self._write_state(ready=True)
 
     def _tend_services(self) -> None:
         now = time.monotonic()
@@ -397,6 +422,8 @@ def _how(exit_code: int | None) -> str:
     return f"was ended by signal {-exit_code}" if exit_code and exit_code < 0 else f"ended with exit code {exit_code}"
 
 
-def _tail(path: Path) -> str:
+def _last_words(path: Path) -> str:
+    """What a process said when it ended: the line behind its JSON log, or the log's last."""
     lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines() if path.exists() else []
-    return " | ".join(line.strip() for line in lines[-6:]) or "(nothing)"
+    plain = [line for line in lines[-20:] if not line.startswith("{")]
+    return next(iter([*plain[-1:], *lines[-1:]]), "(nothing)").strip()

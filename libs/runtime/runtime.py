@@ -172,7 +172,8 @@ class Runtime(Generic[C]):
         except asyncio.CancelledError:
             raise
         except Exception as error:
-            log.error("service stops", exc_info=error)
+            # A Stop says what happened and what to do; anything else is a bug, and the stack says where.
+            log.error("service stops", error=str(error), exc_info=None if isinstance(error, Stop) else error)
             self.exit_error = error
             self._stopping.set()
 

@@ -22,6 +22,8 @@ from libs.errors import Fenced, Retry, Stop
 from libs.store.protocol import MarkKey, PendingRecord, RuntimeState, TopicPartition, Transaction
 
 metadata: Final = sa.MetaData()
+_DAMAGED: Final = ("XX001", "XX002")
+"""PostgreSQL's states for data and indexes that are corrupted."""
 
 _meta = sa.Table(
     "runtime_meta", metadata, sa.Column("key", sa.Text, primary_key=True), sa.Column("value", sa.Text, nullable=False)
@@ -244,20 +246,13 @@ class SqlStore:
     @property
     def connection(self) -> sa.Connection:
         if self._connection is None or self._connection.closed:
-            with _infrastructure():
+            with self._infrastructure():
                 self._connection = self._engine.connect()
         return self._connection
 
     def open(self) -> None:
-        try:
-            with _infrastructure():
-                self._migrate()
-        except DatabaseError as error:
-            if type(error) is not DatabaseError:  # its subclasses are about a statement, this is about the file
-                raise
-            raise Stop(
-                f"the store of {self._service} is damaged ({error.orig}): run `evenkeel rebuild {self._service}`"
-            ) from error
+        with self._infrastructure():
+            self._migrate()
         with self.begin() as tx:
             row = tx.connection.execute(sa.select(_meta.c.value).where(_meta.c.key == "store_id")).first()
             self._store_id = row[0] if row else uuid.uuid4().hex
@@ -320,13 +315,13 @@ class SqlStore:
 
     @contextmanager
     def begin(self) -> Iterator[SqlTransaction]:
-        with _infrastructure(), self.connection.begin():
+        with self._infrastructure(), self.connection.begin():
             yield SqlTransaction(self.connection)
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
         with (
-            _infrastructure(),
+            self._infrastructure(),
             self._engine.connect().execution_options(evenkeel_reading=True) as connection,
             connection.begin(),
         ):
@@ -337,7 +332,7 @@ class SqlStore:
             return _set_file_aside(self._engine.url.database, stamp)
         aside = f"{self._service}_before_{stamp}"
         try:
-            with _infrastructure(), self._engine.begin() as connection:
+            with self._infrastructure(), self._engine.begin() as connection:
                 if not sa.inspect(connection).has_schema(self._service):
                     return None
                 connection.execute(sa.text(f'ALTER SCHEMA "{self._service}" RENAME TO "{aside}"'))
@@ -353,18 +348,25 @@ class SqlStore:
             self._connection.close()
         self._engine.dispose()
 
+    @contextmanager
+    def _infrastructure(self) -> Iterator[None]:
+        """A database that is locked, full or away is waited for; a damaged one needs somebody; a wrong statement is a bug."""
+        try:
+            yield
+        except DBAPIError as error:
+            if _is_damage(error):
+                found, cure = str(error.orig).partition("\n")[0], f"run `evenkeel rebuild {self._service}`"
+                raise Stop(f"the store of {self._service} is damaged ({found}): {cure}") from error
+            if error.connection_invalidated or isinstance(error, (OperationalError, sa.exc.InterfaceError)):
+                raise Retry(f"database: {error.orig}") from error
+            raise
 
-@contextmanager
-def _infrastructure() -> Iterator[None]:
-    """A database that is locked, full or away is waited for; a statement that is wrong is a bug and is not."""
-    try:
-        yield
-    except (OperationalError, sa.exc.InterfaceError) as error:
-        raise Retry(f"database: {error.orig}") from error
-    except DBAPIError as error:
-        if error.connection_invalidated:
-            raise Retry(f"database: {error.orig}") from error
-        raise
+
+def _is_damage(error: DBAPIError) -> bool:
+    """Whether a database says that what it has stored cannot be read."""
+    if type(error) is DatabaseError:  # SQLite; its subclasses are about a statement, this is about the file
+        return True
+    return getattr(error.orig, "sqlstate", None) in _DAMAGED
 
 
 def _set_file_aside(database: str | None, stamp: str) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import tempfile
 import zlib
 from collections.abc import Iterator
@@ -41,6 +42,21 @@ class TestSqliteStore(StoreSuite):
     def place(self, tmp_path: Path) -> SqlitePlace:
         return SqlitePlace(tmp_path / "registry.db")
 
+    def test_a_file_damaged_while_it_runs_stops_with_what_to_do(self, tmp_path: Path) -> None:
+        path = tmp_path / "registry.db"
+        store = SqlitePlace(path).store()
+        store.open()
+        with store.begin() as tx:
+            tx.add_outbox(b"x" * 500_000)
+        with sqlite3.connect(path) as other:
+            other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        content = path.read_bytes()
+        path.write_bytes(content[:4096] + b"\xff" * (len(content) - 4096))
+        with pytest.raises(Stop, match="registry is damaged .*malformed.*evenkeel rebuild registry"):
+            store.read_state()
+        with pytest.raises(Stop, match="registry is damaged"), store.reading() as connection:
+            connection.execute(sa.text("SELECT * FROM runtime_outbox"))
+
 
 class PostgresPlace:
     """A schema in a database of its own, so that an outage can be ordered from the server's other database."""
@@ -74,6 +90,14 @@ class TestPostgresStore(StoreSuite):
     @pytest.fixture
     def place(self, server: PostgresServer, request: pytest.FixtureRequest) -> PostgresPlace:
         return PostgresPlace(server, f"s{zlib.crc32(request.node.name.encode())}")
+
+    def test_damaged_data_stop_with_what_to_do(self, place: PostgresPlace) -> None:
+        store = place.store()
+        store.open()
+        found = "DO $$ BEGIN RAISE EXCEPTION 'invalid page in block 7' USING ERRCODE = 'data_corrupted'; END $$"
+        with pytest.raises(Stop, match="is damaged .*invalid page in block 7.*evenkeel rebuild"), store.begin() as tx:
+            tx.connection.execute(sa.text(found))
+        assert store.read_state().positions == {}
 
 
 class LmdbPlace:

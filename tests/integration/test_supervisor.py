@@ -70,7 +70,7 @@ def test_everything_answers_and_knows_the_broker(system: Supervisor) -> None:
     for name, url in system.urls.items():
         assert httpx2.get(f"{url}/health/ready").text == f"{name} {system.broker}"
     state = running_supervisor(system.data_dir)
-    assert state == {"pid": os.getpid(), "ready": True, "broker": system.broker, "urls": system.urls}
+    assert state == {"pid": os.getpid(), "ready": True, "broker": system.broker, "urls": system.urls, "lacking": {}}
 
 
 def test_the_token_is_private_and_its_hash_has_every_role(system: Supervisor) -> None:
@@ -121,6 +121,26 @@ def test_a_service_that_cannot_start_is_reported_with_its_last_words(system: Sup
     with pytest.raises(SupervisorError, match="registry ended 3 times .*EVENKEEL_BROKER: no such setting"):
         other.start()
     assert running_supervisor(tmp_path) is None
+
+
+def test_the_others_go_on_without_it_if_they_may(system: Supervisor, tmp_path: Path) -> None:
+    """What is wrong with one store must not keep clients from their predictions; once it is mended, the service is back."""
+    mended = tmp_path / "mended"
+    program = f"import pathlib, sys; pathlib.Path({str(mended)!r}).exists() or sys.exit('the store is damaged'); "
+    registry = (sys.executable, "-c", program + STAND_IN, "registry")
+    with Supervisor(
+        tmp_path,
+        port_base=free_port_base(),
+        broker=system.broker,
+        commands={"registry": registry, "serving": STAND_INS["serving"]},
+        needs_all=False,
+        on_notice=(journal := Journal()),
+    ) as other:
+        assert other.is_ready("serving")
+        assert list(other.lacking) == ["registry"]
+        assert "the store is damaged" in other.lacking["registry"]
+        mended.touch()
+        journal.expect("ready", "registry")
 
 
 def test_a_child_and_its_group_end_with_their_owner(tmp_path: Path) -> None:
