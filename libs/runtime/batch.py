@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
-import msgspec
 from pydantic import ValidationError
 
 from contracts.envelope import (
@@ -32,12 +31,13 @@ from libs.bus.protocol import OutgoingRecord, TopicPartition
 from libs.errors import EvenkeelError, NotYet, Retry, Stop, Storm, Undecodable
 from libs.ids import derived_id
 from libs.runtime.failpoints import failpoint
+from libs.runtime.held import HeldRecords, decode_record, encode_record
 from libs.runtime.merge import EventTimeMerge, Group, name_of
 from libs.runtime.originals import KEPT_BYTES, base64_of, size_of
 from libs.runtime.outputs import OutputBuilder, Published, pack
 from libs.runtime.parking import Parked, ParkedQueues, read_parked
 from libs.service import Batch, Cause, Context, Derived, Each, Merge, Output, Raw, Released, Reply, Stateless
-from libs.store.protocol import MarkKey, PendingRecord, RuntimeState, Transaction
+from libs.store.protocol import MarkKey, RuntimeState, Transaction
 from libs.telemetry import BatchTrace
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ class BatchProcessor(Generic[C]):
         self._validators: dict[str, Callable[[bytes], Any]] = {
             t.name: t.payload.__pydantic_validator__.validate_json for t in consumed_by(self._service.name)
         }
-        self._held: dict[Where, PendingRecord] = {}
+        self._held = HeldRecords()
         self._parked = ParkedQueues()
         self.former = [former for t in consumed_by(self._service.name) for former in former_majors(t.name)]
         """Former majors of what this service consumes."""
@@ -196,19 +196,19 @@ class BatchProcessor(Generic[C]):
             self._enter(tx)
             self._context.load(tx)
         self._merging.clear()
-        self._held.clear()
         self._merging.regroup(self._context.merge_groups())
         self._merging.restore(state.watermarks)
-        for pending in state.pending:
-            event = self._decode(_stored_record(pending))
-            if event is not None and self._merging.add(event):
-                self._held[pending.topic, pending.partition, pending.offset] = pending
+        self._held = HeldRecords(state.held)
+        for record in self._held:
+            event = self._decode(record)
+            if event is None or not self._merging.add(event):
+                self._held.discard([(record.topic, record.partition, record.offset)])
         parked = [read_parked(stored, self._stored_event) for stored in state.parked]
         self._parked.arrange(parked, self._merging.group_of)
         return state
 
-    def _stored_event(self, pending: PendingRecord) -> Event[Any]:
-        event = self._decode(_stored_record(pending))
+    def _stored_event(self, blob: bytes) -> Event[Any]:
+        event = self._decode(decode_record(blob))
         assert event is not None
         return event
 
@@ -476,7 +476,7 @@ class BatchProcessor(Generic[C]):
         read.failures.append(True)
 
     def _record_at(self, where: Where, read: _Read) -> Record:
-        return read.by_place.get(where) or _stored_record(self._held[where])
+        return read.by_place.get(where) or self._held[where]
 
     def _run_raw(self, raw: Raw[C], records: list[Record], builder: OutputBuilder) -> None:
         by_topic: dict[str, list[Record]] = {}
@@ -488,13 +488,9 @@ class BatchProcessor(Generic[C]):
         for shard, group in by_topic.items():
             builder.add(list(raw.handler(group, self._context)), shard)
 
-    def _forget(self, events: Iterable[Event[Any]], tx: Transaction) -> None:
-        places = [(e.topic, e.partition, e.offset) for e in events]
-        gone = [place for place in places if self._held.pop(place, None) is not None]
-        tx.remove_pending(gone)
-
     def _run_merge(self, read: _Read, builder: OutputBuilder, tx: Transaction) -> None:
-        self._forget(self._merging.regroup(self._context.merge_groups()), tx)
+        unwanted = self._merging.regroup(self._context.merge_groups())
+        self._held.discard((e.topic, e.partition, e.offset) for e in unwanted)
         if self._parked:
             self._parked.arrange([one for _, queue in self._parked for one in queue], self._merging.group_of)
         added: dict[Where, Event[Any]] = {}
@@ -509,16 +505,16 @@ class BatchProcessor(Generic[C]):
                 if self._merging.add(event):
                     added[topic, event.partition, event.offset] = event
         for group, watermark_us, events in self._merging.release():
-            stored = [e for e in events if added.pop((e.topic, e.partition, e.offset), None) is None]
+            places = [(e.topic, e.partition, e.offset) for e in events]
+            stored = [place for place in places if added.pop(place, None) is None]
             kept = events
             if self.poison or self._parked:
                 kept = [event for event in events if not self._park(event, group, read, parked)]
             self._release(Released(kept, watermark_us, group), builder, read)
-            self._forget(stored, tx)
+            self._held.discard(stored)
             failpoint("merge.released")
-        waiting = [_pending(read.by_place[where]) for where in added]
-        self._held |= {(p.topic, p.partition, p.offset): p for p in waiting}
-        tx.add_pending(waiting)
+        self._held.add([read.by_place[where] for where in added])
+        self._held.write(tx)
         tx.add_parked(one.stored for one in parked)
         tx.put_watermarks(self._merging.changed_watermarks())
 
@@ -540,7 +536,7 @@ class BatchProcessor(Generic[C]):
         if reason is None and (group, key) not in self._parked:
             return False
         number, now_us = self._parked.next_number, self._context.now_us
-        one = Parked(number, key, reason or "", now_us, event, _pending(record).blob)
+        one = Parked(number, key, reason or "", now_us, event, encode_record(record))
         self._parked.add(group, one)
         parked.append(one)
         return True
@@ -622,30 +618,3 @@ def payload_fault(error: ValidationError) -> str:
     """What is wrong with a payload, and where in it."""
     first = error.errors(include_url=False, include_input=False)[0]
     return f"payload: {'.'.join(map(str, first['loc'])) or 'value'}: {first['msg']}"
-
-
-class _Stored(msgspec.Struct, array_like=True):
-    """A record as the merge keeps it on disk."""
-
-    topic: str
-    partition: int
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
-    headers: list[tuple[str, bytes]]
-
-
-_encode_stored = msgspec.msgpack.Encoder().encode
-_decode_stored = msgspec.msgpack.Decoder(_Stored).decode
-
-
-def _pending(record: Record) -> PendingRecord:
-    stored = _Stored(
-        record.topic, record.partition, record.offset, record.timestamp, record.key, record.value, list(record.headers)
-    )
-    return PendingRecord(record.topic, record.partition, record.offset, _encode_stored(stored))
-
-
-def _stored_record(pending: PendingRecord) -> Record:
-    return _decode_stored(pending.blob)

@@ -18,7 +18,7 @@ import msgspec
 
 from contracts.envelope import Event, format_us
 from libs.runtime.merge import Group
-from libs.store.protocol import PendingRecord
+from libs.store.protocol import ParkedRecord
 
 QueueKey = tuple[Group | None, bytes]
 """(group of the merge, record key); None: no group wants the record's stream any more."""
@@ -47,12 +47,12 @@ class Parked:
     """Wall time."""
     event: Event[Any]
     record: bytes
-    """As the merge stores it."""
+    """As libs.runtime.held stores it."""
 
     @property
-    def stored(self) -> PendingRecord:
+    def stored(self) -> ParkedRecord:
         event, blob = self.event, _Stored(self.number, self.key, self.reason, self.since_us, self.record)
-        return PendingRecord(event.topic, event.partition, event.offset, msgspec.msgpack.encode(blob))
+        return ParkedRecord(event.topic, event.partition, event.offset, msgspec.msgpack.encode(blob))
 
     def at(self, watermark_us: int) -> Event[Any]:
         """The event as it takes its turn now: what is earlier than the watermark has had it."""
@@ -61,9 +61,9 @@ class Parked:
         return Event(event.data, event.id, event.time_us, event.topic, event.partition, event.offset, stamped)
 
 
-def read_parked(stored: PendingRecord, decode: Callable[[PendingRecord], Event[Any]]) -> Parked:
+def read_parked(stored: ParkedRecord, decode: Callable[[bytes], Event[Any]]) -> Parked:
     found = msgspec.msgpack.decode(stored.blob, type=_Stored)
-    event = decode(PendingRecord(stored.topic, stored.partition, stored.offset, found.record))
+    event = decode(found.record)
     return Parked(found.number, found.key, found.reason, found.since_us, event, found.record)
 
 

@@ -18,16 +18,16 @@ import lmdb
 import msgspec
 
 from libs.errors import Fenced, Retry, Stop
-from libs.store.protocol import MarkKey, PendingRecord, RuntimeState, TopicPartition, Transaction
+from libs.store.protocol import MarkKey, ParkedRecord, RuntimeState, TopicPartition, Transaction
 
 FORMAT: Final = 1
 MAP_BYTES: Final = 16 * 2**30
 """Address space, not disk: the file grows with what is in it."""
 
 _META, _POSITIONS, _MARKS, _SEQUENCES = "runtime_meta", "runtime_positions", "runtime_marks", "runtime_sequences"
-_WATERMARKS, _PENDING, _OUTBOX, _LEASE = "runtime_watermarks", "runtime_pending", "runtime_outbox", "runtime_lease"
+_WATERMARKS, _HELD, _OUTBOX, _LEASE = "runtime_watermarks", "runtime_held", "runtime_outbox", "runtime_lease"
 _PARKED = "runtime_parked"
-_RUNTIME: Final = (_META, _POSITIONS, _MARKS, _SEQUENCES, _WATERMARKS, _PENDING, _OUTBOX, _LEASE, _PARKED)
+_RUNTIME: Final = (_META, _POSITIONS, _MARKS, _SEQUENCES, _WATERMARKS, _HELD, _OUTBOX, _LEASE, _PARKED)
 _MAX_KEY_BYTES: Final = 511
 _LAST_ROW: Final = b"last_outbox_row"
 _SERVICE: Final = b"service"
@@ -120,16 +120,14 @@ class LmdbTransaction:
         for key, value in watermarks.items():
             self.connection.put(_WATERMARKS, _key(*key), _pack((*key, value)))
 
-    def add_pending(self, records: Iterable[PendingRecord]) -> None:
-        for record in records:
-            key = (record.topic, record.partition, record.offset)
-            self.connection.put(_PENDING, _key(*key), _pack((*key, record.blob)))
+    def add_held(self, row: int, blob: bytes) -> None:
+        self.connection.put(_HELD, row.to_bytes(8), blob)
 
-    def remove_pending(self, records: Iterable[tuple[str, int, int]]) -> None:
-        for key in records:
-            self.connection.delete(_PENDING, _key(*key))
+    def remove_held(self, last: int) -> None:
+        for row in [row for row, _ in self.connection.scan(_HELD) if row <= last.to_bytes(8)]:
+            self.connection.delete(_HELD, row)
 
-    def add_parked(self, records: Iterable[PendingRecord]) -> None:
+    def add_parked(self, records: Iterable[ParkedRecord]) -> None:
         for record in records:
             key = (record.topic, record.partition, record.offset)
             self.connection.put(_PARKED, _key(*key), _pack((*key, record.blob)))
@@ -202,9 +200,9 @@ class LmdbStore:
                 marks={(store, shard, topic, partition): n for store, shard, topic, partition, n in _values(c, _MARKS)},
                 sequences=dict(_values(c, _SEQUENCES)),
                 watermarks={(topic, partition, stream): us for topic, partition, stream, us in _values(c, _WATERMARKS)},
-                pending=[PendingRecord(*fields) for fields in _values(c, _PENDING)],
+                held=[(int.from_bytes(row), blob) for row, blob in c.scan(_HELD)],
                 outbox=[(int.from_bytes(row), blob) for row, blob in c.scan(_OUTBOX)],
-                parked=[PendingRecord(*fields) for fields in _values(c, _PARKED)],
+                parked=[ParkedRecord(*fields) for fields in _values(c, _PARKED)],
                 rebuild=c.get(_META, _REBUILD),
             )
 

@@ -16,9 +16,13 @@ MarkKey = tuple[bytes, bytes, str, int]
 """(producer store, shard, input topic, input partition)."""
 
 
+HeldEntry = tuple[int, bytes]
+"""(row, what libs.runtime.held says in it)."""
+
+
 @dataclass(frozen=True, slots=True)
-class PendingRecord:
-    """A record that waits in an event-time merge, or is parked behind it, as it was read."""
+class ParkedRecord:
+    """A record that is parked behind an event-time merge, as it was read."""
 
     topic: str
     partition: int
@@ -35,10 +39,11 @@ class RuntimeState:
     sequences: dict[str, int]
     watermarks: dict[tuple[str, int, str], int]
     """(topic, partition, stream) → microseconds."""
-    pending: list[PendingRecord]
+    held: list[HeldEntry]
+    """Lowest first."""
     outbox: list[tuple[int, bytes]]
     """Lowest first."""
-    parked: list[PendingRecord] = field(default_factory=list)
+    parked: list[ParkedRecord] = field(default_factory=list)
     rebuild: bytes | None = None
     """What libs.runtime.rebuild notes in a store that took another one's place."""
 
@@ -58,11 +63,13 @@ class Transaction(Protocol):
 
     def put_watermarks(self, watermarks: Mapping[tuple[str, int, str], int]) -> None: ...
 
-    def add_pending(self, records: Iterable[PendingRecord]) -> None: ...
+    def add_held(self, row: int, blob: bytes) -> None:
+        """An entry of what the merge holds. Its row is above all that are there."""
 
-    def remove_pending(self, records: Iterable[tuple[str, int, int]]) -> None: ...
+    def remove_held(self, last: int) -> None:
+        """All rows up to and with this one."""
 
-    def add_parked(self, records: Iterable[PendingRecord]) -> None: ...
+    def add_parked(self, records: Iterable[ParkedRecord]) -> None: ...
 
     def remove_parked(self, records: Iterable[tuple[str, int, int]]) -> None: ...
 

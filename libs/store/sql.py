@@ -13,13 +13,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import sqlalchemy as sa
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
 from sqlalchemy.exc import DatabaseError, DBAPIError, OperationalError
 
 from libs.errors import Fenced, Retry, Stop
-from libs.store.protocol import MarkKey, PendingRecord, RuntimeState, TopicPartition, Transaction
+from libs.store.protocol import MarkKey, ParkedRecord, RuntimeState, TopicPartition, Transaction
 
 metadata: Final = sa.MetaData()
 _DAMAGED: Final = ("XX001", "XX002")
@@ -60,18 +61,20 @@ _watermarks = sa.Table(
 )
 
 
-def _records(name: str) -> sa.Table:
-    return sa.Table(
-        name,
-        metadata,
-        sa.Column("topic", sa.Text, primary_key=True),
-        sa.Column("partition", sa.Integer, primary_key=True),
-        sa.Column("offset", sa.BigInteger, primary_key=True),
-        sa.Column("blob", sa.LargeBinary, nullable=False),
-    )
-
-
-_pending, _parked = _records("runtime_pending"), _records("runtime_parked")
+_held = sa.Table(
+    "runtime_held",
+    metadata,
+    sa.Column("row", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=False),
+    sa.Column("blob", sa.LargeBinary, nullable=False),
+)
+_parked = sa.Table(
+    "runtime_parked",
+    metadata,
+    sa.Column("topic", sa.Text, primary_key=True),
+    sa.Column("partition", sa.Integer, primary_key=True),
+    sa.Column("offset", sa.BigInteger, primary_key=True),
+    sa.Column("blob", sa.LargeBinary, nullable=False),
+)
 _outbox = sa.Table(
     "runtime_outbox",
     metadata,
@@ -103,7 +106,19 @@ def _create_parked(op: Operations) -> None:
     _parked.create(op.get_bind(), checkfirst=True)
 
 
-RUNTIME_MIGRATIONS: Final[tuple[Migration, ...]] = (_create_runtime_tables, _create_parked)
+def _hold_in_entries(op: Operations) -> None:
+    """What a merge holds was a row a record."""
+    connection = op.get_bind()
+    _held.create(connection, checkfirst=True)
+    if sa.inspect(connection).has_table("runtime_pending"):
+        former = connection.execute(sa.text("SELECT blob FROM runtime_pending ORDER BY topic, partition, offset"))
+        for number, (blob,) in enumerate(former.fetchall()):
+            entry = msgspec.msgpack.encode((number, [msgspec.Raw(blob)], []))
+            connection.execute(_held.insert(), {"row": number + 1, "blob": entry})
+        op.drop_table("runtime_pending")
+
+
+RUNTIME_MIGRATIONS: Final[tuple[Migration, ...]] = (_create_runtime_tables, _create_parked, _hold_in_entries)
 
 
 def upsert(connection: sa.Connection, table: sa.Table, keys: tuple[str, ...], rows: list[dict[str, Any]]) -> None:
@@ -135,6 +150,7 @@ _move_position: Final = (
     )
     .values(next=sa.bindparam("hi"))
 )
+_remove_held: Final = _held.delete().where(_held.c.row <= sa.bindparam("last"))
 _extend_lease: Final = (
     _lease.update()
     .where(
@@ -185,31 +201,25 @@ class SqlTransaction:
         ]
         upsert(self.connection, _watermarks, ("topic", "partition", "stream"), rows)
 
-    def add_pending(self, records: Iterable[PendingRecord]) -> None:
-        self._add(_pending, records)
+    def add_held(self, row: int, blob: bytes) -> None:
+        self.connection.execute(_held.insert(), {"row": row, "blob": blob})
 
-    def remove_pending(self, records: Iterable[tuple[str, int, int]]) -> None:
-        self._remove(_pending, records)
+    def remove_held(self, last: int) -> None:
+        self.connection.execute(_remove_held, {"last": last})
 
-    def add_parked(self, records: Iterable[PendingRecord]) -> None:
-        self._add(_parked, records)
-
-    def remove_parked(self, records: Iterable[tuple[str, int, int]]) -> None:
-        self._remove(_parked, records)
-
-    def _add(self, table: sa.Table, records: Iterable[PendingRecord]) -> None:
+    def add_parked(self, records: Iterable[ParkedRecord]) -> None:
         rows = [{"topic": r.topic, "partition": r.partition, "offset": r.offset, "blob": r.blob} for r in records]
         if rows:
-            self.connection.execute(table.insert(), rows)
+            self.connection.execute(_parked.insert(), rows)
 
-    def _remove(self, table: sa.Table, records: Iterable[tuple[str, int, int]]) -> None:
+    def remove_parked(self, records: Iterable[tuple[str, int, int]]) -> None:
         rows = [{"t": topic, "p": partition, "o": offset} for topic, partition, offset in records]
         if rows:
-            c = table.c
+            c = _parked.c
             match = sa.and_(
                 c.topic == sa.bindparam("t"), c.partition == sa.bindparam("p"), c.offset == sa.bindparam("o")
             )
-            self.connection.execute(table.delete().where(match), rows)
+            self.connection.execute(_parked.delete().where(match), rows)
 
     def add_outbox(self, blob: bytes) -> int:
         key = self.connection.execute(_outbox.insert().values(blob=blob)).inserted_primary_key
@@ -291,9 +301,9 @@ class SqlStore:
                 watermarks={
                     (r.topic, r.partition, r.stream): r.watermark_us for r in c.execute(sa.select(_watermarks))
                 },
-                pending=[PendingRecord(r.topic, r.partition, r.offset, r.blob) for r in c.execute(sa.select(_pending))],
+                held=[(r.row, r.blob) for r in c.execute(sa.select(_held).order_by(_held.c.row))],
                 outbox=[(r.row, r.blob) for r in c.execute(sa.select(_outbox).order_by(_outbox.c.row))],
-                parked=[PendingRecord(r.topic, r.partition, r.offset, r.blob) for r in c.execute(sa.select(_parked))],
+                parked=[ParkedRecord(r.topic, r.partition, r.offset, r.blob) for r in c.execute(sa.select(_parked))],
                 rebuild=None if note is None else note.encode(),
             )
 

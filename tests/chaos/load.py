@@ -7,32 +7,35 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 import httpx2
 import orjson
-from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
 
+from libs.bus.kafka import KafkaBus
+from libs.bus.protocol import OutgoingRecord
 from libs.cli.supervisor import Supervisor
-from libs.clock import DAY_US, HOUR_US, format_us, parse_us
+from libs.clock import DAY_US, HOUR_US, SECOND_US, format_us, parse_us
+from libs.errors import Retry
+from libs.runtime.outputs import partition_of
 from libs.testing import Producer
 
 MODEL: Final = "order-returned"
 ORDERS: Final = "shop.orders"
 RETURNS: Final = "shop.returns"
 START_US: Final = parse_us("2026-01-05T00:00:00Z")
-STEP_US: Final = 60_000_000
-"""Event time between two orders: a chunk of them stays well within the declared disorder."""
-CHUNK: Final = 40
-LABEL_BEHIND: Final = 360
-"""A return follows its order by so many orders, six hours of event time."""
-FIRST_ORDERS: Final = 4 * 24 * 60
-"""Four days: enough for the first model as declared, whose datasets are cut at midnight."""
-BY_HTTP: Final = 4
+CHUNK: Final = 100
+UNDER_WAY: Final = 3
+"""So many chunks, with the oldest that is not acknowledged, may be sent: fewer orders than what the disorder allows."""
+BEHIND: Final = 360
+"""A return follows its order by so many orders; that much event time is also the declared disorder."""
+FIRST_DAYS: Final = 4
+"""Enough for the first model as declared, whose datasets are cut at midnight."""
+BY_HTTP: Final = 10
 """Orders of a chunk that take the HTTP door."""
 DECLARATION: Final = """
 streams:
@@ -40,7 +43,7 @@ streams:
     topic: shop.orders
     id: order_id
     time: ordered_at
-    disorder: 2h
+    disorder: {disorder}
     keys: [customer]
     fields:
       customer: {type: string}
@@ -80,80 +83,73 @@ class Sent(NamedTuple):
     value: bytes
 
 
-def order(number: int) -> Sent:
-    amount = 5 + number * 7919 % 1009 / 10
-    customer = f"c{number * 31 % 50}"
-    record_id = f"o-{number}"
-    body = {"order_id": record_id, "ordered_at": _time(number), "customer": customer, "amount": amount}
-    return Sent(ORDERS, record_id.encode(), orjson.dumps(body))
+@dataclass(frozen=True, slots=True)
+class Shop:
+    """Order `n` always looks the same. `step_us` is the event time between two orders."""
 
+    step_us: int = 60 * SECOND_US
 
-def order_return(number: int) -> Sent:
-    """The return of order `number`; dear orders come back, with some noise."""
-    is_noise = number * 104729 % 100 < 15
-    returned = (number * 7919 % 1009 > 500) != is_noise
-    record_id = f"o-{number}"
-    body = {"order_id": record_id, "decided_at": _time(number + LABEL_BEHIND), "returned": returned}
-    return Sent(RETURNS, record_id.encode(), orjson.dumps(body))
+    @property
+    def declaration(self) -> str:
+        return DECLARATION.replace("{disorder}", f"{BEHIND * self.step_us // SECOND_US}s")
 
+    @property
+    def first_orders(self) -> int:
+        return FIRST_DAYS * DAY_US // self.step_us
 
-def _time(number: int) -> str:
-    return format_us(START_US + number * STEP_US)
+    def order(self, number: int) -> Sent:
+        amount = 5 + number * 7919 % 1009 / 10
+        customer = f"c{number * 31 % 50}"
+        record_id = f"o-{number}"
+        body = {"order_id": record_id, "ordered_at": self.time(number), "customer": customer, "amount": amount}
+        return Sent(ORDERS, record_id.encode(), orjson.dumps(body))
+
+    def order_return(self, number: int) -> Sent:
+        """The return of order `number`; dear orders come back, with some noise."""
+        is_noise = number * 104729 % 100 < 15
+        returned = (number * 7919 % 1009 > 500) != is_noise
+        record_id = f"o-{number}"
+        body = {"order_id": record_id, "decided_at": self.time(number + BEHIND), "returned": returned}
+        return Sent(RETURNS, record_id.encode(), orjson.dumps(body))
+
+    def time(self, number: int) -> str:
+        return format_us(START_US + number * self.step_us)
 
 
 class Writer:
     """A Kafka producer with endless patience."""
 
     def __init__(self, broker: str) -> None:
-        self._broker = broker
-        self._producer: AIOKafkaProducer | None = None
+        self._bus = KafkaBus(broker, "load")
+        self._partitions: dict[str, int] = {}
 
     async def write(self, records: Sequence[Sent]) -> None:
         """Returns once each is acknowledged; a record may be there twice then, as with any producer."""
-        left = list(records)
-        while left:
+        while True:
             try:
-                producer = await self._started()
-                futures = [await producer.send(r.topic, r.value, key=r.id) for r in left]
-                async with asyncio.timeout(30):
-                    results = await asyncio.gather(*futures, return_exceptions=True)
-                left = [r for r, result in zip(left, results, strict=True) if isinstance(result, BaseException)]
-            except (KafkaError, OSError, TimeoutError):
-                pass
-            if left:
-                await self.close()
+                await self._bus.publish(await self._outgoing(records))
+                return
+            except Retry:
                 await asyncio.sleep(0.2)
 
-    async def _started(self) -> AIOKafkaProducer:
-        if self._producer is None:
-            producer = AIOKafkaProducer(
-                bootstrap_servers=self._broker, acks="all", linger_ms=2, request_timeout_ms=5_000
-            )
-            try:
-                async with asyncio.timeout(10):
-                    await producer.start()
-            except BaseException:
-                await _given_up(producer)
-                raise
-            self._producer = producer
-        return self._producer
+    async def _outgoing(self, records: Sequence[Sent]) -> list[OutgoingRecord]:
+        if unknown := {record.topic for record in records} - self._partitions.keys():
+            self._partitions |= await self._bus.partition_counts(unknown)
+            if not unknown <= self._partitions.keys():
+                raise Retry("ingest has not made the raw topics yet")
+        return [
+            OutgoingRecord(r.topic, partition_of(r.id, self._partitions[r.topic]), r.id, r.value, []) for r in records
+        ]
 
     async def close(self) -> None:
-        producer, self._producer = self._producer, None
-        if producer is not None:
-            await _given_up(producer)
-
-
-async def _given_up(producer: AIOKafkaProducer) -> None:
-    with suppress(KafkaError, OSError, TimeoutError):
-        await asyncio.wait_for(producer.stop(), 2)
+        await self._bus.stop()
 
 
 class Load:
     """Producer and client of one system. `rate` is events and labels a second while it flows."""
 
-    def __init__(self, system: Supervisor, seed: int, rate: float) -> None:
-        self._system, self._rate = system, rate
+    def __init__(self, system: Supervisor, seed: int, rate: float, shop: Shop) -> None:
+        self._system, self._rate, self._shop = system, rate, shop
         self._random = random.Random(seed)
         self._http = httpx2.AsyncClient(
             headers={"Authorization": f"Bearer {system.token}"}, timeout=httpx2.Timeout(10, pool=30)
@@ -162,6 +158,8 @@ class Load:
         self._next = 0
         self._flowing, self._idle = asyncio.Event(), asyncio.Event()
         self._idle.set()
+        self._chunks: deque[asyncio.Task[None]] = deque()
+        """From the oldest one under way on."""
         self.is_noisy = False
         """Whether each record is sent three times, shuffled within the declared disorder."""
         self.sent: dict[str, set[bytes]] = defaultdict(set)
@@ -180,7 +178,7 @@ class Load:
     async def declare(self) -> None:
         answer = await self._http.post(
             self._system.urls["registry"] + "/v1/declarations",
-            content=DECLARATION,
+            content=self._shop.declaration,
             headers={"content-type": "application/yaml"},
         )
         if answer.status_code >= 300:
@@ -198,7 +196,7 @@ class Load:
 
     async def warm_up(self, seconds: float = 240.0) -> None:
         """Send what a first model needs, as fast as it goes, and wait until it answers."""
-        rate, self._rate = self._rate, 1_500.0
+        rate, self._rate = self._rate, max(self._rate, 1_500.0)
         producing = asyncio.create_task(self.produce())
         self.flow()
         try:
@@ -212,7 +210,7 @@ class Load:
         self.statuses.clear()
 
     async def _has_enough(self) -> bool:
-        return self._next >= FIRST_ORDERS
+        return self._next >= self._shop.first_orders
 
     async def _answers(self) -> bool:
         return await self.ask_once() == 200
@@ -232,20 +230,39 @@ class Load:
         await self._idle.wait()
 
     async def produce(self) -> None:
-        """Chunk by chunk while it flows; the next one only goes out once all of this one is acknowledged."""
+        """Chunk by chunk at the rate, while it flows. What a fault held up is made up for, as far as there is room for
+        more chunks under way."""
         loop = asyncio.get_running_loop()
+        due = loop.time()
         while True:
-            await self._flowing.wait()
-            self._idle.clear()
-            started = loop.time()
-            count = await self._send_chunk()
-            self._idle.set()
-            await asyncio.sleep(max(0.0, count / self._rate - (loop.time() - started)))
+            if not self._flowing.is_set():
+                await self._flowing.wait()
+                due = loop.time()
+            if len(self._chunks) >= UNDER_WAY:
+                await asyncio.wait([self._chunks[0]])
+                continue
+            self._begin_chunk()
+            due += 2 * CHUNK / self._rate
+            await asyncio.sleep(max(0.0, due - loop.time()))
 
-    async def _send_chunk(self) -> int:
+    def _begin_chunk(self) -> None:
+        chunk = asyncio.create_task(self._send_chunk())
+        self._chunks.append(chunk)
+        self._idle.clear()
+        chunk.add_done_callback(self._end_chunk)
+
+    def _end_chunk(self, chunk: asyncio.Task[None]) -> None:
+        while self._chunks and self._chunks[0].done():
+            self._chunks.popleft()
+        if not chunk.cancelled() and (error := chunk.exception()) is not None:
+            self.refused.append(f"the load itself failed: {error!r}")
+        if not self._chunks:
+            self._idle.set()
+
+    async def _send_chunk(self) -> None:
         numbers = range(self._next, self._next + CHUNK)
-        orders = [order(number) for number in numbers]
-        returns = [order_return(n - LABEL_BEHIND) for n in numbers if n >= LABEL_BEHIND]
+        orders = [self._shop.order(number) for number in numbers]
+        returns = [self._shop.order_return(n - BEHIND) for n in numbers if n >= BEHIND]
         self._next += CHUNK
         by_kafka = [*orders[BY_HTTP:], *returns]
         by_http = orders[:BY_HTTP]
@@ -260,7 +277,6 @@ class Load:
         for record in (*orders, *returns):
             self.acknowledged[record.topic].add(record.id)
         self.records += len(by_kafka) + len(by_http)
-        return len(orders) + len(returns)
 
     async def _post(self, records: Sequence[Sent]) -> None:
         """To ingest's HTTP door, with the same ids again after anything but 202."""
@@ -282,7 +298,7 @@ class Load:
 
     async def post_once(self) -> httpx2.Response:
         """One order at ingest's HTTP door, which is not tried again."""
-        record = order(self._next)
+        record = self._shop.order(self._next)
         self._next += 1
         self.sent[record.topic].add(record.id)
         answer = await self._http.post(
@@ -296,7 +312,8 @@ class Load:
 
     async def finish(self) -> None:
         """Say that nothing more will come, so that every merge lets go of what it holds."""
-        end = format_us(START_US + (self._next + LABEL_BEHIND) * STEP_US + 20 * DAY_US + HOUR_US)
+        last_us = START_US + (self._next + BEHIND) * self._shop.step_us
+        end = format_us(last_us + 20 * DAY_US + HOUR_US)
         async with Producer(self._system.broker) as producer:
             for topic in (ORDERS, RETURNS):
                 await producer.heartbeat(topic, end)
@@ -313,7 +330,8 @@ class Load:
     async def ask_once(self) -> int:
         """The answer's status; 0: there was none."""
         number = self._random.randrange(1000)
-        event = orjson.loads(order(number).value) | {"ordered_at": _time(self._next), "order_id": f"asked-{number}"}
+        asked = {"ordered_at": self._shop.time(self._next), "order_id": f"asked-{number}"}
+        event = orjson.loads(self._shop.order(number).value) | asked
         status = 0
         with suppress(httpx2.HTTPError):
             answer = await self._http.post(

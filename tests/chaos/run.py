@@ -25,7 +25,7 @@ from libs.errors import Retry
 from libs.process import free_port, free_port_base
 from libs.testing import eventually, read_events
 from tests.chaos.faults import Fault, Faults, planned
-from tests.chaos.load import ORDERS, RETURNS, Load
+from tests.chaos.load import ORDERS, RETURNS, Load, Shop
 from tests.chaos.quiet import until_quiet
 from tests.invariants.oracle import Oracle
 
@@ -100,9 +100,18 @@ def _percentile(values: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
+SHOP: Final = Shop()
+
+
 @asynccontextmanager
 async def loaded_system(
-    folder: Path, seed: int, rate: float, say: Callable[[str], None], broker: str | None = None
+    folder: Path,
+    seed: int,
+    rate: float,
+    say: Callable[[str], None],
+    *,
+    broker: str | None = None,
+    shop: Shop = SHOP,
 ) -> AsyncIterator[tuple[Supervisor, Load]]:
     """Broker, seven services and their load, with a first champion answering."""
 
@@ -112,7 +121,7 @@ async def loaded_system(
 
     system = Supervisor(folder, port_base=free_port_base(), broker_port=free_port(), broker=broker, on_notice=notice)
     await asyncio.to_thread(system.start)
-    load = Load(system, seed, rate)
+    load = Load(system, seed, rate, shop)
     try:
         await load.declare()
         say("waiting for a first champion")

@@ -23,11 +23,13 @@ import numpy as np
 
 from contracts.topics import SERVICES
 from libs.cli.supervisor import BROKER, Supervisor
-from tests.chaos.load import Load
+from libs.clock import SECOND_US
+from tests.chaos.load import Load, Shop
 from tests.chaos.quiet import restless, until_quiet
 from tests.chaos.run import account, loaded_system
 
 KILL_EVERY_SECONDS: Final = 30.0
+STEP_SECONDS: Final = 2.0
 SAMPLE_EVERY_SECONDS: Final = 5.0
 RECOVERY_LIMIT_SECONDS: Final = 60.0
 
@@ -107,10 +109,13 @@ async def _outboxes(http: httpx2.AsyncClient, urls: Mapping[str, str]) -> dict[s
     return {f"{service} outbox, rows": 0.0 for service in urls} | found
 
 
-async def soak(folder: Path, minutes: float, rate: float, seed: int, kill_every_seconds: float) -> Soak:
+async def soak(
+    folder: Path, minutes: float, rate: float, seed: int, kill_every_seconds: float, step_seconds: float
+) -> Soak:
     """A process that was killed starts small again, which its slope shows: look at those that were not, too."""
     report, dice = Soak(minutes, rate, seed), random.Random(seed)
-    async with loaded_system(folder, seed, rate, _say) as (system, load):
+    shop = Shop(int(step_seconds * SECOND_US))
+    async with loaded_system(folder, seed, rate, _say, shop=shop) as (system, load):
         tasks = [asyncio.create_task(load.produce()), asyncio.create_task(load.ask(0.1))]
         started = time.monotonic()
         before = load.records
@@ -158,10 +163,13 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=3_000.0, help="events and labels a second")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--kill-every", type=float, default=KILL_EVERY_SECONDS, help="seconds between two kills")
+    parser.add_argument(
+        "--step", type=float, default=STEP_SECONDS, help="seconds of event time from one order to the next"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object, every sample in it")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="evenkeel-soak-"))
-    report = asyncio.run(soak(folder, options.minutes, options.rate, options.seed, options.kill_every))
+    report = asyncio.run(soak(folder, options.minutes, options.rate, options.seed, options.kill_every, options.step))
     print(report.as_json() if options.json else report.text())
     if report.violations:
         _say(f"the data folder is kept: {folder}")

@@ -25,7 +25,7 @@ async def test_predictions_go_on_and_are_recorded_once_it_is_back(tmp_path: Path
     kafka = EmbeddedKafka(tmp_path / "broker", free_port())
     kafka.start()
     try:
-        async with loaded_system(tmp_path / "data", 1, 500.0, print, kafka.address) as (system, load):
+        async with loaded_system(tmp_path / "data", 1, 500.0, print, broker=kafka.address) as (system, load):
             kafka.kill()
             away_since = time.monotonic()
             statuses = [await load.ask_once() for _ in range(50)]

@@ -18,7 +18,7 @@ from libs.bus.topics import create_map_topics
 from libs.testing import eventually, publish_events, read_events, running
 from services.ingest.service import service
 from tests.chaos.cluster import Cluster
-from tests.chaos.load import ORDERS, Sent, Writer, order
+from tests.chaos.load import ORDERS, Sent, Shop, Writer
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(600)]
 
@@ -43,7 +43,7 @@ class Orders:
         self.acknowledged: set[bytes] = set()
 
     def next(self) -> Sent:
-        record = order(next(self._numbers))
+        record = Shop().order(next(self._numbers))
         self.sent.add(record.id)
         return record
 
@@ -121,7 +121,7 @@ async def test_no_acknowledged_record_is_lost(tmp_path: Path) -> None:
             await asyncio.gather(producing, return_exceptions=True)
             await orders.close()
             await eventually(all_accepted, "every acknowledged record to be accepted", 60)
-            assert ingest.runtime.not_ready_reason is None
+            await eventually(lambda: _true(ingest.runtime.not_ready_reason is None), "ingest to be ready", 60)
         events = {event.id: event.data.event_id for event in await read_events(cluster.address, EventAccepted)}
         assert {one.encode() for one in events.values()} <= orders.sent
         assert max(Counter(events.values()).values()) == 1

@@ -228,7 +228,7 @@ async def test_a_model_declared_while_its_streams_ran_comes_back_as_it_was(broke
             await all_read(found, broker)
         await eventually(partial(all_announced, found), "the training tables")
         await all_read(found, broker)
-    never_lost = shutil.copytree(tmp_path, tmp_path.with_name("never-lost"))
+    never_lost = shutil.copytree(tmp_path, tmp_path.with_name(f"{tmp_path.name}-never-lost"))
     heard_before = {payload: [e.id for e in await heard(broker, payload)] for payload in FEATURED}
     lose(tmp_path, "feature")
     await rebuilt(feature, broker, tmp_path, SETTINGS)

@@ -8,9 +8,9 @@ from typing import Protocol
 import pytest
 
 from libs.errors import Fenced, Retry
-from libs.store.protocol import PendingRecord, RuntimeState, Store
+from libs.store.protocol import ParkedRecord, RuntimeState, Store
 
-EMPTY = RuntimeState(positions={}, marks={}, sequences={}, watermarks={}, pending=[], outbox=[])
+EMPTY = RuntimeState(positions={}, marks={}, sequences={}, watermarks={}, held=[], outbox=[])
 TP = ("ingest.event-accepted.v1", 2)
 MARK = (b"/evenkeel/feature/abc", b"merge:EventAccepted/flights", *TP)
 LONG = "stream-" + "x" * 120
@@ -65,7 +65,8 @@ class StoreSuite:
             tx.put_marks({MARK: 41, LONG_MARK: 42, OTHER_LONG_MARK: 43})
             tx.put_sequences({"http": 3, LONG: 4})
             tx.put_watermarks({(*TP, "flights"): 2**52, (*TP, LONG): -5})
-            tx.add_pending([PendingRecord(*TP, 5, b"\x00\xff"), PendingRecord(*TP, 6, b"")])
+            tx.add_held(7, b"\x00\xff")
+            tx.add_held(8, b"")
             row = tx.add_outbox(b"x" * 100_000)
         before = store.read_state()
         store.close()
@@ -78,13 +79,9 @@ class StoreSuite:
             marks={MARK: 41, LONG_MARK: 42, OTHER_LONG_MARK: 43},
             sequences={"http": 3, LONG: 4},
             watermarks={(*TP, "flights"): 2**52, (*TP, LONG): -5},
-            pending=before.pending,
+            held=[(7, b"\x00\xff"), (8, b"")],
             outbox=[(row, b"x" * 100_000)],
         )
-        assert sorted(before.pending, key=lambda r: r.offset) == [
-            PendingRecord(*TP, 5, b"\x00\xff"),
-            PendingRecord(*TP, 6, b""),
-        ]
 
     def test_what_is_put_again_replaces_what_was_there(self, store: Store) -> None:
         for value in (1, 2):
@@ -113,15 +110,15 @@ class StoreSuite:
     def test_a_failed_transaction_leaves_nothing(self, store: Store) -> None:
         with store.begin() as tx:
             kept = tx.add_outbox(b"kept")
-            tx.add_pending([PendingRecord(*TP, 1, b"kept")])
+            tx.add_held(1, b"kept")
         before = store.read_state()
         with pytest.raises(ZeroDivisionError), store.begin() as tx:  # noqa: PT012
             tx.move_positions({TP: (None, 5)})
             tx.put_marks({MARK: 1})
             tx.put_sequences({"http": 1})
             tx.put_watermarks({(*TP, "flights"): 1})
-            tx.add_pending([PendingRecord(*TP, 2, b"gone")])
-            tx.remove_pending([(*TP, 1)])
+            tx.add_held(2, b"gone")
+            tx.remove_held(1)
             tx.add_outbox(b"gone")
             tx.remove_outbox([kept])
             raise ZeroDivisionError
@@ -144,23 +141,20 @@ class StoreSuite:
             tx.remove_outbox(rows[100:200])
             assert tx.add_outbox(b"next") > rows[-1]
 
-    def test_pending_records_leave_one_by_one(self, store: Store) -> None:
+    def test_what_a_merge_holds_leaves_from_the_oldest_on(self, store: Store) -> None:
         with store.begin() as tx:
-            tx.add_pending(PendingRecord(*TP, offset, b"%d" % offset) for offset in range(10))
+            for row in range(250, 260):
+                tx.add_held(row, b"%d" % row)
         with store.begin() as tx:
-            tx.remove_pending([(*TP, 3), (*TP, 9), (*TP, 99), ("other", 2, 4)])
-        left = sorted(store.read_state().pending, key=lambda record: record.offset)
-        assert left == [PendingRecord(*TP, offset, b"%d" % offset) for offset in (0, 1, 2, 4, 5, 6, 7, 8)]
+            tx.remove_held(256)
+        assert store.read_state().held == [(row, b"%d" % row) for row in (257, 258, 259)]
 
-    def test_parked_records_are_kept_apart_from_pending_ones(self, store: Store) -> None:
+    def test_parked_records_leave_one_by_one(self, store: Store) -> None:
         with store.begin() as tx:
-            tx.add_pending([PendingRecord(*TP, 1, b"waits")])
-            tx.add_parked([PendingRecord(*TP, 1, b"parked"), PendingRecord(*TP, 2, b"behind")])
+            tx.add_parked([ParkedRecord(*TP, 1, b"parked"), ParkedRecord(*TP, 2, b"behind")])
         with store.begin() as tx:
-            tx.remove_pending([(*TP, 1)])
             tx.remove_parked([(*TP, 2), (*TP, 9)])
-        state = store.read_state()
-        assert (state.pending, state.parked) == ([], [PendingRecord(*TP, 1, b"parked")])
+        assert store.read_state().parked == [ParkedRecord(*TP, 1, b"parked")]
 
     def test_a_lease_is_taken_over_after_it_expired_and_fences_its_old_owner(self, store: Store) -> None:
         now_us, ttl_us = 1_700_000_000 * SECOND_US, 6 * SECOND_US
