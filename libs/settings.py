@@ -56,7 +56,7 @@ class Settings(BaseSettings):
         description="With less free on the data folder's disk, nothing is consumed until there is more.",
     )
     max_pending_records: int = Field(
-        200_000,
+        20_000,
         ge=1,
         description="With more records held by the event-time merge, partitions where nothing is waited for are not read.",
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
@@ -17,7 +17,7 @@ import orjson
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka import TopicPartition as KafkaTopicPartition
 
-from contracts.envelope import HEARTBEAT_HEADER, IN_BAND_TYPES, Event, attributes_of, parse_us
+from contracts.envelope import HEARTBEAT_HEADER, IN_BAND_TYPES, Event, Record, attributes_of, parse_us
 from contracts.payload import Payload
 from contracts.topics import topics_carrying
 from libs.bus.kafka import KafkaBus
@@ -135,14 +135,30 @@ async def read_topic(broker: str, topic: str) -> list[Any]:
 async def read_events(broker: str, payload: type[Payload], topic: str | None = None) -> list[Event[Any]]:
     """The events of a payload's topic, decoded; watermarks and seals are left out."""
     name = topic or topics_carrying(payload)[0].name
-    events = []
-    for record in await read_topic(broker, name):
+    return list(_events(await read_topic(broker, name), payload))
+
+
+async def each_event(broker: str, payload: type[Payload]) -> AsyncIterator[Event[Any]]:
+    """As `read_events`, of which there may be more than memory can hold; in order within a partition only."""
+    topic = topics_carrying(payload)[0]
+    partitions = [(topic.name, partition) for partition in range(topic.partitions)]
+    bus = KafkaBus(broker, "test-reader")
+    try:
+        begins, ends = await bus.beginning_offsets(partitions), await bus.end_offsets(partitions)
+        async for records in bus.read_between({tp: (begins[tp], ends[tp]) for tp in partitions}):
+            for event in _events(records, payload):
+                yield event
+    finally:
+        await bus.stop()
+
+
+def _events(records: Iterable[Record], payload: type[Payload]) -> Iterator[Event[Any]]:
+    for record in records:
         attributes = attributes_of(record.headers)
         if attributes["ce_type"] not in IN_BAND_TYPES:
-            data = payload.model_validate_json(record.value)
+            data = payload.model_validate_json(record.value or b"")
             event_id, time_us = attributes["ce_id"].decode(), parse_us(attributes["ce_time"].decode())
-            events.append(Event(data, event_id, time_us, name, record.partition, record.offset, attributes))
-    return events
+            yield Event(data, event_id, time_us, record.topic, record.partition, record.offset, attributes)
 
 
 @dataclass
@@ -227,7 +243,7 @@ async def rebuilt(service: Service[Any], broker: str, data_dir: Path, own: Any =
     await eventually(whole, f"{service.name} to be rebuilt: {runtime.not_ready_reason}")
     runtime.stop()
     await task
-    return runtime.published_count
+    return runtime.publisher.count
 
 
 def write_token(data_dir: Path, *roles: str) -> str:

@@ -118,7 +118,7 @@ async def rebuild(name: str) -> None:
     rebuilt.cancel()
     if not runtime.rebuilt.is_set():
         raise Stop("not finished: run the same command again, it goes on from here")
-    _tell(service=name, rebuilt=True, published=runtime.published_count)
+    _tell(service=name, rebuilt=True, published=runtime.publisher.count)
 
 
 def _tell(**facts: object) -> None:

@@ -148,7 +148,7 @@ async def _consumed(up: Running) -> bool:
     ends = await runtime.bus.end_offsets(runtime._assigned)
     positions = await runtime.in_writer(lambda: runtime._batch.positions)
     has_all = all(positions.get(tp, 0) >= end for tp, end in ends.items())
-    return has_all and set(runtime.context.raw_topics()) == runtime._raw_topics and not runtime._unpublished
+    return has_all and set(runtime.context.raw_topics()) == runtime._raw_topics and not runtime.publisher.rows
 
 
 @dataclass

@@ -280,7 +280,7 @@ class Rebuilding:
         first = runtime.sequences.get("seal", 0) + 1
         self.note = msgspec.structs.replace(self.note, former=former, seal=first)
         await runtime.in_writer(lambda: runtime.rebuild_step(lambda ctx: [Seal(former)], self.note, shard="seal"))
-        await runtime.publish_now()
+        await runtime.publisher.publish()
 
     async def _read_own(self, until_seals_of: set[str]) -> Found:
         """What stands on the service's own topics: up to its latest seals, or all of it."""
@@ -344,7 +344,7 @@ class Rebuilding:
         runtime = self._runtime
         await runtime.in_writer(lambda: runtime.rebuild_step(self._how.finished, self.note, is_last=True))
         runtime.context.told = ()
-        await runtime.publish_now()
+        await runtime.publisher.publish()
 
 
 class InOrder:

@@ -9,7 +9,7 @@
    for lag tools only.
 
 Commands, ticks and finished jobs go through steps 3, 5, 6, 8 and 9 with a shard of their own. All of 2–8 runs in one
-thread; the event loop only does I/O. What a fault does: libs.errors.
+thread (libs.runtime.batch), 9 is libs.runtime.publishing; the event loop only does I/O. What a fault does: libs.errors.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import asyncio
 import contextlib
 import random
 import shutil
-from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -29,7 +28,7 @@ import structlog
 
 from contracts.envelope import Record
 from contracts.topics import consumed_by, published_by
-from libs.bus.protocol import Bus, OutgoingRecord, TopicPartition
+from libs.bus.protocol import Bus, TopicPartition
 from libs.clock import SECOND_US, Clock, SystemClock
 from libs.errors import DataLoss, EvenkeelError, Fenced, NotYet, Refused, Retry, Stop
 from libs.process import instance_name, is_gone
@@ -38,6 +37,7 @@ from libs.runtime.batch import BatchProcessor, Committed, HandlerFailed, no_fact
 from libs.runtime.failpoints import failpoint
 from libs.runtime.merge import Group, name_of
 from libs.runtime.parking import Parked
+from libs.runtime.publishing import Publisher
 from libs.runtime.rebuild import InOrder, Note, Rebuilding, as_written, check_whole
 from libs.runtime.stateless import run_stateless
 from libs.service import Context, Output, Reply, Service, Stateless
@@ -58,8 +58,6 @@ UNANSWERED: Final = 3
 """Commits of Kafka's offsets in a row without an answer, after which the broker counts as away."""
 RECORD_GROUP: Final = 512
 """Most answers whose predictions share one transaction."""
-PUBLISH_GROUP: Final = 2_000
-"""Most records of several outbox rows that are published together."""
 
 
 class Runtime(Generic[C]):
@@ -77,12 +75,8 @@ class Runtime(Generic[C]):
         self._batch: BatchProcessor[C] = BatchProcessor(self)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="writer")
         self._readers = ThreadPoolExecutor(2, thread_name_prefix="reader")
-        self._unpublished: deque[tuple[int, int, list[OutgoingRecord]]] = deque()
-        """(row, its bytes, its records), lowest first."""
-        self._outbox_bytes = 0
+        self.publisher = Publisher(bus, self.metrics, self._persist, self._batch.published.append)
         self._no_room: str | None = None
-        self._highest_row = 0
-        self._publishing = asyncio.Lock()
         self._stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._background: list[asyncio.Task[None]] = []
@@ -102,7 +96,6 @@ class Runtime(Generic[C]):
         self._former_topics: dict[str, int] = {}
         self._rebuilding: Rebuilding | None = None
         self._former_stores: Sequence[str] = ()
-        self.published_count = 0
         self.rebuilt = asyncio.Event()
         """Set once there is nothing to rebuild, or nothing any more."""
         self.exit_error: BaseException | None = None
@@ -191,7 +184,7 @@ class Runtime(Generic[C]):
         if note is not None and not note.done:
             self._set_reason("rebuilding")
             self._rebuilding = Rebuilding(self, note)
-            await self._publish()
+            await self.publisher.publish()
             await self._persist("broker", self._rebuilding.begin)
             self._batch.published_before = self._rebuilding.found
             self._former_stores = self._rebuilding.note.former
@@ -200,7 +193,7 @@ class Runtime(Generic[C]):
             await self._persist("broker", lambda: check_whole(self, self._former_stores))
             self.rebuilt.set()
         self._is_loaded = True
-        await self._publish()
+        await self.publisher.publish()
         await self._assign()
 
     async def _persist(self, what: str, step: Callable[[], Awaitable[T]]) -> T:
@@ -247,10 +240,8 @@ class Runtime(Generic[C]):
     async def _load(self) -> Note | None:
         """Read positions, marks, pending and caches again: at start and after every transaction that did not commit."""
         state = await self._persist("store", lambda: self.in_writer(self._batch.load))
-        # Rows only grow: one that is not above all we ever queued is queued, published or being deleted already.
         for row, blob in state.outbox:
-            if row > self._highest_row:
-                self._queue(row, len(blob), outbox.unpack(blob))
+            self.publisher.add(row, len(blob), outbox.unpack(blob))
         return None if state.rebuild is None else msgspec.json.decode(state.rebuild, type=Note)
 
     async def _shut_down(self, started: bool) -> None:
@@ -269,7 +260,7 @@ class Runtime(Generic[C]):
             # With the broker away the outbox waits for the next start; `_persist` gives up by cancelling.
             with contextlib.suppress(EvenkeelError, TimeoutError, asyncio.CancelledError):
                 if not stuck:  # whoever waited for the broker in vain need not do it twice: there are 15 seconds in all
-                    await asyncio.wait_for(self._publish(), FINISH_SECONDS)
+                    await asyncio.wait_for(self.publisher.publish(), FINISH_SECONDS)
             with contextlib.suppress(EvenkeelError):
                 await self.in_writer(self._batch.housekeep)
                 await self.in_writer(lambda: self.store.release_lease(self.instance, self._lease_epoch))
@@ -460,9 +451,6 @@ class Runtime(Generic[C]):
         """Ids of the stores whose place this one has taken."""
         return self._former_stores
 
-    async def publish_now(self) -> None:
-        await self._publish()
-
     @property
     def sequences(self) -> dict[str, int]:
         """The last sequence of each shard in the store."""
@@ -481,12 +469,10 @@ class Runtime(Generic[C]):
     async def _stand_back(self) -> None:
         """Somebody else moved on: take the lease again, then read everything again and resume from there."""
         await self._persist("lease", self._take_lease)
-        async with self._publishing:
-            self._unpublished.clear()
-            self._outbox_bytes = self._highest_row = 0
+        async with self.publisher.anew():
             self._batch.published.clear()
             await self._load()
-        await self._publish()
+        await self.publisher.publish()
         self._control_caught_up = False
         await self._assign()
 
@@ -545,7 +531,7 @@ class Runtime(Generic[C]):
         self._batch.facts_read = no_facts
         self._after_commit(committed)
         settled = self._positions()
-        await self._publish()
+        await self.publisher.publish()
         self._settled = settled
 
     async def _with_facts(self, records: Sequence[Record]) -> Sequence[Record]:
@@ -586,7 +572,7 @@ class Runtime(Generic[C]):
         if self._rebuilding is not None:
             raise Retry("the store is being rebuilt")
         self._check_loaded()
-        self._check_outbox()
+        self.publisher.check_room(self.settings.max_outbox_bytes)
         try:
             committed, answer = await self.in_writer(lambda: self._batch.run(handler, shard))
         except Fenced:
@@ -598,7 +584,7 @@ class Runtime(Generic[C]):
             await self._load()
             raise
         self._after_commit(committed)
-        await self._publish()
+        await self.publisher.publish()
         return answer
 
     def _check_loaded(self) -> None:
@@ -644,7 +630,7 @@ class Runtime(Generic[C]):
     async def record(self, outputs: Sequence[Output]) -> None:
         """Publish facts that change no state of ours (predictions). Returns once they are committed to the outbox;
         whatever is asked for at the same time shares one transaction. Raises Retry if they cannot be kept."""
-        self._check_outbox()
+        self.publisher.check_room(self.settings.max_outbox_bytes)
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._recorded.append((outputs, future))
         self._record_wanted.set()
@@ -684,27 +670,14 @@ class Runtime(Generic[C]):
     # -- publishing -------------------------------------------------------------------------------------------------
 
     def _after_commit(self, committed: Committed) -> None:
-        if committed.row is not None and committed.row > self._highest_row:
-            self._queue(committed.row, committed.row_bytes, committed.records)
+        if committed.row is not None:
+            self.publisher.add(committed.row, committed.row_bytes, committed.records)
         for topic, count in committed.consumed.items():
             self.metrics.consumed.labels(topic).inc(count)
         for topic, count in committed.repeated.items():
             self.metrics.repeated.labels(topic).inc(count)
         for topic, count in committed.dead_lettered.items():
             self.metrics.dead_lettered.labels(topic).inc(count)
-
-    def _queue(self, row: int, size: int, records: list[OutgoingRecord]) -> None:
-        self._unpublished.append((row, size, records))
-        self._outbox_bytes += size
-        self._highest_row = row
-
-    def _check_outbox(self) -> None:
-        """What is consumed waits for its publishing anyway; this bounds what comes from people and clients."""
-        waiting, limit = self._outbox_bytes, self.settings.max_outbox_bytes
-        if waiting > limit:
-            raise Retry(
-                f"outbox: {waiting} bytes wait for the broker, the limit is {limit} (EVENKEEL_MAX_OUTBOX_BYTES)"
-            )
 
     def _check_room(self) -> None:
         """Stop consuming before the disk is full: what is committed can still be published, and the store closed."""
@@ -721,35 +694,9 @@ class Runtime(Generic[C]):
         )
 
     def _publish_soon(self) -> None:
-        if not self._publishing.locked():
-            task = asyncio.create_task(self._guard(self._publish()))
+        if not self.publisher.is_at_work:
+            task = asyncio.create_task(self._guard(self.publisher.publish()))
             self._tasks = [t for t in self._tasks if not t.done()] + [task]
-
-    async def _publish(self) -> None:
-        """Publish what is committed, lowest row first; on any error again from the lowest. Rows that wait go together:
-        a client's answers are committed in small groups, and a request to the broker costs as much as many records."""
-        async with self._publishing:
-            while self._unpublished:
-                rows, records = self._next_rows()
-                await self._persist("publish", lambda: self.bus.publish(records))
-                failpoint("publish.sent")
-                for _ in range(rows):
-                    row, size, _ = self._unpublished.popleft()
-                    self._outbox_bytes -= size
-                    self._batch.published.append(row)
-                self.published_count += len(records)
-                for topic, count in Counter(record.topic for record in records).items():
-                    self.metrics.published.labels(topic).inc(count)
-
-    def _next_rows(self) -> tuple[int, list[OutgoingRecord]]:
-        """How many of the lowest rows go together, and their records."""
-        rows, together = 0, list[OutgoingRecord]()
-        for _, _, records in self._unpublished:
-            if rows and len(together) + len(records) > PUBLISH_GROUP:
-                break
-            together += records
-            rows += 1
-        return rows, together
 
     async def _housekeep_for_ever(self) -> None:
         """Once a second: keep the lease, delete published rows left over, tell lag tools and gauges."""
@@ -764,8 +711,7 @@ class Runtime(Generic[C]):
             except Retry as error:
                 self._troubles["housekeeping"] = str(error)
             self._check_room()
-            self.metrics.outbox.set(len(self._unpublished))
-            self.metrics.outbox_bytes.set(self._outbox_bytes)
+            self.publisher.measure()
             self.metrics.pending.set(self._batch.merge_held)
             self.metrics.parked.set(self._batch.parked_records)
             with contextlib.suppress(Retry):

@@ -23,6 +23,13 @@ from libs.errors import Fenced, Retry, Stop
 from libs.store.protocol import MarkKey, ParkedRecord, RuntimeState, TopicPartition, Transaction
 
 metadata: Final = sa.MetaData()
+_PRAGMAS: Final = (
+    "journal_mode=WAL",
+    "synchronous=FULL",
+    "wal_autocheckpoint=2000",
+    "journal_size_limit=16777216",  # one large transaction would make the log's file as large for good
+    "temp_store=MEMORY",
+)
 _DAMAGED: Final = ("XX001", "XX002")
 """PostgreSQL's states for data and indexes that are corrupted."""
 
@@ -402,7 +409,7 @@ def _engine(url: str, service: str) -> sa.Engine:
 
         @sa.event.listens_for(engine, "connect")
         def _configure(connection: Any, _: Any) -> None:
-            for pragma in ("journal_mode=WAL", "synchronous=FULL", "wal_autocheckpoint=2000", "temp_store=MEMORY"):
+            for pragma in _PRAGMAS:
                 connection.execute("PRAGMA " + pragma)
 
         @sa.event.listens_for(engine, "begin")

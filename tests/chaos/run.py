@@ -23,7 +23,7 @@ from libs.bus.kafka import KafkaBus
 from libs.cli.supervisor import BROKER, Notice, Supervisor
 from libs.errors import Retry
 from libs.process import free_port, free_port_base
-from libs.testing import eventually, read_events
+from libs.testing import each_event, eventually, read_events
 from tests.chaos.faults import Fault, Faults, planned
 from tests.chaos.load import ORDERS, RETURNS, Load, Shop
 from tests.chaos.quiet import until_quiet
@@ -212,9 +212,8 @@ async def account(system: Supervisor, load: Load) -> list[str]:
     """Nothing lost, nothing twice, nothing given away unrecorded: by what the topics hold, whoever wrote it."""
     found: list[str] = []
     for topic, payload in ((ORDERS, EventAccepted), (RETURNS, LabelAccepted)):
-        events = await read_events(system.broker, payload)
-        ids = [event.data.event_id.encode() for event in {event.id: event for event in events}.values()]
-        accepted = Counter(ids)
+        ids = {event.id: event.data.event_id.encode() async for event in each_event(system.broker, payload)}
+        accepted = Counter(ids.values())
         found += [
             f"1: {topic}: {one.decode()} was acknowledged and is not accepted"
             for one in sorted(load.acknowledged[topic] - accepted.keys())[:5]
@@ -223,10 +222,10 @@ async def account(system: Supervisor, load: Load) -> list[str]:
             f"1: {topic}: {one.decode()} was never sent" for one in sorted(accepted.keys() - load.sent[topic])[:5]
         ]
         found += [f"2: {topic}: {one.decode()} was accepted {n} times" for one, n in accepted.items() if n > 1][:5]
-    rejected = await read_events(system.broker, EventRejected)
-    wrongly = Counter(event.data.rule for event in rejected if event.data.rule != "duplicate")
+    rules = [event.data.rule async for event in each_event(system.broker, EventRejected)]
+    wrongly = Counter(rule for rule in rules if rule != "duplicate")
     found += [f"12: {n} good records were rejected by the rule {rule}" for rule, n in wrongly.items()]
-    recorded = {event.id for event in await read_events(system.broker, PredictionMade)}
-    lost = load.predictions - recorded
+    asked = {e.id async for e in each_event(system.broker, PredictionMade) if e.data.origin == "request"}
+    lost = load.predictions - asked
     found += [f"predictions: {len(lost)} were given and never recorded, such as {min(lost)}"] if lost else []
     return found

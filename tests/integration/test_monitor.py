@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -49,8 +49,9 @@ WATERMARKS: dict[type[Payload], str] = {VectorComputed: MODEL, PredictionMade: M
 class Upstream:
     """Ingest, feature and serving, as far as monitor hears of them."""
 
-    def __init__(self, broker: str) -> None:
+    def __init__(self, broker: str, store: str = "test", watermarks: Mapping[type[Payload], str] = WATERMARKS) -> None:
         self._bus = KafkaBus(broker, "test-upstream")
+        self._store, self._watermarks = store, watermarks
         self._sequences: dict[str, int] = {}
         self._trace = Tracing("test", "test").batch()
 
@@ -62,7 +63,7 @@ class Upstream:
         await self._bus.stop()
 
     async def send(self, events: Sequence[Event[Any]], watermark_us: int) -> None:
-        for payload, stream in WATERMARKS.items():
+        for payload, stream in self._watermarks.items():
             outputs: list[Output] = [
                 Derived(
                     e.data,
@@ -76,7 +77,7 @@ class Upstream:
             ]
             outputs.append(Watermark(payload, stream, watermark_us))
             producer = topics_carrying(payload)[0].producer
-            builder = OutputBuilder(producer, "test", self._sequences, 0, self._trace)
+            builder = OutputBuilder(producer, self._store, self._sequences, 0, self._trace)
             builder.add(outputs, producer)
             self._sequences |= builder.sequences
             await self._bus.publish(builder.records)

@@ -26,7 +26,7 @@ from contracts.governance import CheckpointSigned
 from contracts.monitor import AlertChanged, DriftDetected, PerformanceDegraded, WindowMeasured
 from contracts.payload import Payload
 from contracts.registry import ApprovalDecided, ChampionChanged, GateDecided, ModelDeclared, StreamDeclared
-from contracts.serving import ActivationFailed, ReplicaSeen, VersionActivated
+from contracts.serving import ActivationFailed, PredictionMade, ReplicaSeen, VersionActivated
 from contracts.topics import published_by, topics_carrying
 from contracts.trainer import RetrainDecided, RunFailed, RunStarted
 from libs.audit import merkle
@@ -55,7 +55,7 @@ from tests.integration.test_registry import T0, T1, changes, declaration, run, v
 from tests.kills import WALL_CLOCK
 from tests.model_life import MODEL, Life
 from tests.tiny_packages import tiny_package
-from tests.unit.monitor.scenes import day
+from tests.unit.monitor.scenes import day, declared
 
 pytestmark = pytest.mark.anyio
 
@@ -147,7 +147,7 @@ async def all_read(found: Any, broker: str) -> None:
 
     async def read() -> bool:
         positions = found.runtime._batch.positions
-        return all(positions.get(tp, 0) >= end for tp, end in ends.items()) and not found.runtime._unpublished
+        return all(positions.get(tp, 0) >= end for tp, end in ends.items()) and not found.runtime.publisher.rows
 
     await eventually(read, "all to be read")
 
@@ -450,6 +450,32 @@ async def test_monitor_comes_back_and_repeats_no_signal(broker: str, tmp_path: P
     for payload in MONITORED:
         ids = [e.id for e in await heard(broker, payload)]
         assert len(ids) == len(set(ids)), payload.__name__
+
+
+async def test_monitor_comes_back_when_a_model_was_declared_later(broker: str, tmp_path: Path) -> None:
+    """From then on both wait for each other: nothing that was measured before may change for that."""
+    await facts(broker, tmp_path)
+    events = stream()
+    first, last = (next(i for i, e in enumerate(events) if e.order_us >= day(n)) for n in (4, 6))
+    later = declared().model_copy(update={"name": "later"})
+    of_later = {VectorComputed: "later", PredictionMade: "later"}
+    async with Upstream(broker) as upstream, Upstream(broker, "later", of_later) as other:
+        async with running(monitor, broker, tmp_path) as found:
+            await feed(upstream, events[:first], day(4), DAY_US // 4)
+            await measured_until(broker, day(4))
+            await all_read(found, broker)
+            await publish_events(broker, "registry", [(later, {"time": T0})])
+            await all_read(found, broker)
+            await upstream.send(events[first:last], day(6))
+            await other.send([], day(6))
+            await measured_until(broker, day(6))
+            await all_read(found, broker)
+        before = dump(tmp_path / "monitor.db", MONITOR_TABLES)
+        said = {payload: [e.id for e in await heard(broker, payload)] for payload in MONITORED}
+        lose(tmp_path, "monitor")
+        await rebuilt(monitor, broker, tmp_path)
+    assert {payload: [e.id for e in await heard(broker, payload)] for payload in MONITORED} == said
+    assert dump(tmp_path / "monitor.db", MONITOR_TABLES) == before
 
 
 MONITORED: Final = (WindowMeasured, DriftDetected, PerformanceDegraded, AlertChanged)
