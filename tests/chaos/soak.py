@@ -14,7 +14,7 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -43,6 +43,7 @@ class Soak:
     minutes: float
     rate: float
     seed: int
+    step_seconds: float
     kills: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     series: Series = field(default_factory=lambda: defaultdict(list))
     records: int = 0
@@ -68,13 +69,13 @@ class Soak:
         return found
 
     def as_json(self) -> str:
-        return json.dumps({**asdict(self), "slopes": self.slopes()}, indent=2)
+        return json.dumps({**vars(self), "slopes": self.slopes()}, indent=2)
 
     def text(self) -> str:
         lines = [
             f"{self.minutes:g} minutes, seed {self.seed}: {self.records} acknowledged records, "
-            f"{self.measured_rate:.0f}/s (asked: {self.rate:g}/s), kills {dict(self.kills)}, "
-            f"quiet {self.recovery_seconds:.1f} s after the load",
+            f"{self.measured_rate:.0f}/s (asked: {self.rate:g}/s, an order every {self.step_seconds:g} s of event time), "
+            f"kills {dict(self.kills)}, quiet {self.recovery_seconds:.1f} s after the load",
             "",
             "| what | first | last | largest | slope a minute |",
             "|---|---|---|---|---|",
@@ -113,7 +114,7 @@ async def soak(
     folder: Path, minutes: float, rate: float, seed: int, kill_every_seconds: float, step_seconds: float
 ) -> Soak:
     """A process that was killed starts small again, which its slope shows: look at those that were not, too."""
-    report, dice = Soak(minutes, rate, seed), random.Random(seed)
+    report, dice = Soak(minutes, rate, seed, step_seconds), random.Random(seed)
     shop = Shop(int(step_seconds * SECOND_US))
     async with loaded_system(folder, seed, rate, _say, shop=shop) as (system, load):
         tasks = [asyncio.create_task(load.produce()), asyncio.create_task(load.ask(0.1))]
