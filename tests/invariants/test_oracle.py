@@ -184,10 +184,10 @@ def lossy(tmp_path_factory: pytest.TempPathFactory, broker: str) -> Found:
     code = patched(
         tmp_path_factory.mktemp("lossy") / "code",
         (
-            "libs/runtime/runtime.py",
-            'await self._persist("publish", lambda: self.bus.publish(records))\n',
-            'kept = records[1:] if self.service.name == "ingest" and len(records) > 1 else records\n'
-            '                await self._persist("publish", lambda: self.bus.publish(kept))\n',
+            "libs/runtime/publishing.py",
+            'await self._persist("publish", lambda: self._bus.publish(records))\n',
+            'kept = records[1:] if records[0].topic.startswith("ingest.") and len(records) > 1 else records\n'
+            '                await self._persist("publish", lambda: self._bus.publish(kept))\n',
         ),
         ("libs/audit/log.py", '"data": pack(part),', '"data": pack(part[::-1]),'),
     )
@@ -221,10 +221,10 @@ def doubled(tmp_path_factory: pytest.TempPathFactory, broker: str) -> Found:
     code = patched(
         tmp_path_factory.mktemp("doubled") / "code",
         (
-            "libs/runtime/runtime.py",
-            'await self._persist("publish", lambda: self.bus.publish(records))\n',
-            'again = records if self.service.name == "ingest" else []\n'
-            '                await self._persist("publish", lambda: self.bus.publish([*records, *again]))\n',
+            "libs/runtime/publishing.py",
+            'await self._persist("publish", lambda: self._bus.publish(records))\n',
+            'again = records if records[0].topic.startswith("ingest.") else []\n'
+            '                await self._persist("publish", lambda: self._bus.publish([*records, *again]))\n',
         ),
         (
             "libs/runtime/batch.py",
@@ -348,7 +348,7 @@ def test_a_job_that_is_announced_twice_turns_10_red(reckless: Found) -> None:
 
 def test_nothing_else_is_red_for_these(reckless: Found) -> None:
     # The gates of the run were decided twice, which follows from the second announcement.
-    assert reckless.red == {2, 5, 6, 7, 8, 10}
+    assert reckless.red == {2, 5, 6, 7, 8, 10}, [v for v in reckless.violations if v.invariant == 11]
 
 
 # -- a sound system ------------------------------------------------------------------------------------------------------
