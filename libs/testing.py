@@ -114,6 +114,12 @@ async def publish_events(broker: str, source: str, payloads: Sequence[tuple[Payl
 
 async def read_topic(broker: str, topic: str) -> list[Any]:
     """Every record of a topic from its beginning to its present end, by offset within each partition."""
+    records = [record async for batch in _batches(broker, topic) for record in batch]
+    return sorted(records, key=lambda r: (r.partition, r.offset))
+
+
+async def _batches(broker: str, topic: str) -> AsyncIterator[Sequence[Any]]:
+    """What `read_topic` gives, as it is fetched."""
     consumer = AIOKafkaConsumer(bootstrap_servers=broker, enable_auto_commit=False, auto_offset_reset="none")
     await consumer.start()
     try:
@@ -123,11 +129,9 @@ async def read_topic(broker: str, topic: str) -> list[Any]:
         begins, ends = await consumer.beginning_offsets(partitions), await consumer.end_offsets(partitions)
         for tp in partitions:
             consumer.seek(tp, begins[tp])
-        records: list[Any] = []
         while [tp for tp in partitions if await consumer.position(tp) < ends[tp]]:
             for batch in (await consumer.getmany(timeout_ms=500)).values():
-                records += batch
-        return sorted(records, key=lambda r: (r.partition, r.offset))
+                yield batch
     finally:
         await consumer.stop()
 
@@ -140,16 +144,9 @@ async def read_events(broker: str, payload: type[Payload], topic: str | None = N
 
 async def each_event(broker: str, payload: type[Payload]) -> AsyncIterator[Event[Any]]:
     """As `read_events`, of which there may be more than memory can hold; in order within a partition only."""
-    topic = topics_carrying(payload)[0]
-    partitions = [(topic.name, partition) for partition in range(topic.partitions)]
-    bus = KafkaBus(broker, "test-reader")
-    try:
-        begins, ends = await bus.beginning_offsets(partitions), await bus.end_offsets(partitions)
-        async for records in bus.read_between({tp: (begins[tp], ends[tp]) for tp in partitions}):
-            for event in _events(records, payload):
-                yield event
-    finally:
-        await bus.stop()
+    async for batch in _batches(broker, topics_carrying(payload)[0].name):
+        for event in _events(batch, payload):
+            yield event
 
 
 def _events(records: Iterable[Record], payload: type[Payload]) -> Iterator[Event[Any]]:

@@ -36,6 +36,7 @@ _LONGEST_DELAY_SECONDS: Final = 30.0
 _STABLE_AFTER_SECONDS: Final = 20.0
 _STARTS_BEFORE_GIVING_UP: Final = 3
 _LOG_LIMIT_BYTES: Final = 10_000_000
+_LAST_WORDS_BYTES: Final = 16_384
 _PROCESS_SETTINGS: Final = {
     "ORT_DISABLE_TELEMETRY": "1",
     # Seven services share the cores: threads of numerical libraries would only wait for each other.
@@ -424,6 +425,11 @@ def _how(exit_code: int | None) -> str:
 
 def _last_words(path: Path) -> str:
     """What a process said when it ended: the line behind its JSON log, or the log's last."""
-    lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines() if path.exists() else []
+    end = b""
+    if path.exists():
+        with path.open("rb") as log:
+            log.seek(max(0, path.stat().st_size - _LAST_WORDS_BYTES))
+            end = log.read()
+    lines = end.decode(errors="replace").strip().splitlines()
     plain = [line for line in lines[-20:] if not line.startswith("{")]
     return next(iter([*plain[-1:], *lines[-1:]]), "(nothing)").strip()

@@ -31,7 +31,7 @@ from libs.bus.protocol import OutgoingRecord, TopicPartition
 from libs.errors import EvenkeelError, NotYet, Retry, Stop, Storm, Undecodable
 from libs.ids import derived_id
 from libs.runtime.failpoints import failpoint
-from libs.runtime.held import HeldRecords, decode_record, encode_record
+from libs.runtime.held import HeldRecords, Where, decode_record, encode_record
 from libs.runtime.merge import EventTimeMerge, Group, name_of
 from libs.runtime.originals import KEPT_BYTES, base64_of, size_of
 from libs.runtime.outputs import OutputBuilder, Published, pack
@@ -53,7 +53,6 @@ _WATERMARK: Final = WATERMARK_TYPE.encode()
 _SEAL: Final = SEAL_TYPE.encode()
 _SEALED: Final = b"\0sealed"
 """The shard of the mark by which a sealed source is remembered."""
-Where = tuple[str, int, int]
 
 
 class HandlerFailed(Exception):

@@ -17,7 +17,7 @@ import msgspec
 from contracts.envelope import Record
 from libs.store.protocol import HeldEntry, Transaction
 
-Place = tuple[str, int, int]
+Where = tuple[str, int, int]
 """(topic, partition, offset)."""
 
 SLACK: Final = 10_000
@@ -78,13 +78,13 @@ class HeldRecords:
     """Made from the log as it is stored; after a transaction that failed, made anew. Not thread-safe."""
 
     def __init__(self, entries: Iterable[HeldEntry] = ()) -> None:
-        self._held: dict[Place, tuple[int, _Row, Record]] = {}
+        self._held: dict[Where, tuple[int, _Row, Record]] = {}
         self._log: deque[_Row] = deque()
         self._log_size = 0
         self._next_number = 0
         self._added: list[Record] = []
         self._gone: list[int] = []
-        places: dict[int, Place] = {}
+        places: dict[int, Where] = {}
         for number, blob in entries:
             entry = _decode(blob)
             row = self._append(number, len(entry.added) + len(entry.gone))
@@ -102,13 +102,13 @@ class HeldRecords:
         """In the order in which they were added."""
         return iter([record for _, _, record in self._held.values()])
 
-    def __getitem__(self, place: Place) -> Record:
+    def __getitem__(self, place: Where) -> Record:
         return self._held[place][2]
 
     def add(self, records: Sequence[Record]) -> None:
         self._added += records
 
-    def discard(self, places: Iterable[Place]) -> None:
+    def discard(self, places: Iterable[Where]) -> None:
         """Of those that are not held, nothing is to be forgotten."""
         for place in places:
             if place in self._held:
@@ -154,12 +154,12 @@ class HeldRecords:
         self._log_size += size
         return row
 
-    def _hold(self, index: int, row: _Row, place: Place, record: Record) -> None:
+    def _hold(self, index: int, row: _Row, place: Where, record: Record) -> None:
         self._held[place] = (index, row, record)
         self._next_number = index + 1
         row.held += 1
 
-    def _let_go(self, place: Place) -> int:
+    def _let_go(self, place: Where) -> int:
         index, row, _ = self._held.pop(place)
         row.held -= 1
         return index

@@ -26,9 +26,12 @@ class Persist(Protocol):
 class Publisher:
     """The outbox rows that are committed and not acknowledged yet. Belongs to its runtime's event loop."""
 
-    def __init__(self, bus: Bus, metrics: Metrics, persist: Persist, published: Callable[[int], None]) -> None:
+    def __init__(
+        self, bus: Bus, metrics: Metrics, limit_bytes: int, persist: Persist, published: Callable[[int], None]
+    ) -> None:
         """`published` is told each row whose records are all acknowledged."""
         self._bus, self._metrics, self._persist, self._published = bus, metrics, persist, published
+        self._limit_bytes = limit_bytes
         self._rows: deque[tuple[int, int, list[OutgoingRecord]]] = deque()
         """(row, its bytes, its records), lowest first."""
         self._bytes = 0
@@ -52,12 +55,13 @@ class Publisher:
             self._bytes += size
             self._highest_row = row
 
-    def check_room(self, limit_bytes: int) -> None:
-        """Raises Retry if more than this waits for the broker. What is consumed waits for its publishing anyway; this bounds
-        what comes from people and clients."""
-        if self._bytes > limit_bytes:
+    def check_room(self) -> None:
+        """Raises Retry if too much waits for the broker. What is consumed waits for its publishing anyway; this bounds what
+        comes from people and clients."""
+        waiting, limit = self._bytes, self._limit_bytes
+        if waiting > limit:
             raise Retry(
-                f"outbox: {self._bytes} bytes wait for the broker, the limit is {limit_bytes} (EVENKEEL_MAX_OUTBOX_BYTES)"
+                f"outbox: {waiting} bytes wait for the broker, the limit is {limit} (EVENKEEL_MAX_OUTBOX_BYTES)"
             )
 
     def measure(self) -> None:

@@ -75,7 +75,9 @@ class Runtime(Generic[C]):
         self._batch: BatchProcessor[C] = BatchProcessor(self)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="writer")
         self._readers = ThreadPoolExecutor(2, thread_name_prefix="reader")
-        self.publisher = Publisher(bus, self.metrics, self._persist, self._batch.published.append)
+        self.publisher = Publisher(
+            bus, self.metrics, settings.max_outbox_bytes, self._persist, self._batch.published.append
+        )
         self._no_room: str | None = None
         self._stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -238,7 +240,7 @@ class Runtime(Generic[C]):
         self._lease_epoch = epoch
 
     async def _load(self) -> Note | None:
-        """Read positions, marks, pending and caches again: at start and after every transaction that did not commit."""
+        """Read positions, marks, what is held and caches again: at start and after every transaction that did not commit."""
         state = await self._persist("store", lambda: self.in_writer(self._batch.load))
         for row, blob in state.outbox:
             self.publisher.add(row, len(blob), outbox.unpack(blob))
@@ -572,7 +574,7 @@ class Runtime(Generic[C]):
         if self._rebuilding is not None:
             raise Retry("the store is being rebuilt")
         self._check_loaded()
-        self.publisher.check_room(self.settings.max_outbox_bytes)
+        self.publisher.check_room()
         try:
             committed, answer = await self.in_writer(lambda: self._batch.run(handler, shard))
         except Fenced:
@@ -630,7 +632,7 @@ class Runtime(Generic[C]):
     async def record(self, outputs: Sequence[Output]) -> None:
         """Publish facts that change no state of ours (predictions). Returns once they are committed to the outbox;
         whatever is asked for at the same time shares one transaction. Raises Retry if they cannot be kept."""
-        self.publisher.check_room(self.settings.max_outbox_bytes)
+        self.publisher.check_room()
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._recorded.append((outputs, future))
         self._record_wanted.set()

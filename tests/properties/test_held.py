@@ -33,7 +33,7 @@ def record(offset: int) -> StoredRecord:
     )
 
 
-def place(offset: int) -> held.Place:
+def place(offset: int) -> held.Where:
     return "orders", offset % 3, offset
 
 

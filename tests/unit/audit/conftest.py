@@ -18,19 +18,9 @@ from libs.audit import log
 from libs.audit.leaves import LoggedRecord
 from libs.keys import SigningKey, signing_key
 from libs.store.sql import SqlStore
+from tests.model_life import Consumed
 
 ORIGIN = "evenkeel/governance/test"
-
-
-@dataclass
-class Consumed:
-    topic: str
-    partition: int
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
-    headers: Sequence[tuple[str, bytes]]
 
 
 def create_tables(op: Operations) -> None:
