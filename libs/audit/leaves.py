@@ -17,6 +17,8 @@ from libs.audit.fingerprints import NO_ID, fingerprint
 from libs.audit.merkle import leaf_hash
 
 _ZSTD_LEVEL: Final = 1
+_NOT_A_RECORD: Final = (msgspec.DecodeError, UnicodeDecodeError)
+"""What decoding a damaged leaf raises: msgspec passes on what Python says of text that is not UTF-8."""
 
 
 class LoggedRecord(msgspec.Struct, array_like=True):
@@ -122,6 +124,14 @@ def id_fingerprint(headers: Headers) -> bytes:
     return NO_ID if identifier is None else fingerprint(identifier)
 
 
+def leaf_event_id(leaf: bytes) -> bytes | None:
+    """The event id of a leaf; None if it has none, as a leaf that is no longer a record."""
+    try:
+        return event_id(decode_record(leaf).headers)
+    except _NOT_A_RECORD:
+        return None
+
+
 def pack(leaves: list[bytes]) -> bytes:
     """A segment as it is stored."""
     return bytes(cramjam.zstd.compress(_encode(leaves), level=_ZSTD_LEVEL))
@@ -146,7 +156,7 @@ def read_segment(data: bytes) -> SegmentFacts:
         try:
             record = _decode_start(leaf)
             fingerprints.append(record.fingerprint(leaf))
-        except msgspec.DecodeError as error:
+        except _NOT_A_RECORD as error:
             unreadable.append((position, str(error)))
             fingerprints.append(NO_ID)
             continue

@@ -25,6 +25,7 @@ from libs.audit.leaves import (
     encode_record,
     event_id,
     id_fingerprint,
+    leaf_event_id,
     pack,
     place_of,
     unpack,
@@ -217,12 +218,13 @@ def first_occurrences(
     """Add the leaves from `first` on to the index; returns those whose event id occurs earlier, with its first leaf."""
     repeated = {}
     for number in index.add(fingerprints, first):
-        headers = decode_record(leaf(number)).headers
-        wanted = event_id(headers)
-        for earlier in index.find(id_fingerprint(headers)):
+        wanted = leaf_event_id(leaf(number))
+        if wanted is None:
+            continue
+        for earlier in index.find(fingerprint(wanted)):
             if earlier >= number:
                 break
-            if event_id(decode_record(leaf(earlier)).headers) == wanted:
+            if leaf_event_id(leaf(earlier)) == wanted:
                 repeated[number] = earlier
                 break
     return repeated

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 import sqlalchemy as sa
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from libs.audit import log, verify
 from libs.audit.checkpoint import Checkpoint, read_checkpoint, sign_checkpoint
@@ -27,6 +29,22 @@ def filled(on_disk: LogOnDisk) -> LogOnDisk:
     for count in (1, 700, 1299, 1000):
         on_disk.fill(count)
         on_disk.sign()
+    return on_disk
+
+
+@pytest.fixture
+def repeating(on_disk: LogOnDisk) -> LogOnDisk:
+    """Four leaves in one segment, of which two have one id and one has its id far behind in its headers."""
+    headers = [*((f"h\u00e9{n}", b"") for n in range(5)), ("ce_id", b"far")]
+    on_disk.append(
+        [
+            on_disk.record(event_id="twice"),
+            on_disk.record(event_id="twice"),
+            on_disk.raw_record("t\u00e9", 0, 0, headers),
+            on_disk.raw_record("t\u00e9", 0, 1, headers),
+        ]
+    )
+    on_disk.sign()
     return on_disk
 
 
@@ -104,6 +122,24 @@ def test_a_changed_leaf_is_named(filled: LogOnDisk) -> None:
     report = _verify(filled)
     assert {"leaf", "checkpoint"} <= _kinds(report) <= {"leaf", "checkpoint", "segment"}
     assert [problem.leaf for problem in report.problems if problem.kind == "leaf"] == [706]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=150)
+@given(where=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), leaf=st.integers(0, 3))
+def test_one_flipped_bit_names_its_leaf(repeating: LogOnDisk, where: float, bit: int, leaf: int) -> None:
+    def flip(leaves: list[bytes]) -> list[bytes]:
+        forged = bytearray(leaves[leaf])
+        forged[int(where * len(forged))] ^= 1 << bit
+        return [*leaves[:leaf], bytes(forged), *leaves[leaf + 1 :]]
+
+    honest = repeating.execute(sa.select(log.segments.c.data)).scalar_one()
+    _change_segment(repeating, 0, flip)
+    try:
+        report = _verify(repeating)
+    finally:
+        repeating.execute(sa.update(log.segments).values(data=honest))
+    assert [problem.leaf for problem in report.problems if problem.kind == "leaf"] == [leaf]
+    assert "checkpoint" in _kinds(report)
 
 
 @pytest.mark.parametrize(
