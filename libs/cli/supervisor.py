@@ -37,15 +37,18 @@ _STABLE_AFTER_SECONDS: Final = 20.0
 _STARTS_BEFORE_GIVING_UP: Final = 3
 _LOG_LIMIT_BYTES: Final = 10_000_000
 _LAST_WORDS_BYTES: Final = 16_384
-_PROCESS_SETTINGS: Final = {
+PROCESS_SETTINGS: Final = {
     "ORT_DISABLE_TELEMETRY": "1",
     # Seven services share the cores: threads of numerical libraries would only wait for each other.
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "MALLOC_ARENA_MAX": "2",
+    # Left to itself, glibc raises this with each array that is freed and keeps their memory: twice governance's index.
+    "MALLOC_MMAP_THRESHOLD_": "1048576",
     "PYTHONUNBUFFERED": "1",
 }
+"""How a service's process runs, here as in its image, unless the environment says otherwise."""
 
 
 class SupervisorError(EvenkeelError):
@@ -109,7 +112,7 @@ class Supervisor:
         on_notice: Callable[[Notice], None] | None = None,
     ) -> None:
         self.data_dir, self.port_base = Path(data_dir).absolute(), port_base
-        self._environment = {**_PROCESS_SETTINGS, **os.environ, **(environment or {})}
+        self._environment = {**PROCESS_SETTINGS, **os.environ, **(environment or {})}
         external = broker or self._environment.get("BROKER") or self._environment.get("EVENKEEL_BROKER")
         self.kafka: EmbeddedKafka | None = None
         if not external:

@@ -17,6 +17,7 @@ from typing import Final
 
 import orjson
 
+from libs.cli.supervisor import PROCESS_SETTINGS
 from libs.errors import EvenkeelError
 from libs.process import ChildProcess
 from tests.bench.figures import Quantity, Result
@@ -179,11 +180,10 @@ def start_service(name: str, data_dir: Path, broker: str, port: int, **environme
         "EVENKEEL_PORT": str(port),
         "EVENKEEL_LOG_LEVEL": "warning",
         "EVENKEEL_ACCEPT_NEW_STORE": "true",  # each round begins with an empty one
-        "MALLOC_ARENA_MAX": "2",
     }
     log = data_dir / "logs" / f"{name}.log"
     command = [sys.executable, "-m", "services", name]
-    return ChildProcess(command, log=log, environment={**os.environ, **ONE_THREAD, **own, **environment})
+    return ChildProcess(command, log=log, environment={**os.environ, **PROCESS_SETTINGS, **own, **environment})
 
 
 def cpu_seconds(session: int) -> float:

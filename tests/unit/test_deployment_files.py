@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from contracts.topics import SERVICES
+from libs.cli.supervisor import PROCESS_SETTINGS
 from libs.cli.tokens import ROLES as TOKEN_ROLES
 from libs.http import ROLES
 from libs.settings import DEFAULT_PORTS, SUPERVISOR_VARIABLES, Settings, read_settings
@@ -94,6 +95,11 @@ def test_paths_lie_on_the_volume_that_the_image_makes_writable(name: str) -> Non
         assert Path(environment[variable]).is_relative_to("/data")
     assert re.search(r"install -d -o evenkeel .* /data", DOCKERFILE)
     assert "VOLUME /data" in DOCKERFILE
+
+
+def test_processes_run_with_the_settings_that_the_supervisor_gives_them() -> None:
+    lines = {line.strip().removeprefix("ENV ").removesuffix(" \\") for line in DOCKERFILE.splitlines()}
+    assert {f"{name}={value}" for name, value in PROCESS_SETTINGS.items()} <= lines
 
 
 def test_every_mount_exists() -> None:
