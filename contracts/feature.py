@@ -59,5 +59,7 @@ class DatasetCommitted(Payload):
     """Of the events in this version, all commits together."""
     label_cut: Time
     """Labels that arrived before this event time are in; later ones are not."""
+    kept_from: Time | None = None
+    """Labels that arrived before this event time are no longer in; null as long as all are."""
     offsets: dict[str, dict[str, Count]]
     """Per topic and partition, the offset up to which (exclusive) records had been folded."""

@@ -13,11 +13,12 @@ from libs.errors import Refused
 from libs.features import compile_plan
 from libs.http import role, router
 from libs.runtime.runtime import Runtime
-from services.feature.context import FeatureContext
+from services.feature.context import FeatureContext, FeatureMetrics
 from services.feature.store import Commit, FeatureStore, ViewRow
 
 
 def routers(runtime: Runtime[FeatureContext]) -> Sequence[APIRouter]:
+    runtime.metrics.registry.register(FeatureMetrics(runtime.context))
     routes = router("/v1")
 
     @routes.get("/views/{model}", **role("scientist"))
@@ -81,6 +82,7 @@ def _version(commit: Commit) -> dict[str, Any]:
         "rows": commit.rows,
         "added": commit.added,
         "label_cut": format_us(commit.cut_us),
+        "kept_from": None if commit.kept_from_us is None else format_us(commit.kept_from_us),
         "first_event_time": format_us(commit.first_event_us),
         "last_event_time": format_us(commit.last_event_us),
         "offsets": commit.offsets,

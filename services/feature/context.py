@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
-from contracts.envelope import Event
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from contracts.envelope import Event, parse_us
 from contracts.feature import DatasetCommitted
 from contracts.ingest import EventAccepted, LabelAccepted
 from contracts.payload import Payload
@@ -38,6 +41,8 @@ class FeatureContext(Context):
         """Topic → partition → all records folded lie below."""
         self.on_staged: Callable[[], None] = lambda: None
         """Called after a transaction that staged a commit."""
+        self.table_bytes: dict[str, int] = {}
+        """Model → its training table on disk, all versions, as of its last commit."""
         self._groups: dict[Group, Readers] = {}
         self._newest_stream = -1
         self._row = 0
@@ -142,7 +147,7 @@ class FeatureContext(Context):
             keeps_windows = former is not None and view.plan.view_version == former.plan.view_version
             if former is not None and keeps_windows:
                 view.state, view.watermark_us = former.state, former.watermark_us
-            new = ViewRow(declared.name, offset, cut_us, staged, 0, True)
+            new = ViewRow(declared.name, offset, cut_us, staged, True)
             self.store.begin_view(new, keep_windows=keeps_windows)
             self.views[declared.name] = view
         self._regroup()
@@ -244,14 +249,23 @@ class FeatureContext(Context):
         """Close the open commit of a view; what was folded so far is what it covers."""
         row, cut_us = self.store.view(view.model), view.cut_us
         assert row is not None
-        self.store.add_chunk(view.model, view.close_cut())
-        self.store.stage(row, view.plan.view_version, view.plan.names, cut_us, self.progress())
         told = self._told(view, cut_us)
+        oldest_us = None
+        if told is not None:
+            oldest_us = None if told.data.kept_from is None else parse_us(told.data.kept_from)
+        elif self.is_compacted(row.staged + 1):
+            oldest_us = cut_us - self.own.table_days * DAY_US
+        self.store.add_chunk(view.model, view.close_cut())
+        self.store.stage(row, view.plan.view_version, view.plan.names, cut_us, self.progress(), oldest_us)
         if told is not None:
             commit = self.store.commit(view.model, row.staged + 1)
             assert commit is not None
             self.store.announce(commit, told.data.version)
         self._has_staged = True
+
+    def is_compacted(self, sequence: int) -> bool:
+        """Whether the training table is tidied with this commit."""
+        return sequence % self.own.compact_commits == 0
 
     def _told(self, view: View, cut_us: int) -> Event[DatasetCommitted] | None:
         """While the store is rebuilt: that the table has this commit, and in which version, was said before."""
@@ -269,3 +283,16 @@ class FeatureContext(Context):
         if self._has_staged:
             self._has_staged = False
             self.on_staged()
+
+
+class FeatureMetrics(Collector):
+    """Sizes of the training tables."""
+
+    def __init__(self, ctx: FeatureContext) -> None:
+        self._ctx = ctx
+
+    def collect(self) -> Iterable[Metric]:
+        family = GaugeMetricFamily("feature_table_bytes", "Training table on disk, all versions.", labels=["model"])
+        for model, size in list(self._ctx.table_bytes.items()):
+            family.add_metric([model], size)
+        yield family

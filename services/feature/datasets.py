@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from array import array
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -41,11 +42,6 @@ log = structlog.get_logger(__name__)
 SEQUENCE_KEY: Final = "evenkeel.sequence"
 COMPACTED_BYTES: Final = 33_554_432
 LONGEST_WAIT_SECONDS: Final = 5.0
-TABLE_SETTINGS: Final = {
-    # Versions are claim checks of runs: they stay readable.
-    "delta.enableExpiredLogCleanup": "false",
-    "delta.checkpointInterval": "50",
-}
 # Rows are read whole: dictionaries and statistics of fifty float columns only make each commit slower.
 WRITER: Final = WriterProperties(
     compression="SNAPPY",
@@ -91,11 +87,24 @@ def _texts(values: Sequence[str]) -> Any:
 class TrainingTable:
     """One model's table, held open: opening it anew for every commit costs more than the commit."""
 
-    def __init__(self, folder: Path, application: str, former: Sequence[str] = ()) -> None:
-        self._folder, self._application = folder, application
+    def __init__(self, folder: Path, application: str, former: Sequence[str] = (), *, days: int) -> None:
+        self.folder, self._application, self._days = folder, application, days
         self._applications = (application, *former)
         """Also what stores wrote whose place this one took: they counted the same commits."""
         self._table: DeltaTable | None = None
+        self._kept_from_us: int | None = None
+        """What is known to have left the table."""
+
+    @property
+    def _settings(self) -> dict[str, str]:
+        """Versions are claim checks of runs: as long as rows are kept, so are the versions that had them."""
+        kept = f"interval {self._days} days"
+        return {
+            "delta.enableExpiredLogCleanup": "true",
+            "delta.logRetentionDuration": kept,
+            "delta.deletedFileRetentionDuration": kept,
+            "delta.checkpointInterval": "50",
+        }
 
     def write(self, commit: Commit, rows: Sequence[TrainingRow]) -> int:
         """The table's version that holds the commit; writes it unless a former attempt did.
@@ -104,7 +113,7 @@ class TrainingTable:
         """
         table = self._open()
         if table is None and not commit.overwrite:
-            raise Stop(f"{self._folder.name}: the training table is gone, but {commit.sequence - 1} commits are in it")
+            raise Stop(f"{self.folder.name}: the training table is gone, but {commit.sequence - 1} commits are in it")
         if table is not None and self._written(table) >= commit.sequence:
             return self._version_of(table, commit.sequence)
         properties = CommitProperties(
@@ -112,12 +121,15 @@ class TrainingTable:
             app_transactions=[Transaction(self._application, commit.sequence)],
         )
         begin = commit.overwrite and table is not None
+        if table is not None and commit.kept_from_us not in (None, self._kept_from_us):
+            table.delete(f"label_time < {commit.kept_from_us}", writer_properties=WRITER)
+            self._kept_from_us = commit.kept_from_us
         write_deltalake(
-            self._folder if table is None else table,
+            self.folder if table is None else table,
             training_table(commit.features, rows),
             mode="overwrite" if begin else "append",
             schema_mode="overwrite" if begin else None,
-            configuration=TABLE_SETTINGS if table is None else None,
+            configuration=self._settings if table is None else None,
             commit_properties=properties,
             writer_properties=WRITER,
         )
@@ -130,10 +142,17 @@ class TrainingTable:
         return max(table.transaction_version(application) or 0 for application in self._applications)
 
     def compact(self) -> None:
-        """Merge small files; former versions keep theirs and stay readable."""
+        """Merge small files, and delete those that only versions need which were superseded more than `days` ago."""
         table = self._open()
-        if table is not None:
-            table.optimize.compact(target_size=COMPACTED_BYTES, writer_properties=WRITER)
+        if table is None:
+            return
+        if self._settings.items() - table.metadata().configuration.items():
+            table.alter.set_table_properties(self._settings)
+        table.optimize.compact(target_size=COMPACTED_BYTES, writer_properties=WRITER)
+        # A checkpoint forgets files that were removed long enough ago: only the whole folder shows them.
+        vacuum = partial(table.vacuum, 24 * self._days, full=True)
+        if vacuum():
+            vacuum(dry_run=False)
 
     def close(self) -> None:
         """Look at the storage again next time."""
@@ -142,16 +161,21 @@ class TrainingTable:
     def _open(self) -> DeltaTable | None:
         if self._table is None:
             try:
-                self._table = DeltaTable(self._folder)
+                self._table = DeltaTable(self.folder)
             except TableNotFoundError:
-                self._folder.mkdir(parents=True, exist_ok=True)
+                self.folder.mkdir(parents=True, exist_ok=True)
         return self._table
 
     def _version_of(self, table: DeltaTable, sequence: int) -> int:
         for entry in table.history():
             if entry.get(SEQUENCE_KEY) == str(sequence):
                 return int(entry["version"])
-        raise Stop(f"{self._folder.name}: the training table has commit {sequence}, but no version says so")
+        raise Stop(f"{self.folder.name}: the training table has commit {sequence}, but no version says so")
+
+
+def size_of(folder: Path) -> int:
+    """What a training table takes on disk in bytes, former versions with it."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 async def write_datasets(runtime: Runtime[FeatureContext]) -> None:
@@ -162,6 +186,8 @@ async def write_datasets(runtime: Runtime[FeatureContext]) -> None:
         loop.call_soon_threadsafe(wanted.set)
 
     runtime.context.on_staged = wake
+    for folder in (runtime.settings.data_dir / "tables").glob("*"):
+        runtime.context.table_bytes[folder.name] = await asyncio.to_thread(size_of, folder)
     tables: dict[str, TrainingTable] = {}
     wait_seconds = 0.1
     while True:
@@ -189,12 +215,13 @@ async def _write(runtime: Runtime[FeatureContext], tables: dict[str, TrainingTab
         folder = runtime.settings.data_dir / "tables" / commit.model
         stores = (runtime.store.store_id, *runtime.former_stores)
         own, *former = (f"evenkeel/{store}/{commit.model}" for store in stores)
-        tables[commit.model] = TrainingTable(folder, own, former)
+        tables[commit.model] = TrainingTable(folder, own, former, days=runtime.own.table_days)
     table = tables[commit.model]
     failpoint("dataset.staged")
     version = await asyncio.to_thread(table.write, commit, rows)
     failpoint("dataset.committed")
     await runtime.command(on_dataset_written(commit, version), "job")
     log.info("dataset committed", model=commit.model, version=version, added=commit.added)
-    if commit.sequence % runtime.own.compact_commits == 0:
+    if runtime.context.is_compacted(commit.sequence):
         await asyncio.to_thread(table.compact)
+    runtime.context.table_bytes[commit.model] = await asyncio.to_thread(size_of, table.folder)

@@ -145,6 +145,7 @@ def dataset_committed(commit: Commit, version: int, rows: int) -> Derived:
         first_event_time=format_us(commit.first_event_us),
         last_event_time=format_us(commit.last_event_us),
         label_cut=format_us(commit.cut_us),
+        kept_from=None if commit.kept_from_us is None else format_us(commit.kept_from_us),
         offsets=commit.offsets,
     )
     # The latest event folded depends on how streams interleave; what is committed does not.

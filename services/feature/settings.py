@@ -21,3 +21,8 @@ class FeatureSettings(OwnSettings):
     snapshot_bytes: int = Field(16_777_216, ge=1, description="Journal size after which changed entities are stored.")
     dataset_commit_days: int = Field(1, ge=1, le=366, description="Event days in one commit of a training table.")
     compact_commits: int = Field(50, ge=2, description="Commits of a training table between two compactions.")
+    table_days: int = Field(
+        1_830,
+        ge=1,
+        description="Days of labels that a training table keeps, and days for which former versions stay readable.",
+    )

@@ -41,7 +41,6 @@ views: Final = sa.Table(
     sa.Column("declaration", sa.BigInteger, nullable=False),
     sa.Column("cut_us", sa.BigInteger, nullable=False),  # labels before it are staged or committed
     sa.Column("staged", sa.BigInteger, nullable=False),  # sequence of the newest staged commit
-    sa.Column("rows", sa.BigInteger, nullable=False),  # rows of the announced table
     sa.Column("overwrite", sa.Boolean, nullable=False),  # the next commit begins the table anew
 )
 progress: Final = sa.Table(
@@ -96,9 +95,12 @@ commits: Final = sa.Table(
     sa.Column("features", sa.LargeBinary, nullable=False),
     sa.Column("overwrite", sa.Boolean, nullable=False),
     sa.Column("added", sa.BigInteger, nullable=False),
+    sa.Column("added_first_us", sa.BigInteger),  # event times of the added rows
+    sa.Column("added_last_us", sa.BigInteger),
     sa.Column("first_event_us", sa.BigInteger, nullable=False),
     sa.Column("last_event_us", sa.BigInteger, nullable=False),
     sa.Column("cut_us", sa.BigInteger, nullable=False),
+    sa.Column("kept_from_us", sa.BigInteger),  # the cut up to which former rows have left; null while none has
     sa.Column("offsets", sa.LargeBinary, nullable=False),
     sa.Column("cause_id", sa.Text, nullable=False),
     sa.Column("version", sa.BigInteger),  # of the Delta table; null until it is announced
@@ -151,13 +153,16 @@ class ViewRow:
     declaration: int
     cut_us: int
     staged: int
-    rows: int
     overwrite: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """One commit of a training table: staged, and announced once it has a version."""
+    """One commit of a training table: staged, and announced once it has a version.
+
+    `added` rows are its own; the event times and `rows` are those of all rows in its version. `kept_from_us`: rows whose
+    label was known before have left the table.
+    """
 
     model: str
     sequence: int
@@ -171,6 +176,7 @@ class Commit:
     cut_us: int
     offsets: Offsets
     cause_id: str
+    kept_from_us: int | None = None
     version: int | None = None
     rows: int | None = None
 
@@ -180,7 +186,18 @@ def create_tables(op: Operations) -> None:
     tables.create_all(op.get_bind())
 
 
-MIGRATIONS: Final = (create_tables,)
+def add_retention(op: Operations) -> None:
+    """Which rows have left a training table. What each commit added is not known of former ones: as all before it."""
+    inspector = sa.inspect(op.get_bind())
+    if "kept_from_us" not in {column["name"] for column in inspector.get_columns("commits")}:
+        for name in ("kept_from_us", "added_first_us", "added_last_us"):
+            op.add_column("commits", sa.Column(name, sa.BigInteger))
+        own = {commits.c.added_first_us: commits.c.first_event_us, commits.c.added_last_us: commits.c.last_event_us}
+        op.get_bind().execute(sa.update(commits).values(own))
+        op.drop_column("views", "rows")
+
+
+MIGRATIONS: Final = (create_tables, add_retention)
 
 
 class FeatureStore:
@@ -328,18 +345,31 @@ class FeatureStore:
         first = sa.select(sa.func.min(c.first_label_us)).where(c.model == model, c.sequence.is_(None))
         return self._connection.execute(first).scalar()
 
-    def stage(self, view: ViewRow, view_version: str, features: Sequence[str], cut_us: int, seen: Progress) -> None:
-        """Close the open commit of a view: its chunks wait for the table from here on."""
+    def stage(
+        self,
+        view: ViewRow,
+        view_version: str,
+        features: Sequence[str],
+        cut_us: int,
+        seen: Progress,
+        oldest_us: int | None,
+    ) -> None:
+        """Close the open commit of a view: its chunks wait for the table from here on.
+
+        Commits whose cut is not later than `oldest_us` leave the table with it; None: just those that have left already.
+        """
         c, sequence = chunks.c, view.staged + 1
         mine = sa.and_(c.model == view.model, c.sequence.is_(None))
         summary = sa.select(sa.func.sum(c.rows), sa.func.min(c.first_event_us), sa.func.max(c.last_event_us))
-        added, first_event_us, last_event_us = self._connection.execute(summary.where(mine)).one()
+        added, added_first_us, added_last_us = self._connection.execute(summary.where(mine)).one()
+        first_event_us, last_event_us, kept_from_us = added_first_us, added_last_us, None
         if not view.overwrite:
-            whole = sa.select(sa.func.min(commits.c.first_event_us), sa.func.max(commits.c.last_event_us))
-            same = sa.and_(commits.c.model == view.model, commits.c.view_version == view_version)
-            earlier_us, later_us = self._connection.execute(whole.where(same)).one()
+            kept_from_us = self._kept_from_us(view.model, view.staged, oldest_us)
+            whole = sa.select(sa.func.min(commits.c.added_first_us), sa.func.max(commits.c.added_last_us))
+            kept = self._in_table(view.model, view.staged, kept_from_us)
+            earlier_us, later_us = self._connection.execute(whole.where(kept)).one()
             if earlier_us is not None:
-                first_event_us, last_event_us = min(first_event_us, earlier_us), max(last_event_us, later_us)
+                first_event_us, last_event_us = min(added_first_us, earlier_us), max(added_last_us, later_us)
         self._connection.execute(chunks.update().where(mine).values(sequence=sequence))
         values = {
             "model": view.model,
@@ -349,9 +379,12 @@ class FeatureStore:
             "features": _encode(features),
             "overwrite": view.overwrite,
             "added": added,
+            "added_first_us": added_first_us,
+            "added_last_us": added_last_us,
             "first_event_us": first_event_us,
             "last_event_us": last_event_us,
             "cut_us": cut_us,
+            "kept_from_us": kept_from_us,
             "offsets": _encode(seen.offsets),
             "cause_id": seen.event_id,
         }
@@ -385,20 +418,34 @@ class FeatureStore:
 
     def announce(self, commit: Commit, version: int) -> int:
         """The table has this commit: forget its staging. Returns the rows of the table."""
-        view = self.view(commit.model)
-        assert view is not None
-        rows = commit.added + (0 if commit.overwrite else view.rows)
-        self._connection.execute(views.update().where(views.c.model == commit.model).values(rows=rows))
         c = commits.c
+        kept = self._in_table(commit.model, commit.sequence, commit.kept_from_us)
+        rows = int(self._connection.execute(sa.select(sa.func.sum(c.added)).where(kept)).scalar_one())
         mine = sa.and_(c.model == commit.model, c.sequence == commit.sequence)
         self._connection.execute(commits.update().where(mine).values(version=version, rows=rows))
         d = chunks.c
         self._connection.execute(chunks.delete().where(d.model == commit.model, d.sequence == commit.sequence))
         return rows
 
+    def _in_table(self, model: str, sequence: int, kept_from_us: int | None = None) -> sa.ColumnElement[bool]:
+        """The commits whose rows the table has with this commit: since it was begun, and not left since."""
+        c = commits.c
+        begun = sa.select(sa.func.max(c.sequence)).where(c.model == model, c.sequence <= sequence, c.overwrite)
+        since = sa.and_(c.model == model, c.sequence <= sequence, c.sequence >= begun.scalar_subquery())
+        return since if kept_from_us is None else sa.and_(since, c.cut_us > kept_from_us)
+
+    def _kept_from_us(self, model: str, sequence: int, oldest_us: int | None) -> int | None:
+        """The newest cut up to which commits have left the table, or leave it now as none of them is later than this."""
+        c = commits.c
+        left: sa.ColumnElement[int | None] = c.kept_from_us
+        if oldest_us is not None:
+            left = sa.case((c.cut_us <= oldest_us, c.cut_us), else_=left)
+        return self._connection.execute(sa.select(sa.func.max(left)).where(self._in_table(model, sequence))).scalar()
+
 
 def _commit(row: sa.RowMapping) -> Commit:
     values: dict[str, Any] = dict(row)
+    del values["added_first_us"], values["added_last_us"]
     values["features"] = tuple(_decode_names(values["features"]))
     values["offsets"] = _decode_offsets(values["offsets"])
     return Commit(**values)

@@ -38,7 +38,13 @@ def read_table(folder: Path, version: int, features: Sequence[str], label_cut_us
             f"version {version} of {folder.name} has no column {absent[0]}: wait for its next commit",
         )
     # Filtered after reading: handed down to the files, the filter drops those whose writer kept no statistics.
-    table = dataset.to_table(columns=[*_KEYS, *features])
+    try:
+        table = dataset.to_table(columns=[*_KEYS, *features])
+    except FileNotFoundError as error:
+        raise Refused(
+            "error",
+            f"version {version} of {folder.name} is no longer kept (EVENKEEL_FEATURE_TABLE_DAYS): take a newer one",
+        ) from error
     table = table.filter(compute.less(table["label_time"], label_cut_us))
     order = compute.sort_indices(table, sort_keys=[("event_time", "ascending"), ("event_id", "ascending")]).to_numpy()
     rows = np.empty((table.num_rows, len(features)), dtype=np.float32)

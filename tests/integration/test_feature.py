@@ -6,6 +6,7 @@ On SQLite and on PostgreSQL (tests.kills); the run that is not disturbed is one 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -189,5 +190,6 @@ async def check_api(client: httpx2.AsyncClient, expected: dict[str, dict[str, An
     assert found["uri"] == "tables/delay"
     assert [one["added"] for one in reversed(found["versions"])] == [len(commit) for _, commit in rows["delay"]]
     assert len((await client.get("/v1/datasets/delay?limit=1")).json()["versions"]) == 1
+    assert re.search(r'^feature_table_bytes{model="delay"} [1-9]', (await client.get("/metrics")).text, re.MULTILINE)
     missing = await client.get("/v1/views/unknown")
     assert (missing.status_code, missing.json()["field"]) == (404, "model")

@@ -11,15 +11,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError
 
 from contracts.envelope import format_us
 from contracts.feature import DatasetCommitted
+from libs.declaration import load_declaration
 from libs.errors import Stop
 from services.feature.datasets import TrainingTable, training_table
 from services.feature.domain import TrainingRow
 from services.feature.handlers import on_dataset_written
 from services.feature.store import Commit, FeatureStore
-from tests.feature_log import DAY_US, HOUR_US, START_US, Feature, Log
+from tests.feature_log import DAY_US, DECLARATION, HOUR_US, START_US, Feature, Log
 
 FEATURES = ("load", "delay_mean_1h")
 
@@ -58,7 +60,7 @@ def test_columns_are_typed_and_missing_values_are_null() -> None:
 
 def test_commits_append_and_versions_stay_readable(tmp_path: Path) -> None:
     folder = tmp_path / "m"
-    table = TrainingTable(folder, "app")
+    table = TrainingTable(folder, "app", days=30)
     versions = [table.write(commit(n + 1, overwrite=n == 0), rows(n)) for n in range(3)]
     table.compact()
     assert versions == [0, 1, 2]
@@ -69,29 +71,29 @@ def test_commits_append_and_versions_stay_readable(tmp_path: Path) -> None:
 
 def test_a_commit_that_the_table_has_is_not_written_again(tmp_path: Path) -> None:
     folder = tmp_path / "m"
-    first = TrainingTable(folder, "app")
+    first = TrainingTable(folder, "app", days=30)
     for n in range(3):
         first.write(commit(n + 1, overwrite=n == 0), rows(n))
-    again = TrainingTable(folder, "app")
+    again = TrainingTable(folder, "app", days=30)
     assert [again.write(commit(n + 1, overwrite=n == 0), rows(n)) for n in range(3)] == [0, 1, 2]
     assert ids(folder) == sorted(row.event_id for n in range(3) for row in rows(n))
 
 
 def test_what_the_table_has_is_known_behind_checkpoints_and_compaction(tmp_path: Path) -> None:
     folder = tmp_path / "m"
-    table = TrainingTable(folder, "app")
+    table = TrainingTable(folder, "app", days=30)
     for n in range(60):
         table.write(commit(n + 1, overwrite=n == 0), rows(n, 1))
         if n == 55:
             table.compact()
     assert list((folder / "_delta_log").glob("*.checkpoint.parquet"))
-    assert TrainingTable(folder, "app").write(commit(60), rows(59, 1)) == 60
+    assert TrainingTable(folder, "app", days=30).write(commit(60), rows(59, 1)) == 60
     assert len(ids(folder)) == 60
 
 
 def test_other_features_begin_a_new_table_in_place(tmp_path: Path) -> None:
     folder = tmp_path / "m"
-    table = TrainingTable(folder, "app")
+    table = TrainingTable(folder, "app", days=30)
     table.write(commit(1, overwrite=True), rows(0))
     other = [row._replace(values=row.values[:1]) for row in rows(1)]
     version = table.write(commit(2, overwrite=True, features=("load",)), other)
@@ -100,9 +102,55 @@ def test_other_features_begin_a_new_table_in_place(tmp_path: Path) -> None:
     assert (version, ids(folder, 0)) == (1, sorted(row.event_id for row in rows(0)))
 
 
+def test_rows_leave_with_a_commit_and_stay_in_former_versions(tmp_path: Path) -> None:
+    folder = tmp_path / "m"
+    table = TrainingTable(folder, "app", days=30)
+    for n in range(3):
+        table.write(commit(n + 1, overwrite=n == 0), rows(n))
+    third = replace(commit(4), kept_from_us=START_US + 2 * DAY_US)
+    table.write(third, rows(3))
+    kept = sorted(row.event_id for n in (2, 3) for row in rows(n))
+    assert ids(folder) == kept
+    assert len(ids(folder, 2)) == 15
+    again = TrainingTable(folder, "app", days=30)
+    assert again.write(third, rows(3)) == DeltaTable(folder).version()
+    assert ids(folder) == kept
+
+
+def test_a_crash_after_rows_have_left_does_not_keep_the_commit_out(tmp_path: Path) -> None:
+    folder = tmp_path / "m"
+    TrainingTable(folder, "app", days=30).write(commit(1, overwrite=True), rows(0))
+    leaving = replace(commit(2), kept_from_us=START_US + DAY_US)
+    with pytest.raises(AttributeError):
+        TrainingTable(folder, "app", days=30).write(leaving, [None])  # type: ignore[list-item]
+    assert ids(folder) == []
+    TrainingTable(folder, "app", days=30).write(leaving, rows(1))
+    assert ids(folder) == sorted(row.event_id for row in rows(1))
+
+
+def test_versions_older_than_the_days_leave_the_disk(tmp_path: Path) -> None:
+    folder = tmp_path / "m"
+
+    def run(table: TrainingTable, numbers: range) -> None:
+        for n in numbers:
+            kept = START_US + (n - 20) * DAY_US if n > 20 and n % 10 == 0 else None
+            table.write(replace(commit(n + 1, overwrite=n == 0), kept_from_us=kept), rows(n))
+            if n % 10 == 0:
+                table.compact()
+
+    run(TrainingTable(folder, "app", days=30), range(30))
+    assert len(ids(folder, 5)) == 30, "what was superseded a moment ago"
+    run(TrainingTable(folder, "app", days=0), range(30, 120))
+    assert ids(folder) == sorted(row.event_id for n in range(90, 120) for row in rows(n))
+    assert len(list(folder.glob("*.parquet"))) < 15
+    assert len(list((folder / "_delta_log").iterdir())) < 75, "back to a checkpoint"
+    with pytest.raises((DeltaError, OSError)):
+        ids(folder, 5)
+
+
 def test_a_table_that_is_gone_is_not_silently_begun_anew(tmp_path: Path) -> None:
     with pytest.raises(Stop, match="gone"):
-        TrainingTable(tmp_path / "m", "app").write(commit(7), rows(0))
+        TrainingTable(tmp_path / "m", "app", days=30).write(commit(7), rows(0))
 
 
 @pytest.fixture
@@ -132,7 +180,9 @@ def staged(feature: Feature, model: str = "delay") -> list[Commit]:
 def write(feature: Feature, one: Commit) -> int:
     with feature.runtime.store.begin() as tx:
         found = FeatureStore(tx.connection).rows_of(one.model, one.sequence)
-    table = TrainingTable(feature.data_dir / "tables" / one.model, f"evenkeel/{feature.runtime.store.store_id}/delay")
+    table = TrainingTable(
+        feature.data_dir / "tables" / one.model, f"evenkeel/{feature.runtime.store.store_id}/delay", days=30
+    )
     return table.write(one, found)
 
 
@@ -190,6 +240,42 @@ def test_a_staged_commit_of_a_former_declaration_is_not_announced(feature: Featu
         store.begin_view(replace(view, overwrite=True), keep_windows=False)
     assert feature.run(on_dataset_written(one, version)) is False
     assert feature.events(DatasetCommitted) == []
+
+
+def test_what_is_announced_is_what_the_table_keeps(tmp_path: Path) -> None:
+    feature = Feature(tmp_path, compact_commits=3, table_days=4)
+    log = Log()
+    log.declare(["flights", "weather", "sales"], ["delay"])
+    for number in range(120):
+        time_us = START_US + number * DAY_US // 4
+        if number == 60:
+            log.close(time_us)
+            log.declare([], ["delay"], load_declaration(DECLARATION.replace("delay > 15", "delay > 5"), "changed.yaml"))
+        log.event("flights", f"f{number}", time_us, {"origin": "A"}, watermark_us=time_us)
+        # The label of the last event of a day comes on the next: its row outlives that day's.
+        log.label("flights", f"f{number}", time_us + 7 * HOUR_US, {"delay": 1.0}, watermark_us=time_us)
+    log.close(START_US + 40 * DAY_US)
+    table = TrainingTable(feature.data_dir / "tables" / "delay", "app", days=4)
+    for start in range(0, len(log.records), 20):
+        feature.consume(log.records[start : start + 20])
+        for one in staged(feature):
+            with feature.runtime.store.begin() as tx:
+                found = FeatureStore(tx.connection).rows_of("delay", one.sequence)
+            feature.run(on_dataset_written(one, table.write(one, found)))
+    announced = [event.data for event in feature.events(DatasetCommitted)]
+    left = [(number, one.kept_from) for number, one in enumerate(announced, 1) if one.kept_from]
+    assert left[0] == (6, format_us(START_US + 2 * DAY_US)), "with the sixth commit, days one and two"
+    assert len({one.declaration for one in announced}) == 2, "the table was begun anew for other labels"
+    for one in announced:
+        version = DeltaTable(feature.data_dir / "tables" / "delay", version=one.version).to_pyarrow_table()
+        times = version["event_time"].to_pylist()
+        assert (one.rows, one.first_event_time, one.last_event_time) == (
+            len(times),
+            format_us(min(times)),
+            format_us(max(times)),
+        )
+        assert one.kept_from is None or format_us(min(version["label_time"].to_pylist())) >= one.kept_from
+    feature.stop()
 
 
 @pytest.mark.parametrize("days", [1, 7])

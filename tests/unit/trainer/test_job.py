@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from deltalake import ColumnProperties, WriterProperties, write_deltalake
+from deltalake import ColumnProperties, DeltaTable, WriterProperties, write_deltalake
 
 from libs.clock import DAY_US, format_us
 from libs.keys import verification_keys
@@ -116,6 +116,16 @@ def test_tables_that_are_not_as_asked_are_refused(home: Path, tmp_path: Path) ->
     ):
         with pytest.raises(Refused, match=message):
             read_table(folder, version, features, START_US)
+
+
+def test_a_version_that_is_no_longer_kept_is_refused(tmp_path: Path) -> None:
+    table = tiny_table()
+    for _ in range(2):
+        write_deltalake(tmp_path / "table", _arrow(table, np.arange(1200)), mode="overwrite")
+    DeltaTable(tmp_path / "table").vacuum(0, dry_run=False, enforce_retention_duration=False)
+    assert len(read_table(tmp_path / "table", 1, FEATURES, START_US + 100 * DAY_US).label) == 1200
+    with pytest.raises(Refused, match="version 0 of table is no longer kept .*EVENKEEL_FEATURE_TABLE_DAYS"):
+        read_table(tmp_path / "table", 0, FEATURES, START_US + 100 * DAY_US)
 
 
 def test_two_processes_make_the_same_package(home: Path) -> None:
