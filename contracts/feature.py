@@ -44,7 +44,7 @@ class ViewStarted(Payload):
 
 
 class DatasetCommitted(Payload):
-    """A version of a model's training table: every labelled event whose label arrived before `label_cut`."""
+    """A version of a model's training table: labelled events whose label arrived before `label_cut`, not before `kept_from`."""
 
     model: Identifier
     uri: str
@@ -60,6 +60,6 @@ class DatasetCommitted(Payload):
     label_cut: Time
     """Labels that arrived before this event time are in; later ones are not."""
     kept_from: Time | None = None
-    """Labels that arrived before this event time are no longer in; null as long as all are."""
+    """Labels that arrived before this event time have left; null if none has since the table was begun."""
     offsets: dict[str, dict[str, Count]]
     """Per topic and partition, the offset up to which (exclusive) records had been folded."""

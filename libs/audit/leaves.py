@@ -17,8 +17,8 @@ from libs.audit.fingerprints import NO_ID, fingerprint
 from libs.audit.merkle import leaf_hash
 
 _ZSTD_LEVEL: Final = 1
-_NOT_A_RECORD: Final = (msgspec.DecodeError, UnicodeDecodeError)
-"""What decoding a damaged leaf raises: msgspec passes on what Python says of text that is not UTF-8."""
+_NOT_A_RECORD: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding a damaged or forged leaf raises; the last two msgspec passes on from Python."""
 
 
 class LoggedRecord(msgspec.Struct, array_like=True):

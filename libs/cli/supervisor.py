@@ -46,6 +46,7 @@ PROCESS_SETTINGS: Final = {
     "MALLOC_ARENA_MAX": "2",
     # Left to itself, glibc raises this with each array that is freed and keeps their memory: twice governance's index.
     "MALLOC_MMAP_THRESHOLD_": "1048576",
+    "MALLOC_TRIM_THRESHOLD_": "33554432",
     "PYTHONUNBUFFERED": "1",
 }
 """How a service's process runs, here as in its image, unless the environment says otherwise."""

@@ -8,8 +8,10 @@ the table itself says whether it has the commit.
 from __future__ import annotations
 
 import asyncio
+import os
 from array import array
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -175,7 +177,11 @@ class TrainingTable:
 
 def size_of(folder: Path) -> int:
     """What a training table takes on disk in bytes, former versions with it."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    size = 0
+    for part in (folder, folder / "_delta_log"):
+        with suppress(FileNotFoundError), os.scandir(part) as entries:  # a file may leave meanwhile
+            size += sum(entry.stat().st_size for entry in entries if entry.is_file())
+    return size
 
 
 async def write_datasets(runtime: Runtime[FeatureContext]) -> None:
@@ -186,9 +192,9 @@ async def write_datasets(runtime: Runtime[FeatureContext]) -> None:
         loop.call_soon_threadsafe(wanted.set)
 
     runtime.context.on_staged = wake
-    for folder in (runtime.settings.data_dir / "tables").glob("*"):
-        runtime.context.table_bytes[folder.name] = await asyncio.to_thread(size_of, folder)
     tables: dict[str, TrainingTable] = {}
+    for folder in (runtime.settings.data_dir / "tables").glob("*"):
+        await _measure(runtime, folder)
     wait_seconds = 0.1
     while True:
         wanted.clear()
@@ -223,5 +229,16 @@ async def _write(runtime: Runtime[FeatureContext], tables: dict[str, TrainingTab
     await runtime.command(on_dataset_written(commit, version), "job")
     log.info("dataset committed", model=commit.model, version=version, added=commit.added)
     if runtime.context.is_compacted(commit.sequence):
-        await asyncio.to_thread(table.compact)
-    runtime.context.table_bytes[commit.model] = await asyncio.to_thread(size_of, table.folder)
+        try:
+            await asyncio.to_thread(table.compact)
+        except (OSError, DeltaError) as error:
+            log.warning("training table not compacted, its next turn will", model=commit.model, error=str(error))
+            table.close()
+    await _measure(runtime, table.folder)
+
+
+async def _measure(runtime: Runtime[FeatureContext], folder: Path) -> None:
+    try:
+        runtime.context.table_bytes[folder.name] = await asyncio.to_thread(size_of, folder)
+    except OSError as error:
+        log.warning("size of a training table not known", model=folder.name, error=str(error))

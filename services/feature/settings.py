@@ -24,5 +24,6 @@ class FeatureSettings(OwnSettings):
     table_days: int = Field(
         1_830,
         ge=1,
-        description="Days of labels that a training table keeps, and days for which former versions stay readable.",
+        description="Days of labels that a training table keeps at least, and days for which its former versions stay "
+        "readable; what is older leaves with every compaction. No less than models ask for before they are trained.",
     )

@@ -187,14 +187,19 @@ def create_tables(op: Operations) -> None:
 
 
 def add_retention(op: Operations) -> None:
-    """Which rows have left a training table. What each commit added is not known of former ones: as all before it."""
+    """Which rows have left a training table.
+
+    Which event times a former commit added is not known: it gets those of its whole version, so that a table's first
+    event time is too early as long as one of them is in it.
+    """
     inspector = sa.inspect(op.get_bind())
     if "kept_from_us" not in {column["name"] for column in inspector.get_columns("commits")}:
         for name in ("kept_from_us", "added_first_us", "added_last_us"):
             op.add_column("commits", sa.Column(name, sa.BigInteger))
         own = {commits.c.added_first_us: commits.c.first_event_us, commits.c.added_last_us: commits.c.last_event_us}
         op.get_bind().execute(sa.update(commits).values(own))
-        op.drop_column("views", "rows")
+        with op.batch_alter_table("views") as table:
+            table.drop_column("rows")
 
 
 MIGRATIONS: Final = (create_tables, add_retention)
@@ -435,7 +440,7 @@ class FeatureStore:
         return since if kept_from_us is None else sa.and_(since, c.cut_us > kept_from_us)
 
     def _kept_from_us(self, model: str, sequence: int, oldest_us: int | None) -> int | None:
-        """The newest cut up to which commits have left the table, or leave it now as none of them is later than this."""
+        """The cut up to which commits are no longer in the table: what has left it, and what is not later than `oldest_us`."""
         c = commits.c
         left: sa.ColumnElement[int | None] = c.kept_from_us
         if oldest_us is not None:

@@ -73,7 +73,8 @@ def sentence(data: Payload) -> str:
             )
         case DatasetCommitted():
             return (
-                f"version {data.version} of {data.uri}: {data.rows:,} rows whose labels arrived before {data.label_cut}, "
+                f"version {data.version} of {data.uri}: {data.rows:,} rows whose labels arrived before {data.label_cut}"
+                f"{f' and not before {data.kept_from}' if data.kept_from else ''}, "
                 f"events from {data.first_event_time} to {data.last_event_time}, {offsets_in_words(data.offsets)}"
             )
         case DriftDetected():

@@ -26,6 +26,8 @@ def read_table(folder: Path, version: int, features: Sequence[str], label_cut_us
     try:
         dataset = DeltaTable(folder, version=version).to_pyarrow_dataset()
     except TableNotFoundError as error:
+        if DeltaTable.is_deltatable(str(folder)):  # its log begins behind this version
+            raise _not_kept(folder, version) from error
         raise Refused(
             "error", f"there is no training table in {folder.name}: wait for its first dataset commit"
         ) from error
@@ -41,10 +43,7 @@ def read_table(folder: Path, version: int, features: Sequence[str], label_cut_us
     try:
         table = dataset.to_table(columns=[*_KEYS, *features])
     except FileNotFoundError as error:
-        raise Refused(
-            "error",
-            f"version {version} of {folder.name} is no longer kept (EVENKEEL_FEATURE_TABLE_DAYS): take a newer one",
-        ) from error
+        raise _not_kept(folder, version) from error
     table = table.filter(compute.less(table["label_time"], label_cut_us))
     order = compute.sort_indices(table, sort_keys=[("event_time", "ascending"), ("event_id", "ascending")]).to_numpy()
     rows = np.empty((table.num_rows, len(features)), dtype=np.float32)
@@ -61,4 +60,11 @@ def read_table(folder: Path, version: int, features: Sequence[str], label_cut_us
         label=label.astype(np.float64, copy=False),
         rows=rows,
         content_sha256=digest.hexdigest(),
+    )
+
+
+def _not_kept(folder: Path, version: int) -> Refused:
+    return Refused(
+        "error",
+        f"version {version} of {folder.name} is no longer kept (EVENKEEL_FEATURE_TABLE_DAYS) or damaged: take a newer one",
     )

@@ -26,7 +26,7 @@ from libs.features import FeatureState, SlotUpdate
 from libs.testing import eventually, read_events
 from services.feature.domain import View
 from services.feature.service import service
-from tests.feature_log import MINUTE_US, START_US, Feature, Log, LogRecord
+from tests.feature_log import DAY_US, MINUTE_US, START_US, Feature, Log, LogRecord
 from tests.kills import Copy, same, stories, trial
 
 pytestmark = pytest.mark.anyio
@@ -85,6 +85,8 @@ async def test_killed_at_every_step_it_publishes_and_stores_what_one_quiet_run_d
     monkeypatch.setenv("EVENKEEL_MAX_BATCH_RECORDS", "20")
     monkeypatch.setenv("EVENKEEL_FEATURE_SNAPSHOT_RECORDS", "60")
     monkeypatch.setenv("EVENKEEL_FEATURE_VIEW_FLUSH_MS", "20")
+    monkeypatch.setenv("EVENKEEL_FEATURE_COMPACT_COMMITS", "2")
+    monkeypatch.setenv("EVENKEEL_FEATURE_TABLE_DAYS", "1")
     log, parts = days()
     quiet = Feature(tmp_path / "quiet")
     quiet.consume(log.records)
@@ -169,14 +171,22 @@ async def check_datasets(
         mine = sorted((one for one in announced.values() if one.model == model), key=lambda one: one.version)
         assert [one.label_cut for one in mine] == [format_us(cut) for cut, _ in commits]
         assert [one.added for one in mine] == [len(commit) for _, commit in commits]
-        assert [one.rows for one in mine] == [sum(len(c) for _, c in commits[: n + 1]) for n in range(len(commits))]
+        kept = [kept_rows(commits[: n + 1]) for n in range(len(commits))]
+        assert [one.rows for one in mine] == [len(rows) for rows in kept]
         names = quiet.context.views[model].plan.names
         for one in mine:
             table = DeltaTable(data_dir / one.uri, version=one.version).to_pyarrow_table()
             assert len(table) == one.rows
         found = {row["event_id"]: [row[name] for name in names] for row in table.to_pylist()}
         assert len(found) == len(table)
-        assert found == {row.event_id: expected[model][row.event_id] for _, commit in commits for row in commit}
+        assert found == {row.event_id: expected[model][row.event_id] for row in kept[-1]}
+        assert len(kept[-1]) < sum(one.added for one in mine)
+
+
+def kept_rows(commits: Sequence[tuple[int, Sequence[Any]]]) -> list[Any]:
+    """What a table has after these commits, if with every second one all leave that were cut a day before or earlier."""
+    last_tidied = commits[len(commits) // 2 * 2 - 1][0] if len(commits) > 1 else 0
+    return [row for cut, commit in commits if cut > last_tidied - DAY_US for row in commit]
 
 
 async def check_api(client: httpx2.AsyncClient, expected: dict[str, dict[str, Any]], rows: dict[str, Any]) -> None:

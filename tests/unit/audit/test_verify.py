@@ -270,8 +270,12 @@ def test_a_wrong_index_is_named(filled: LogOnDisk) -> None:
     assert _verify(filled).problems[0].message == "the fingerprints stored with the segment from leaf 0 on are wrong"
 
 
-def test_a_leaf_that_is_no_record_is_named(filled: LogOnDisk) -> None:
-    _change_segment(filled, 0, lambda leaves: [b"\x00"])
+@pytest.mark.parametrize(
+    "forged",
+    [b"\x00", b"", b"\x97\xa1t\x00\x00\x00" + b"\x91" * 5_000, b"\x98\xa1t\x00\x00\x00\xc0\xc0\x90" + b"\x91" * 5_000],
+)
+def test_a_leaf_that_is_no_record_is_named(filled: LogOnDisk, forged: bytes) -> None:
+    _change_segment(filled, 0, lambda leaves: [forged])
     assert ("record", 0) in [(problem.kind, problem.leaf) for problem in _verify(filled).problems]
 
 

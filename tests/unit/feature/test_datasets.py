@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from array import array
 from collections.abc import Iterator
 from dataclasses import replace
@@ -146,6 +147,18 @@ def test_versions_older_than_the_days_leave_the_disk(tmp_path: Path) -> None:
     assert len(list((folder / "_delta_log").iterdir())) < 75, "back to a checkpoint"
     with pytest.raises((DeltaError, OSError)):
         ids(folder, 5)
+
+
+def test_an_old_file_that_left_a_moment_ago_is_kept(tmp_path: Path) -> None:
+    folder = tmp_path / "m"
+    table = TrainingTable(folder, "app", days=1)
+    for n in range(3):
+        table.write(commit(n + 1, overwrite=n == 0), rows(n))
+    for file in folder.glob("*.parquet"):
+        os.utime(file, (0, 0))
+    table.write(replace(commit(4), kept_from_us=START_US + DAY_US), rows(3))
+    table.compact()
+    assert len(ids(folder, 2)) == 15
 
 
 def test_a_table_that_is_gone_is_not_silently_begun_anew(tmp_path: Path) -> None:

@@ -126,6 +126,10 @@ def test_a_version_that_is_no_longer_kept_is_refused(tmp_path: Path) -> None:
     assert len(read_table(tmp_path / "table", 1, FEATURES, START_US + 100 * DAY_US).label) == 1200
     with pytest.raises(Refused, match="version 0 of table is no longer kept .*EVENKEEL_FEATURE_TABLE_DAYS"):
         read_table(tmp_path / "table", 0, FEATURES, START_US + 100 * DAY_US)
+    DeltaTable(tmp_path / "table").create_checkpoint()
+    (tmp_path / "table" / "_delta_log" / "00000000000000000000.json").unlink()
+    with pytest.raises(Refused, match="version 0 of table is no longer kept"):
+        read_table(tmp_path / "table", 0, FEATURES, START_US + 100 * DAY_US)
 
 
 def test_two_processes_make_the_same_package(home: Path) -> None:
