@@ -46,7 +46,7 @@ LOOP: Final = (
 )
 STEPS: Final[dict[str, tuple[str, ...]]] = {
     "ingest": LOOP,
-    "feature": (*LOOP, "merge.released", "dataset.staged", "dataset.committed"),
+    "feature": (*LOOP, "merge.released", "dataset.staged", "dataset.left", "dataset.committed"),
     "trainer": (*LOOP, "job.started", "job.finished"),
     "registry": (*LOOP, "promotion.decided"),
     "serving": (*LOOP, "score.sent", "swap.verified", "swap.done"),

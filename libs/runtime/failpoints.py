@@ -21,6 +21,7 @@ NAMES: Final = frozenset(
         "merge.released",
         "score.sent",
         "dataset.staged",
+        "dataset.left",
         "dataset.committed",
         "job.started",
         "job.finished",

@@ -126,6 +126,7 @@ class TrainingTable:
         if table is not None and commit.kept_from_us not in (None, self._kept_from_us):
             table.delete(f"label_time < {commit.kept_from_us}", writer_properties=WRITER)
             self._kept_from_us = commit.kept_from_us
+            failpoint("dataset.left")
         write_deltalake(
             self.folder if table is None else table,
             training_table(commit.features, rows),
