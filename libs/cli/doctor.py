@@ -15,7 +15,7 @@ import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -30,6 +30,7 @@ from libs.bus.kafka import KafkaBus
 from libs.cli.client import address
 from libs.cli.lifecycle import AsJson, DataDir
 from libs.cli.supervisor import running_supervisor
+from libs.disk import bytes_below, stats_below
 from libs.errors import Retry
 from libs.keys import KeyFolderError, signing_key, verification_keys
 from libs.process import listening_process, port_is_free
@@ -140,7 +141,7 @@ def disk(patient: Patient) -> Iterator[Finding]:
     else:
         yield Finding("disk", "ok", f"{_size(free)} free")
     if patient.data_dir.exists():
-        parts = {part.name: _bytes_below(part) for part in sorted(patient.data_dir.iterdir())}
+        parts = {part.name: bytes_below(part) for part in sorted(patient.data_dir.iterdir())}
         largest = sorted(parts.items(), key=lambda item: -item[1])[:6]
         shown = ", ".join(f"{name} {_size(size)}" for name, size in largest)
         yield Finding("disk", "ok", f"data folder holds {_size(sum(parts.values()))}: {shown}")
@@ -149,7 +150,7 @@ def disk(patient: Patient) -> Iterator[Finding]:
 def clock(patient: Patient) -> Iterator[Finding]:
     """A clock that was set back breaks leases and the order of wall times."""
     now = time.time()
-    newest = max((stat.st_mtime for stat in _stats(patient.data_dir)), default=0.0)
+    newest = max((stat.st_mtime for stat in stats_below(patient.data_dir)), default=0.0)
     ahead = newest - now
     if ahead > CLOCK_SECONDS:
         yield Finding(
@@ -314,20 +315,6 @@ CHECKS: Final[tuple[Callable[[Patient], Iterator[Finding]], ...]] = (
     keys,
     services,
 )
-
-
-def _stats(folder: Path) -> Iterator[os.stat_result]:
-    """Of every file below; what a service removes meanwhile is left out."""
-    for root, _, names in os.walk(folder):
-        for name in names:
-            with suppress(OSError):
-                yield (Path(root) / name).stat()
-
-
-def _bytes_below(path: Path) -> int:
-    """Bytes on the disk, which for a sparse file is less than its size."""
-    stats = _stats(path) if path.is_dir() else iter([path.stat()])
-    return sum(stat.st_blocks * 512 for stat in stats)
 
 
 def _size(count: int) -> str:

@@ -8,11 +8,9 @@ the table itself says whether it has the commit.
 from __future__ import annotations
 
 import asyncio
-import os
 from array import array
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,6 +28,7 @@ from deltalake import (
 from deltalake.exceptions import DeltaError, TableNotFoundError
 from numpy.typing import NDArray
 
+from libs.disk import bytes_below
 from libs.errors import Retry, Stop
 from libs.features.plan import RESERVED_NAMES
 from libs.runtime.failpoints import failpoint
@@ -153,9 +152,7 @@ class TrainingTable:
             table.alter.set_table_properties(self._settings)
         table.optimize.compact(target_size=COMPACTED_BYTES, writer_properties=WRITER)
         # A checkpoint forgets files that were removed long enough ago: only the whole folder shows them.
-        vacuum = partial(table.vacuum, 24 * self._days, full=True)
-        if vacuum():
-            vacuum(dry_run=False)
+        table.vacuum(24 * self._days, dry_run=False, full=True)
 
     def close(self) -> None:
         """Look at the storage again next time."""
@@ -176,15 +173,6 @@ class TrainingTable:
         raise Stop(f"{self.folder.name}: the training table has commit {sequence}, but no version says so")
 
 
-def size_of(folder: Path) -> int:
-    """What a training table takes on disk in bytes, former versions with it."""
-    size = 0
-    for part in (folder, folder / "_delta_log"):
-        with suppress(FileNotFoundError), os.scandir(part) as entries:  # a file may leave meanwhile
-            size += sum(entry.stat().st_size for entry in entries if entry.is_file())
-    return size
-
-
 async def write_datasets(runtime: Runtime[FeatureContext]) -> None:
     """Write staged commits for as long as the service lives: oldest first, one at a time, never in the consume loop."""
     loop, wanted = asyncio.get_running_loop(), asyncio.Event()
@@ -194,8 +182,9 @@ async def write_datasets(runtime: Runtime[FeatureContext]) -> None:
 
     runtime.context.on_staged = wake
     tables: dict[str, TrainingTable] = {}
-    for folder in (runtime.settings.data_dir / "tables").glob("*"):
-        await _measure(runtime, folder)
+    with suppress(OSError):  # whose storage is away is measured with its next commit
+        for folder in (runtime.settings.data_dir / "tables").glob("*"):
+            runtime.context.table_bytes[folder.name] = await asyncio.to_thread(bytes_below, folder)
     wait_seconds = 0.1
     while True:
         wanted.clear()
@@ -235,11 +224,4 @@ async def _write(runtime: Runtime[FeatureContext], tables: dict[str, TrainingTab
         except (OSError, DeltaError) as error:
             log.warning("training table not compacted, its next turn will", model=commit.model, error=str(error))
             table.close()
-    await _measure(runtime, table.folder)
-
-
-async def _measure(runtime: Runtime[FeatureContext], folder: Path) -> None:
-    try:
-        runtime.context.table_bytes[folder.name] = await asyncio.to_thread(size_of, folder)
-    except OSError as error:
-        log.warning("size of a training table not known", model=folder.name, error=str(error))
+    runtime.context.table_bytes[commit.model] = await asyncio.to_thread(bytes_below, table.folder)

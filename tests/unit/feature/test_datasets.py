@@ -122,8 +122,9 @@ def test_a_crash_after_rows_have_left_does_not_keep_the_commit_out(tmp_path: Pat
     folder = tmp_path / "m"
     TrainingTable(folder, "app", days=30).write(commit(1, overwrite=True), rows(0))
     leaving = replace(commit(2), kept_from_us=START_US + DAY_US)
-    with pytest.raises(AttributeError):
-        TrainingTable(folder, "app", days=30).write(leaving, [None])  # type: ignore[list-item]
+    too_narrow = [row._replace(values=row.values[:1]) for row in rows(1)]
+    with pytest.raises(ValueError, match="reshape"):
+        TrainingTable(folder, "app", days=30).write(leaving, too_narrow)
     assert ids(folder) == []
     TrainingTable(folder, "app", days=30).write(leaving, rows(1))
     assert ids(folder) == sorted(row.event_id for row in rows(1))
