@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -215,12 +216,47 @@ def free_port() -> int:
 def free_port_base(count: int = 7) -> int:
     """A port after which nobody uses the next `count` ones, as `EVENKEEL_PORT_BASE` needs.
 
-    They lie below the ports that systems give to outgoing connections, so that none of those takes one meanwhile.
+    They lie below the ports that systems give to outgoing connections, so that none of those takes one meanwhile, and
+    nobody else who asks here is given one of them while this process lives. Raises OSError if there are none left.
     """
-    while True:
-        base = _LOWEST_PORT + secrets.randbelow(_EPHEMERAL_PORTS - _LOWEST_PORT - count)
-        if all(port_is_free(base + offset) for offset in range(1, count + 1)):
-            return base
+    bases = range(_LOWEST_PORT - 1, _EPHEMERAL_PORTS - count)
+    first = secrets.randbelow(len(bases))
+    with _given_out.lock:
+        for number in range(len(bases)):
+            base = bases[(first + number) % len(bases)]
+            wanted = range(base + 1, base + 1 + count)
+            if all(port_is_free(port) for port in wanted) and _given_out.take(wanted):
+                return base
+    raise OSError(f"no {count} ports in a row are free between {_LOWEST_PORT} and {_EPHEMERAL_PORTS}")
+
+
+class _GivenOut:
+    """Ports that processes of this user were given: between that and listening, a port looks free to anybody.
+
+    Each is a locked byte of one file. The system forgets the locks of a process that ends, however it ends.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self._owner, self._ports, self._file = 0, set[int](), -1
+
+    def take(self, ports: range) -> bool:
+        """Whether all of them are this process's now, and were nobody's."""
+        if self._owner != os.getpid():  # a fork has the set, but not the locks
+            path = Path(tempfile.gettempdir(), f"evenkeel-ports-{os.getuid()}")
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            self._owner, self._ports = os.getpid(), set()
+        if not self._ports.isdisjoint(ports):
+            return False
+        try:
+            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, len(ports), ports.start)
+        except (BlockingIOError, PermissionError):
+            return False
+        self._ports.update(ports)
+        return True
+
+
+_given_out = _GivenOut()
 
 
 def port_is_free(port: int, host: str = LOOPBACK) -> bool:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 import secrets
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cached_property, lru_cache
 from typing import Any, Final, NamedTuple
 
-from confluent_kafka import Consumer, KafkaError, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 SERVICES: Final = ("ingest", "feature", "trainer", "registry", "serving", "monitor", "governance")
 WATERMARK: Final = "io.evenkeel.watermark"
@@ -21,6 +22,7 @@ _MAP_TOPIC: Final = re.compile(rf"({'|'.join(SERVICES)})\.[a-z-]+\.v[0-9]+")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _UNITS_US: Final = {"ms": 1_000, "s": 10**6, "m": 60 * 10**6, "h": 3_600 * 10**6, "d": 86_400 * 10**6}
 READ_SECONDS: Final = 60.0
+_NO_LEADER_YET: Final = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
 
 
 @lru_cache(maxsize=65_536)
@@ -247,7 +249,16 @@ def _partitions(consumer: Consumer) -> list[tuple[str, int]]:
 
 
 def _ends(consumer: Consumer, partitions: Iterable[tuple[str, int]]) -> dict[tuple[str, int], tuple[int, int]]:
-    return {
-        place: consumer.get_watermark_offsets(TopicPartition(*place), timeout=READ_SECONDS, cached=False)
-        for place in partitions
-    }
+    return {place: _range(consumer, TopicPartition(*place)) for place in partitions}
+
+
+def _range(consumer: Consumer, partition: TopicPartition) -> tuple[int, int]:
+    """First offset and the one after the last; a broker that has just come back does not lead each partition at once."""
+    until = time.monotonic() + READ_SECONDS
+    while True:
+        try:
+            return consumer.get_watermark_offsets(partition, timeout=READ_SECONDS, cached=False)
+        except KafkaException as error:
+            if error.args[0].code() not in _NO_LEADER_YET or time.monotonic() > until:
+                raise
+        consumer.poll(0.1)
