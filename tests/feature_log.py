@@ -259,7 +259,7 @@ class Feature:
     def stop(self) -> None:
         self.runtime.store.close()
         self.runtime._writer.shutdown()
-        self.runtime._readers.shutdown()
+        self.runtime._readers.close()
 
     @property
     def context(self) -> FeatureContext:

@@ -38,6 +38,7 @@ from libs.runtime.failpoints import failpoint
 from libs.runtime.merge import Group, name_of
 from libs.runtime.parking import Parked
 from libs.runtime.publishing import Publisher
+from libs.runtime.reading import Readers
 from libs.runtime.rebuild import InOrder, Note, Rebuilding, as_written, check_whole
 from libs.runtime.stateless import run_stateless
 from libs.service import Context, Output, Reply, Service, Stateless
@@ -74,7 +75,7 @@ class Runtime(Generic[C]):
         self.context.service, self.context.settings, self.context.own = service.name, settings, own
         self._batch: BatchProcessor[C] = BatchProcessor(self)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="writer")
-        self._readers = ThreadPoolExecutor(2, thread_name_prefix="reader")
+        self._readers = Readers(self.store.reading)
         self.publisher = Publisher(
             bus, self.metrics, settings.max_outbox_bytes, self._persist, self._batch.published.append
         )
@@ -269,7 +270,7 @@ class Runtime(Generic[C]):
         await self.bus.stop()
         await self.in_writer(self.store.close)
         self._writer.shutdown(wait=False)
-        self._readers.shutdown(wait=False, cancel_futures=True)
+        self._readers.close()
         await asyncio.get_running_loop().run_in_executor(None, self.tracing.close)
 
     async def in_writer(self, work: Callable[[], T]) -> T:
@@ -595,12 +596,7 @@ class Runtime(Generic[C]):
 
     async def query(self, question: Callable[[Any], T]) -> T:
         """Read the store in another thread than the writer's; `question` gets the engine's handle on a snapshot."""
-
-        def ask() -> T:
-            with self.store.reading() as connection:
-                return question(connection)
-
-        return await asyncio.get_running_loop().run_in_executor(self._readers, ask)
+        return await self._readers.ask(question)
 
     async def parked(self) -> list[tuple[Group | None, list[Parked]]]:
         """What is parked, a queue for each key, the longest parked first (libs.runtime.parking)."""

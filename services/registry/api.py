@@ -117,7 +117,7 @@ async def _found(runtime: Runtime[Any], model: str, ask: Any) -> dict[str, Any]:
 
     def question(connection: sa.Connection) -> dict[str, Any]:
         store = RegistryStore(connection)
-        if store.model(model) is None:
+        if not store.has_model(model):
             known = ", ".join(store.models()) or "none"
             raise Refused(
                 404, "Unknown model", f"There is no model {model}.", field="model", fix=f"Declared models: {known}."
@@ -129,7 +129,8 @@ async def _found(runtime: Runtime[Any], model: str, ask: Any) -> dict[str, Any]:
 
 
 def _plain(row: Any) -> dict[str, Any]:
-    shown = row._asdict()
+    # SQLAlchemy names columns with texts of a class of its own, at which pydantic's serializer looks for a long time.
+    shown = {str(name): value for name, value in row._asdict().items()}
     return {name: format_us(value) if name.endswith("_us") and value else value for name, value in shown.items()}
 
 

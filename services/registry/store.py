@@ -107,6 +107,14 @@ def create_tables(op: Operations) -> None:
 
 MIGRATIONS: Final[tuple[Migration, ...]] = (create_tables,)
 
+# Clients ask which version answers all the time, and a statement costs more to build than to run.
+_OF_MODEL: Final[sa.BindParameter[str]] = sa.bindparam("model")
+_HAS_MODEL: Final = sa.select(models.c.name).where(models.c.name == _OF_MODEL)
+_CHAMPIONS: Final = sa.select(champions).where(champions.c.model == _OF_MODEL).order_by(champions.c.epoch)
+_RECEIPTS: Final = (
+    sa.select(receipts).where(receipts.c.model == _OF_MODEL).order_by(receipts.c.epoch, receipts.c.replica)
+)
+
 
 class RegistryStore:
     """The named queries, on the connection of the transaction at hand."""
@@ -124,6 +132,9 @@ class RegistryStore:
 
     def model(self, name: str) -> Any:
         return self._connection.execute(sa.select(models).where(models.c.name == name)).first()
+
+    def has_model(self, name: str) -> bool:
+        return self._connection.execute(_HAS_MODEL, {"model": name}).first() is not None
 
     def models(self) -> dict[str, Any]:
         return {r.name: r for r in self._connection.execute(sa.select(models).order_by(models.c.name))}
@@ -196,9 +207,7 @@ class RegistryStore:
         )
 
     def champions(self, model: str) -> Sequence[Any]:
-        return self._connection.execute(
-            sa.select(champions).where(champions.c.model == model).order_by(champions.c.epoch)
-        ).all()
+        return self._connection.execute(_CHAMPIONS, {"model": model}).all()
 
     def replace_champion(self, model: str, expected_epoch: int, row: dict[str, Any]) -> int:
         """Compare-and-set: the new epoch, if the champion's is still the expected one (0: none); raises Fenced."""
@@ -236,5 +245,4 @@ class RegistryStore:
         upsert(self._connection, receipts, ("model", "epoch", "replica"), [row])
 
     def receipts(self, model: str) -> Sequence[Any]:
-        order = (receipts.c.epoch, receipts.c.replica)
-        return self._connection.execute(sa.select(receipts).where(receipts.c.model == model).order_by(*order)).all()
+        return self._connection.execute(_RECEIPTS, {"model": model}).all()
