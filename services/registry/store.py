@@ -57,6 +57,7 @@ gates = sa.Table(
     sa.Column("bar", sa.Float),
     sa.Column("detail", sa.Text, nullable=False),
 )
+_gates_of_run: Final = sa.Index("gates_of_run", gates.c.run_id)
 champions = sa.Table(
     "champions",
     tables,
@@ -105,7 +106,12 @@ def create_tables(op: Operations) -> None:
     tables.create_all(op.get_bind())
 
 
-MIGRATIONS: Final[tuple[Migration, ...]] = (create_tables,)
+def add_gates_of_run(op: Operations) -> None:
+    """Whether a run is decided is asked for each run: without an index, of the gates of all that ever were."""
+    _gates_of_run.create(op.get_bind(), checkfirst=True)
+
+
+MIGRATIONS: Final[tuple[Migration, ...]] = (create_tables, add_gates_of_run)
 
 # Clients ask which version answers all the time, and a statement costs more to build than to run.
 _OF_MODEL: Final[sa.BindParameter[str]] = sa.bindparam("model")

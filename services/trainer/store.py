@@ -63,6 +63,7 @@ sa.Index(
     sqlite_where=jobs.c.state.in_(("queued", "running")),
     postgresql_where=jobs.c.state.in_(("queued", "running")),
 )
+_jobs_of_model: Final = sa.Index("jobs_of_model", jobs.c.model, jobs.c.decided_us)
 
 ACTIVE: Final = ("queued", "running")
 
@@ -77,7 +78,12 @@ def add_pause(op: Operations) -> None:
         op.add_column("models", sa.Column("pause", sa.JSON))
 
 
-MIGRATIONS: Final[tuple[Migration, ...]] = (create_tables, add_pause)
+def add_jobs_of_model(op: Operations) -> None:
+    """Each decision looks at the jobs of its model before: without an index, at those of all models."""
+    _jobs_of_model.create(op.get_bind(), checkfirst=True)
+
+
+MIGRATIONS: Final[tuple[Migration, ...]] = (create_tables, add_pause, add_jobs_of_model)
 
 
 def pause_of(row: Any) -> Pause | None:
