@@ -45,6 +45,8 @@ class GateDecided(Payload):
     package: Digest
     run_id: str
     gate: Literal["better_than_champion", "golden_rows", "package_size", "view_version", "cooldown"]
+    of: Count
+    """How many gates were decided on this run together: fewer than that is not the whole decision."""
     passed: bool
     value: Finite | None = None
     bar: Finite | None = None

@@ -62,15 +62,22 @@ class Scores(Payload):
 
 
 class Comparison(Payload):
-    """Candidate minus champion on the same unseen rows, oriented so that positive is better."""
+    """How much better the candidate is than the champion on the same unseen rows, in the metric's unit.
+
+    `candidate` and `champion` are the metric as it is. `improvement` is oriented, whichever way the metric points: positive
+    means that the candidate is better. `libs.metrics.compare` makes it, and nobody turns it again.
+    """
 
     metric: str
     n: Count
     candidate: Finite
     champion: Finite
-    difference: Finite
-    lower: Finite
-    """One-sided lower confidence bound of the difference."""
+    improvement: Finite
+    standard_error: Finite
+    improvement_lower: Finite
+    """One-sided bound: the improvement exceeds it with probability `confidence`."""
+    improvement_upper: Finite
+    """One-sided bound: the improvement stays below it with probability `confidence`."""
     confidence: Finite
 
 

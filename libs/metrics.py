@@ -8,12 +8,13 @@ predicted positive) raises `UndefinedMetricError`; malformed input raises `Value
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any, Final, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+
+from contracts.trainer import Comparison
 
 MetricName: TypeAlias = Literal["roc_auc", "log_loss", "brier", "accuracy", "precision", "recall", "f1", "mae", "rmse"]
 Array: TypeAlias = NDArray[np.float64]
@@ -159,26 +160,7 @@ def evaluate(
     return values
 
 
-@dataclass(frozen=True, slots=True)
-class PairedDifference:
-    """How much better the candidate is than the champion on the same rows: a positive `difference` is better.
-
-    `lower` and `upper` are one-sided bounds of `difference`, each held with probability `confidence` on its own.
-    """
-
-    metric: MetricName
-    n: int
-    candidate: float
-    champion: float
-    difference: float
-    standard_error: float
-    lower: float
-    upper: float
-    confidence: float
-    higher_is_better: bool
-
-
-def paired_difference(
+def compare(
     name: MetricName,
     label: Array,
     candidate: Array,
@@ -187,8 +169,8 @@ def paired_difference(
     confidence: float = 0.95,
     candidate_threshold: float = 0.5,
     champion_threshold: float = 0.5,
-) -> PairedDifference:
-    """Compare two models' scores, float64[n] each, on the same rows.
+) -> Comparison:
+    """Compare two models' scores, float64[n] each, on the same rows: the one place that knows which way a metric points.
 
     The standard error is that of the mean difference of the two models' influence values, row by row: DeLong, DeLong
     and Clarke-Pearson (1988) in the fast form of Sun and Xu (2014) for roc_auc, the plain paired difference for means
@@ -210,21 +192,19 @@ def paired_difference(
         influence = _influence(name, label, candidate, candidate_threshold)
         influence -= _influence(name, label, champion, champion_threshold)
         variance = float(influence.var(ddof=1)) / len(label)
-    higher_is_better = HIGHER_IS_BETTER[name]
-    difference = ours - theirs if higher_is_better else theirs - ours
+    improvement = ours - theirs if HIGHER_IS_BETTER[name] else theirs - ours
     standard_error = float(np.sqrt(variance))
     reach = NormalDist().inv_cdf(confidence) * standard_error
-    return PairedDifference(
+    return Comparison(
         metric=name,
         n=len(label),
         candidate=ours,
         champion=theirs,
-        difference=difference,
+        improvement=improvement,
         standard_error=standard_error,
-        lower=difference - reach,
-        upper=difference + reach,
+        improvement_lower=improvement - reach,
+        improvement_upper=improvement + reach,
         confidence=confidence,
-        higher_is_better=higher_is_better,
     )
 
 

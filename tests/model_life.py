@@ -185,7 +185,15 @@ class Life:
         started = RunStarted(model=MODEL, run_id=run_id, attempt=1, dataset=dataset, champion=champion)
         self.say("trainer", [started], f"job-{version}", time, recorded)
         compared = Comparison(
-            metric="auc", n=900, candidate=0.76, champion=0.74, difference=0.02, lower=0.01, confidence=0.95
+            metric="auc",
+            n=900,
+            candidate=0.76,
+            champion=0.74,
+            improvement=0.02,
+            standard_error=0.01,
+            improvement_lower=0.01,
+            improvement_upper=0.2,
+            confidence=0.95,
         )
         completed = RunCompleted(
             model=MODEL,
@@ -232,6 +240,7 @@ class Life:
                 package=package(version),
                 run_id=run_id,
                 gate=gate,
+                of=len(GATES),
                 passed=True,
                 detail="ok",
             )

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, assert_never
 
 import msgspec
 
-from contracts.declaration import TimePart
+from contracts.declaration import Aggregation, TimePart
 from libs.features.plan import CategoryColumn, FeaturePlan, NumberColumn, Series, TimeColumn, WindowColumn
 from libs.features.scalars import NAN, Fields, category_reader, key_reader, number, time_part, time_us
 from libs.features.tiles import EMPTY, TILES_PER_WINDOW, Summary, Tile, TileState, merge
@@ -115,7 +115,7 @@ class _SeriesState:
 
     __slots__ = ("columns", "extremes", "field", "moments", "number", "position", "spread", "tile_us", "window_us")
 
-    def __init__(self, number_: int, position: int, series: Series, columns: Sequence[tuple[str, int]]) -> None:
+    def __init__(self, number_: int, position: int, series: Series, columns: Sequence[tuple[Aggregation, int]]) -> None:
         self.number = number_
         self.position = position
         self.field = series.field
@@ -324,8 +324,10 @@ class FeatureState:
                             out[position] = math.sqrt(summary.m2 / (summary.n - 1))
                     elif aggregation == "min":
                         out[position] = summary.min
-                    else:
+                    elif aggregation == "max":
                         out[position] = summary.max
+                    else:
+                        assert_never(aggregation)
         return out
 
     def take_changes(self, watermark_us: int) -> list[SlotUpdate]:

@@ -96,13 +96,14 @@ def _better(candidate: Candidate, champion: Champion | None, policy: PromotionPo
         return Gate("better_than_champion", False, detail)
     if compared.confidence < policy.confidence:
         detail = f"the bound has confidence {compared.confidence:g}, the policy wants {policy.confidence:g}"
-        return Gate("better_than_champion", False, detail, compared.lower, policy.margin)
+        return Gate("better_than_champion", False, detail, compared.improvement_lower, policy.margin)
     return Gate(
         "better_than_champion",
-        compared.lower > policy.margin,
+        compared.improvement_lower > policy.margin,
         f"{compared.metric} {compared.candidate:.4f} against {compared.champion:.4f} on the same {compared.n:,} rows: "
-        f"better by {compared.difference:+.4f}, by more than {compared.lower:+.4f} with confidence {compared.confidence:g}",
-        compared.lower,
+        f"better by {compared.improvement:+.4f}, by more than {compared.improvement_lower:+.4f} "
+        f"with confidence {compared.confidence:g}",
+        compared.improvement_lower,
         policy.margin,
     )
 

@@ -56,7 +56,7 @@ def on_run_completed(event: Event[RunCompleted], ctx: RegistryContext) -> Iterab
     )
     gates = domain.decide_gates(candidate, champion, policy, model.view_version, event.time_us)
     store.put_gates([_gate_row(run, version, gate) for gate in gates])
-    produced: list[Payload] = [*registered, *(_gate_decided(run, version, gate) for gate in gates)]
+    produced: list[Payload] = [*registered, *(_gate_decided(run, version, gate, len(gates)) for gate in gates)]
     failpoint("promotion.decided")
     match domain.after_gates(gates, policy, store.version(run.model, version).state):
         case "refused":
@@ -250,8 +250,8 @@ def _gate_row(run: RunCompleted, version: int, gate: Gate) -> dict[str, Any]:
     }
 
 
-def _gate_decided(run: RunCompleted, version: int, gate: Gate) -> GateDecided:
-    return GateDecided(package=run.package, **_gate_row(run, version, gate))
+def _gate_decided(run: RunCompleted, version: int, gate: Gate, of: int) -> GateDecided:
+    return GateDecided(package=run.package, of=of, **_gate_row(run, version, gate))
 
 
 def judge(model: str, version: int, state: str, ctx: RegistryContext) -> None:

@@ -26,8 +26,6 @@ from services.registry.context import RegistryContext
 from services.registry.domain import Gate
 from services.registry.handlers import ask_for_approval, judge, promote
 
-GATES: Final = 5
-
 
 def fold(told: Sequence[Event[Any]], ctx: RegistryContext) -> None:
     """One transaction after another, as they were."""
@@ -60,7 +58,7 @@ def _fold_run(events: list[Event[Any]], gates: list[Event[GateDecided]], ctx: Re
     """What followed from a run, unless some of it was never published."""
     store = ctx.store
     changed = [event for event in events if isinstance(event.data, ChampionChanged)]
-    if len(gates) < GATES:
+    if not gates or len(gates) < gates[0].data.of:
         return
     run = gates[0].data
     model = store.model(run.model)
@@ -77,7 +75,7 @@ def _fold_run(events: list[Event[Any]], gates: list[Event[GateDecided]], ctx: Re
         store.put_version(
             event.data.model_dump() | {"state": "registered", "registered_us": event.time_us, "evidence": {}}
         )
-    store.put_gates([event.data.model_dump(exclude={"package"}) for event in gates])
+    store.put_gates([event.data.model_dump(exclude={"package", "of"}) for event in gates])
     if follows == "refused":
         judge(run.model, run.version, "refused", ctx)
     elif follows == "awaiting_approval":

@@ -14,7 +14,6 @@ from contracts.monitor import DriftDetected, PerformanceDegraded
 from contracts.payload import Payload
 from contracts.registry import ChampionChanged, GateDecided, ModelDeclared, StreamDeclared
 from contracts.trainer import (
-    Comparison,
     DatasetVersion,
     LoopChanged,
     RetrainDecided,
@@ -33,7 +32,7 @@ from libs.telemetry import new_traceparent
 from services.trainer.context import TrainerContext
 from services.trainer.domain import decision
 from services.trainer.domain.decision import Answer, Asked, Cut
-from services.trainer.domain.request import Candidate, DatasetClaim, Evidence, JobRequest, JobResult, TrainingRequest
+from services.trainer.domain.request import Candidate, DatasetClaim, JobRequest, JobResult, TrainingRequest
 from services.trainer.store import pause_of
 
 LEASE_US = 30 * SECOND_US
@@ -335,28 +334,12 @@ def _completed(job: Any, request: JobRequest, result: JobResult, seconds: float)
         evaluation_rows=evidence.evaluation_rows,
         candidate=Scores(digest=result.package, metrics=evidence.candidate.metrics),
         champion=None if evidence.champion is None else Scores(**evidence.champion.model_dump()),
-        comparison=None if evidence.comparison is None else _comparison(evidence),
+        comparison=evidence.comparison,
         golden_rows=result.golden_rows,
         golden_matched=result.golden_matched,
         code_commit=training.code_commit,
         seed=training.seed,
         duration_seconds=seconds,
-    )
-
-
-def _comparison(evidence: Evidence) -> Comparison:
-    """The package's comparison, turned so that positive is better."""
-    compared = evidence.comparison
-    assert compared is not None
-    sign = 1.0 if evidence.higher_is_better else -1.0
-    return Comparison(
-        metric=compared.metric,
-        n=compared.n,
-        candidate=compared.candidate,
-        champion=compared.champion,
-        difference=sign * compared.difference,
-        lower=compared.lower if evidence.higher_is_better else -compared.upper,
-        confidence=compared.confidence,
     )
 
 

@@ -108,7 +108,15 @@ _REST: Final = ("model_onnx", "golden", "profile", "metrics", "linear")
 def completed(ref: PackageRef, view_version: str, champion: str | None) -> RunCompleted:
     """A finished run; compared with a champion it is no better, so that it is registered and not promoted."""
     compared = Comparison(
-        metric="roc_auc", n=900, candidate=0.7, champion=0.7, difference=0.0, lower=-0.01, confidence=0.9
+        metric="roc_auc",
+        n=900,
+        candidate=0.7,
+        champion=0.7,
+        improvement=0.0,
+        standard_error=0.01,
+        improvement_lower=-0.01,
+        improvement_upper=0.2,
+        confidence=0.9,
     )
     return RunCompleted(
         model=MODEL,

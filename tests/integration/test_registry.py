@@ -41,7 +41,15 @@ def run(
     model: str, ref: PackageRef, view: str, number: int, champion: str | None = None, lower: float = 0.01
 ) -> RunCompleted:
     compared = Comparison(
-        metric="roc_auc", n=900, candidate=0.8, champion=0.7, difference=0.1, lower=lower, confidence=0.9
+        metric="roc_auc",
+        n=900,
+        candidate=0.8,
+        champion=0.7,
+        improvement=0.1,
+        standard_error=0.01,
+        improvement_lower=lower,
+        improvement_upper=0.2,
+        confidence=0.9,
     )
     return RunCompleted(
         model=model,

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from contracts.trainer import Comparison
 from libs.metrics import BINARY_METRICS, REGRESSION_METRICS, MetricName
 from libs.packages.manifest import Count, Finite, Parameter
 
@@ -109,20 +110,6 @@ class Scores(Part):
     metrics: dict[str, Finite | None]
 
 
-class Comparison(Part):
-    """Candidate against champion on the same unseen rows; see `libs.metrics.PairedDifference`."""
-
-    metric: MetricName
-    n: Count
-    candidate: Finite
-    champion: Finite
-    difference: Finite
-    standard_error: Finite
-    lower: Finite
-    upper: Finite
-    confidence: Finite
-
-
 class Trial(Part):
     """One candidate on the validation rows, which lie inside the training rows' time."""
 
@@ -136,7 +123,6 @@ class Evidence(Part):
     """What the gates look at; also the package's metrics.json."""
 
     metric: MetricName
-    higher_is_better: bool
     training_rows: Count
     evaluation_rows: Count
     candidate: Scores

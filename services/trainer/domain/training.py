@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from libs.clock import format_us, parse_us
-from libs.metrics import BINARY_METRICS, HIGHER_IS_BETTER, REGRESSION_METRICS, evaluate, paired_difference
+from libs.metrics import BINARY_METRICS, REGRESSION_METRICS, compare, evaluate
 from libs.packages.manifest import (
     DatasetRecord,
     FeatureSchema,
@@ -26,7 +26,6 @@ from services.trainer.domain.estimators import Fitted, fit
 from services.trainer.domain.export import TOLERANCE, Exported, export
 from services.trainer.domain.request import (
     Candidate,
-    Comparison,
     EstimatorName,
     Evidence,
     Refused,
@@ -153,7 +152,7 @@ def _evidence(
         their_score = _finite(Scorer(champion).predict(unseen), f"the champion {champion.digest}")
         their_threshold = 0.5 if champion.manifest.threshold is None else champion.manifest.threshold
         theirs = Scores(digest=champion.digest, metrics=dict(evaluate(names, label, their_score, their_threshold)))
-        paired = paired_difference(
+        comparison = compare(
             request.metric,
             label,
             score,
@@ -162,10 +161,8 @@ def _evidence(
             candidate_threshold=threshold,
             champion_threshold=their_threshold,
         )
-        comparison = Comparison(**{key: value for key, value in asdict(paired).items() if key != "higher_is_better"})
     return Evidence(
         metric=request.metric,
-        higher_is_better=HIGHER_IS_BETTER[request.metric],
         training_rows=len(split.training),
         evaluation_rows=len(split.evaluation),
         candidate=Scores(digest=None, metrics=dict(evaluate(names, label, score, threshold))),

@@ -13,9 +13,9 @@ from libs.metrics import (
     MetricName,
     UndefinedMetricError,
     best_f1_threshold,
+    compare,
     evaluate,
     metric,
-    paired_difference,
     roc_auc,
 )
 
@@ -78,9 +78,9 @@ def test_delong_standard_error_equals_its_definition_over_all_pairs() -> None:
     for ours, theirs in zip(components(candidate), components(champion), strict=True):
         covariance = np.cov(ours, theirs)
         variance += (covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]) / len(ours)
-    found = paired_difference("roc_auc", label, candidate, champion)
+    found = compare("roc_auc", label, candidate, champion)
     assert found.standard_error == pytest.approx(np.sqrt(variance), rel=1e-9)
-    assert found.difference == pytest.approx(roc_auc(label, candidate) - roc_auc(label, champion), abs=1e-12)
+    assert found.improvement == pytest.approx(roc_auc(label, candidate) - roc_auc(label, champion), abs=1e-12)
 
 
 @pytest.mark.parametrize("name", [*BINARY_METRICS, *REGRESSION_METRICS])
@@ -92,29 +92,31 @@ def test_standard_error_agrees_with_the_bootstrap(name: MetricName) -> None:
         rows = generator.integers(0, len(label), len(label))
         pair = metric(name, label[rows], candidate[rows], 0.4), metric(name, label[rows], champion[rows], 0.3)
         differences.append(pair[0] - pair[1])
-    found = paired_difference(
-        name, label, candidate, champion, candidate_threshold=0.4, champion_threshold=0.3, confidence=0.9
-    )
+    found = compare(name, label, candidate, champion, candidate_threshold=0.4, champion_threshold=0.3, confidence=0.9)
     assert found.standard_error == pytest.approx(np.std(differences), rel=0.12)
-    assert found.lower == pytest.approx(found.difference - 1.2815515655 * found.standard_error)
-    assert found.upper == pytest.approx(found.difference + 1.2815515655 * found.standard_error)
+    assert found.improvement_lower == pytest.approx(found.improvement - 1.2815515655 * found.standard_error)
+    assert found.improvement_upper == pytest.approx(found.improvement + 1.2815515655 * found.standard_error)
 
 
 @pytest.mark.parametrize("name", [*BINARY_METRICS, *REGRESSION_METRICS])
-def test_positive_difference_is_better_whatever_the_metric(name: MetricName) -> None:
+def test_a_positive_improvement_is_better_whatever_the_metric(name: MetricName) -> None:
     label, good, worse = _binary(2000, seed=6)
-    forward, backward = paired_difference(name, label, good, worse), paired_difference(name, label, worse, good)
-    assert forward.difference > 0 > backward.difference
-    assert forward.difference == pytest.approx(-backward.difference)
-    assert forward.higher_is_better is HIGHER_IS_BETTER[name]
+    forward, backward = compare(name, label, good, worse), compare(name, label, worse, good)
+    assert forward.improvement > 0 > backward.improvement
+    assert forward.improvement == pytest.approx(-backward.improvement)
     assert (forward.candidate > forward.champion) is HIGHER_IS_BETTER[name]
 
 
 @pytest.mark.parametrize("name", [*BINARY_METRICS, *REGRESSION_METRICS])
 def test_a_model_against_itself_differs_by_nothing(name: MetricName) -> None:
     label, score, _ = _binary(300, seed=7)
-    found = paired_difference(name, label, score, score.copy())
-    assert (found.difference, found.standard_error, found.lower, found.upper) == (0.0, 0.0, 0.0, 0.0)
+    found = compare(name, label, score, score.copy())
+    assert (found.improvement, found.standard_error, found.improvement_lower, found.improvement_upper) == (
+        0.0,
+        0.0,
+        0.0,
+        0.0,
+    )
 
 
 def test_the_bound_of_equal_models_errs_as_often_as_it_says() -> None:
@@ -124,7 +126,7 @@ def test_the_bound_of_equal_models_errs_as_often_as_it_says() -> None:
         label = (generator.random(400) < 0.3).astype(float)
         signal = label + generator.normal(size=400)
         candidate, champion = (signal + generator.normal(size=400) for _ in range(2))
-        wrong += paired_difference("roc_auc", label, candidate, champion, confidence=0.9).lower > 0
+        wrong += compare("roc_auc", label, candidate, champion, confidence=0.9).improvement_lower > 0
     assert 0.06 <= wrong / 500 <= 0.14
 
 
@@ -172,6 +174,6 @@ def test_malformed_input_is_refused(label: list[float], score: list[float], mess
 def test_confidence_and_size_of_a_comparison_are_checked() -> None:
     label, score, _ = _binary(50, seed=12)
     with pytest.raises(ValueError, match="confidence"):
-        paired_difference("mae", label, score, score, confidence=1.0)
+        compare("mae", label, score, score, confidence=1.0)
     with pytest.raises(ValueError, match="two rows"):
-        paired_difference("mae", label[:1], score[:1], score[:1])
+        compare("mae", label[:1], score[:1], score[:1])

@@ -18,7 +18,15 @@ POLICY = PromotionPolicy(margin=0.001, confidence=0.9)
 
 def comparison(lower: float, confidence: float = 0.9) -> Comparison:
     return Comparison(
-        metric="roc_auc", n=5000, candidate=0.78, champion=0.77, difference=0.01, lower=lower, confidence=confidence
+        metric="roc_auc",
+        n=5000,
+        candidate=0.78,
+        champion=0.77,
+        improvement=0.01,
+        standard_error=0.01,
+        improvement_lower=lower,
+        improvement_upper=0.2,
+        confidence=confidence,
     )
 
 

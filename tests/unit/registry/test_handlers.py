@@ -87,7 +87,15 @@ class Registry(Handled[RegistryContext]):
         ref, self.runs = self.packages[number], self.runs + 1
         champion = None if beats is None else self.packages[beats].digest
         compared = Comparison(
-            metric="roc_auc", n=900, candidate=0.8, champion=0.7, difference=0.1, lower=0.05, confidence=0.9
+            metric="roc_auc",
+            n=900,
+            candidate=0.8,
+            champion=0.7,
+            improvement=0.1,
+            standard_error=0.01,
+            improvement_lower=0.05,
+            improvement_upper=0.2,
+            confidence=0.9,
         )
         completed = RunCompleted(
             model=model,
@@ -199,6 +207,7 @@ def test_only_the_champion_that_the_signal_is_about_is_rolled_back_and_only_on_t
     assert registry.on(on_performance_degraded, degraded(epoch=2), day(9.1)) == []
     (changed,) = registry.on(on_performance_degraded, degraded(epoch=2), day(9))
     assert (changed.epoch, changed.version, changed.cause, changed.quarantined) == (3, 1, "rollback", 2)
+    assert changed.rollback_target is None, "the version that was just taken out is nobody's way back"
     assert registry.states() == {1: "champion", 2: "quarantined"}
     assert registry.on(on_performance_degraded, degraded(epoch=2), day(9)) == []
 

@@ -83,7 +83,7 @@ def test_champion_is_scored_on_the_same_rows(champion: Package) -> None:
     assert theirs.metrics["roc_auc"] == comparison.champion
     assert comparison.champion == roc_auc(table.label[window], Scorer(champion).predict(table.rows[window]))
     assert comparison.n == split.evaluation_rows
-    assert comparison.difference > comparison.lower
+    assert comparison.improvement > comparison.improvement_lower
     assert comparison.confidence == 0.9
 
 

@@ -1,0 +1,199 @@
+"""From a fit to the gate that decides: every metric of every task, with a better, an equal and a worse candidate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final, Literal, assert_never
+
+import pytest
+
+from contracts.declaration import Declaration
+from contracts.feature import DatasetCommitted
+from contracts.payload import Payload
+from contracts.registry import ChampionChanged, GateDecided, ModelDeclared
+from contracts.trainer import RunCompleted
+from libs.clock import DAY_US, format_us
+from libs.keys import signing_key, verification_keys
+from libs.metrics import BINARY_METRICS, REGRESSION_METRICS, MetricName
+from libs.packages.package import read_package, write_package
+from libs.service import Derived
+from services.registry.context import RegistryContext
+from services.registry.handlers import on_apply, on_run_completed
+from services.registry.service import service as registry_service
+from services.trainer.context import TrainerContext
+from services.trainer.domain.request import JobResult, Task
+from services.trainer.domain.split import TrainingTable
+from services.trainer.domain.training import train
+from services.trainer.handlers import (
+    on_champion_changed,
+    on_dataset_committed,
+    on_job_finished,
+    on_job_wanted,
+    on_model_declared,
+    on_train,
+)
+from services.trainer.service import service as trainer_service
+from tests.handled import Handled
+from tests.tiny_packages import FEATURES, START_US, VERSIONS, tiny_table
+
+Knows = Literal["the signal", "the opposite", "what the champion knows"]
+UNSEEN_US: Final = 5 * DAY_US
+"""Before the cut: a horizon of a day, and four days held out."""
+FIRST_DAY: Final = 16
+SECOND_DAY: Final = 32
+LOWER_IS_BETTER: Final = {"log_loss", "brier", "mae", "rmse"}
+CONFIDENCE_90: Final = 1.2815515655
+"""Standard errors between an estimate and its one-sided bound of 90 %."""
+
+
+def declaration(task: Task) -> Declaration:
+    label = {"type": "boolean" if task == "binary" else "number"}
+    stream = {
+        "topic": "flights",
+        "id": "id",
+        "time": "at",
+        "fields": {name: {"type": "number"} for name in FEATURES},
+        "label": {
+            "topic": "landings",
+            "id": "id",
+            "joins": "id",
+            "time": "at",
+            "horizon": "1d",
+            "fields": {"y": label},
+        },
+    }
+    model = {
+        "task": task,
+        "stream": "flights",
+        "label": "y",
+        "features": [{"fields": list(FEATURES)}],
+        "candidates": ["logistic" if task == "binary" else "linear"],
+        "retraining": {"first_after": {"rows": 100, "span": "5d"}, "holdout": "4d", "cooldown": "0s"},
+    }
+    return Declaration.model_validate({"streams": {"flights": stream}, "models": {"m": model}})
+
+
+def sent(payload: Payload) -> Any:
+    """As a consumer reads it from the topic."""
+    return type(payload).model_validate_json(payload.model_dump_json())
+
+
+def rows_until(table: TrainingTable, cut_us: int, knows: Knows) -> TrainingTable:
+    """The rows known by then. Who learns the opposite is evaluated on true labels all the same."""
+    known = table.label_time_us < cut_us
+    trained = table.event_time_us < cut_us - UNSEEN_US
+    label = table.label.copy()
+    match knows:
+        case "the signal":
+            pass
+        case "the opposite":
+            label[trained] = label.max() - label[trained]
+        case "what the champion knows":
+            known &= (table.label_time_us < START_US + FIRST_DAY * DAY_US - UNSEEN_US) | ~trained
+        case _:
+            assert_never(knows)
+    return replace(
+        table,
+        event_time_us=table.event_time_us[known],
+        label_time_us=table.label_time_us[known],
+        label=label[known],
+        rows=table.rows[known],
+    )
+
+
+class House:
+    """Trainer and registry on their real stores; what one says is read by the other as it stands on the topic."""
+
+    def __init__(self, folder: Path, task: Task, metric: MetricName) -> None:
+        self.folder, self.metric, self.versions = folder, metric, 0
+        self.table = tiny_table(1600, seed=1, task=task)
+        self.trainer: Handled[TrainerContext] = Handled(trainer_service, folder)
+        self.registry: Handled[RegistryContext] = Handled(registry_service, folder)
+        reply = self.registry.command(lambda ctx: on_apply(declaration(task), ctx))
+        said = [output.payload for output in reply.outputs if isinstance(output, Derived)]
+        (self.declared,) = (payload for payload in said if isinstance(payload, ModelDeclared))
+        self.trainer.on(on_model_declared, sent(self.declared), format_us(START_US))
+
+    def run(self, day: int, knows: Knows) -> tuple[RunCompleted, list[Payload]]:
+        """One fit on the labels of so many days, and what the registry makes of it."""
+        cut_us = START_US + day * DAY_US
+        table = rows_until(self.table, cut_us, knows)
+        self.versions += 1
+        committed = DatasetCommitted(
+            model="m",
+            uri="tables/m",
+            version=self.versions,
+            view_version=self.declared.view_version,
+            declaration=1,
+            rows=len(table.label),
+            added=len(table.label),
+            first_event_time=format_us(int(table.event_time_us[0])),
+            last_event_time=format_us(int(table.event_time_us[-1])),
+            label_cut=format_us(cut_us),
+            offsets={},
+        )
+        if not self.trainer.on(on_dataset_committed, committed, format_us(cut_us)):
+            self.trainer.command(lambda ctx: on_train("m", ctx))
+        started = self.trainer.command(lambda ctx: on_job_wanted("me", ctx)).answer
+        assert started is not None
+        training = started.request.training.model_copy(update={"metric": self.metric})
+        artifacts, keys = self.folder / "artifacts", self.folder / "keys"
+        champion = started.request.champion
+        package = None if champion is None else read_package(artifacts, champion, verification_keys(keys))
+        trained = train(training, table, package, VERSIONS, lambda: 0.0)
+        ref = write_package(artifacts, trained.contents, signing_key(keys, "trainer"), signed_at=format_us(cut_us))
+        result = JobResult(
+            outcome="completed",
+            run_id=training.run_id,
+            package=ref.digest,
+            package_uri=ref.uri,
+            package_bytes=ref.size_bytes,
+            estimator=trained.estimator,
+            evidence=trained.evidence,
+        )
+        reply = self.trainer.command(lambda ctx: on_job_finished(started, result, "", 1.0, ctx))
+        (completed,) = (sent(output.payload) for output in reply.outputs if isinstance(output, Derived))
+        decided = [sent(payload) for payload in self.registry.on(on_run_completed, completed, format_us(cut_us))]
+        for payload in decided:
+            if isinstance(payload, ChampionChanged):
+                self.trainer.on(on_champion_changed, payload, format_us(cut_us))
+        return completed, decided
+
+    def close(self) -> None:
+        self.trainer.close()
+        self.registry.close()
+
+
+@pytest.fixture
+def house(tmp_path: Path, metric: MetricName) -> Iterator[House]:
+    house = House(tmp_path, "regression" if metric in REGRESSION_METRICS else "binary", metric)
+    yield house
+    house.close()
+
+
+@pytest.mark.parametrize("candidate", ["better", "equal", "worse"])
+@pytest.mark.parametrize("metric", [*BINARY_METRICS, *REGRESSION_METRICS])
+def test_the_better_model_answers(house: House, candidate: Literal["better", "equal", "worse"]) -> None:
+    knowledge: dict[str, tuple[Knows, Knows]] = {
+        "better": ("the opposite", "the signal"),
+        "equal": ("the signal", "what the champion knows"),
+        "worse": ("the signal", "the opposite"),
+    }
+    first, second = knowledge[candidate]
+    _, decided = house.run(FIRST_DAY, first)
+    assert [payload.version for payload in decided if isinstance(payload, ChampionChanged)] == [1]
+    completed, decided = house.run(SECOND_DAY, second)
+    compared = completed.comparison
+    assert compared is not None
+    assert completed.champion is not None
+    ours, theirs = completed.candidate.metrics[house.metric], completed.champion.metrics[house.metric]
+    assert (compared.candidate, compared.champion) == (ours, theirs)
+    improvement = theirs - ours if house.metric in LOWER_IS_BETTER else ours - theirs
+    bound = improvement - CONFIDENCE_90 * compared.standard_error
+    assert (compared.improvement, compared.improvement_lower) == pytest.approx((improvement, bound), rel=1e-9)
+    (gate,) = (g for g in decided if isinstance(g, GateDecided) and g.gate == "better_than_champion")
+    assert (gate.passed, gate.value) == (candidate == "better", compared.improvement_lower)
+    assert (improvement > 0.0, improvement == 0.0) == (candidate == "better", candidate == "equal")
+    assert any(isinstance(payload, ChampionChanged) for payload in decided) is (candidate == "better")
