@@ -143,8 +143,9 @@ def main() -> None:
     problems = [f"{topic.name}: {problem}" for topic in TOPICS for problem in refused(topic)]
     if problems:
         sys.exit("a published contract would break; give it a new major instead:\n  " + "\n  ".join(problems))
-    stale = {path: text for path, text in documents().items() if not path.exists() or path.read_text() != text}
-    surplus = [p for folder in ("schemas", "asyncapi") for p in (HERE / folder).glob("*") if p not in documents()]
+    files = documents()
+    stale = {path: text for path, text in files.items() if not path.exists() or path.read_text() != text}
+    surplus = [path for folder in ("schemas", "asyncapi") for path in (HERE / folder).glob("*") if path not in files]
     if "--check" in sys.argv:
         if stale or surplus:
             names = ", ".join(str(path.relative_to(HERE)) for path in (*stale, *surplus))

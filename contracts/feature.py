@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contracts.payload import Count, Finite, Identifier, Integer, Payload, Time
+from contracts.payload import Count, Finite, Identifier, Integer, Payload, RecordId, Time
 
 
 class VectorComputed(Payload):
@@ -10,7 +10,7 @@ class VectorComputed(Payload):
 
     model: Identifier
     stream: Identifier
-    event_id: Identifier
+    event_id: RecordId
     view_version: str
     """Digest of the feature definitions; a package names the one it was trained on."""
     declaration: Count
@@ -59,6 +59,8 @@ class DatasetCommitted(Payload):
     """Of the events in this version, all commits together."""
     label_cut: Time
     """Labels that arrived before this event time are in; later ones are not."""
+    as_of: Time | None = None
+    """Order time that the cut was asked for; null: it was cut by its period."""
     kept_from: Time | None = None
     """Labels that arrived before this event time have left; null if none has since the table was begun."""
     offsets: dict[str, dict[str, Count]]

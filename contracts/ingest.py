@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import Field, SerializeAsAny
 
-from contracts.payload import Base64, Count, Identifier, Integer, Payload, Sha256, Value
+from contracts.payload import Base64, Count, Identifier, Integer, Payload, RecordId, Sha256, Time, Value, Word
 
 Fields = SerializeAsAny[dict[str, Value]]
 """Written without looking up each value in its union: three times as fast, and the same JSON."""
@@ -25,10 +23,15 @@ class EventAccepted(Payload):
     """A producer's event that passed its stream's contract. Event time is the envelope's `time`."""
 
     stream: Identifier
-    event_id: Identifier
+    generation: Count = 1
+    """Of the stream: what came before it was begun anew is of another one."""
+    event_id: RecordId
     fields: Fields
     declaration: Count
     """Offset in `registry.stream-declared` of the declaration that the event was checked under."""
+    arrived: Time | None = None
+    """The raw record's stamp: when the broker appended it, unless its topic lets producers stamp. null: it has none that is
+    a time."""
     late: bool = False
     """It came after its stream's watermark had passed its event time, but within the allowed lateness."""
     raw: RawRecord
@@ -38,32 +41,15 @@ class LabelAccepted(Payload):
     """A label that passed its stream's contract. The envelope's `time` is when it arrived, not what it describes."""
 
     stream: Identifier
-    event_id: Identifier
+    generation: Count = 1
+    event_id: RecordId
     """The event that the label belongs to."""
-    label_id: Identifier
+    label_id: RecordId
     fields: Fields
     declaration: Count
+    arrived: Time | None = None
     late: bool = False
     raw: RawRecord
-
-
-Rule = Literal[
-    "size",
-    "encoding",
-    "json",
-    "shape",
-    "identity",
-    "missing",
-    "type",
-    "range",
-    "category",
-    "finite",
-    "event_time",
-    "too_late",
-    "too_far_ahead",
-    "id_conflict",
-    "duplicate",
-]
 
 
 class EventRejected(Payload):
@@ -73,8 +59,10 @@ class EventRejected(Payload):
     """
 
     stream: Identifier
-    kind: Literal["event", "label"]
-    rule: Rule
+    kind: Word
+    """event, label."""
+    rule: Word
+    """The first rule that it broke, such as `missing`, `type`, `range` or `too_late`."""
     field: str | None = None
     reason: str
     fix: str

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import Field
 
-from contracts.payload import Count, Finite, Identifier, Payload, Time
+from contracts.payload import Count, Finite, Identifier, Payload, Time, Word
 
 
 class FeatureDrift(Payload):
@@ -37,7 +35,7 @@ class WindowMeasured(Payload):
 
 class DriftDetected(Payload):
     model: Identifier
-    detector: Literal["psi", "adwin"]
+    detector: Word
     epoch: Count
     version: Count
     window_start: Time
@@ -54,7 +52,7 @@ class PerformanceDegraded(Payload):
     model: Identifier
     epoch: Count
     version: Count
-    metric: str
+    metric: Word
     baseline: Finite
     current: Finite
     effect_size: Finite
@@ -68,6 +66,7 @@ class PerformanceDegraded(Payload):
 
 class AlertChanged(Payload):
     model: Identifier
-    alert: str
-    state: Literal["raised", "cleared"]
+    alert: Word
+    state: Word
+    """raised, cleared."""
     detail: str

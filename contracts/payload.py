@@ -6,9 +6,20 @@ from typing import Annotated, Any, ClassVar, Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-IDENTIFIER_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
+IDENTIFIER_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
+WORD_PATTERN: Final = r"^[a-z0-9][a-z0-9._-]{0,63}$"
+NAME_PATTERN: Final = r"^[^\x00-\x1f\x7f-\x9f]{1,256}$"
 
 Identifier = Annotated[str, StringConstraints(pattern=IDENTIFIER_PATTERN)]
+"""Name of a stream, a model, a replica: it is part of topics, tables, URLs and file names."""
+Word = Annotated[str, StringConstraints(pattern=WORD_PATTERN)]
+"""One word of a list that grows: a rule, a trigger, a gate, an estimator. Which words there are is known where they are made
+and is checked where a user writes them. Who reads one that he does not know passes it on, or does what fits any."""
+RecordId = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
+"""What a producer calls a record: any text of 1 to 256 bytes of UTF-8 without control characters. The bytes are counted where
+a record comes in (`libs.fields.is_record_id`)."""
+FieldName = RecordId
+"""What a producer calls a field of a record: as free as an id."""
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 Base64 = str
@@ -58,3 +69,11 @@ class Payload(BaseModel):
         _set(payload, "__pydantic_extra__", None)
         _set(payload, "__pydantic_private__", None)
         return payload
+
+
+class Caller(Payload):
+    """Who commanded a fact: as the door knew him, not as he called himself. What the loop did by itself has none."""
+
+    name: str
+    role: Word
+    """The role that the command asked for and that he has."""

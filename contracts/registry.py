@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from contracts.declaration import ModelSpec, StreamSpec
-from contracts.payload import Count, Digest, Finite, Identifier, Payload
+from contracts.payload import Caller, Count, Digest, Finite, Identifier, Payload, Time, Word
 
 
 class StreamDeclared(Payload):
@@ -13,6 +11,7 @@ class StreamDeclared(Payload):
 
     name: Identifier
     spec: StreamSpec
+    caller: Caller | None = None
 
 
 class ModelDeclared(Payload):
@@ -22,6 +21,8 @@ class ModelDeclared(Payload):
     spec: ModelSpec
     streams: dict[Identifier, StreamSpec]
     view_version: str
+    caller: Caller | None = None
+    """null: another declaration changed what it stands on."""
 
 
 class VersionRegistered(Payload):
@@ -33,7 +34,7 @@ class VersionRegistered(Payload):
     view_version: str
     run_id: str
     dataset_version: Count
-    estimator: str
+    estimator: Word
     threshold: Finite | None = None
 
 
@@ -44,7 +45,7 @@ class GateDecided(Payload):
     version: Count
     package: Digest
     run_id: str
-    gate: Literal["better_than_champion", "golden_rows", "package_size", "view_version", "cooldown"]
+    gate: Word
     of: Count
     """How many gates were decided on this run together: fewer than that is not the whole decision."""
     passed: bool
@@ -62,7 +63,9 @@ class ApprovalDecided(Payload):
     nonce: str
     approved: bool
     approver: str
+    """As he called himself."""
     comment: str = ""
+    caller: Caller | None = None
 
 
 class RollbackTarget(Payload):
@@ -82,7 +85,8 @@ class ChampionChanged(Payload):
     package_uri: str
     view_version: str
     threshold: Finite | None = None
-    cause: Literal["promotion", "approval", "rollback", "command"]
+    cause: Word
+    """promotion, approval, rollback, command."""
     cause_id: str
     run_id: str | None = None
     previous_version: Count | None = None
@@ -90,3 +94,7 @@ class ChampionChanged(Payload):
     quarantined: Count | None = None
     """The version that a rollback took out of service until it is approved anew."""
     reason: str = ""
+    caller: Caller | None = None
+    """Who commanded it; null where the loop decided by itself."""
+    effective_from: Time | None = None
+    """Order time from which it answers on the stream; null: from the next record that it is there for."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
-from contracts.payload import Count, Digest, Finite, Identifier, Payload
+from contracts.payload import Count, Digest, Finite, Identifier, Payload, RecordId, Word
 
 
 class PredictionMade(Payload):
@@ -12,16 +10,21 @@ class PredictionMade(Payload):
 
     model: Identifier
     stream: Identifier
-    event_id: Identifier
+    event_id: RecordId
     """The event predicted for; a request without one gets an id of its own."""
     version: Count
     epoch: Count
     package: Digest
-    origin: Literal["stream", "request"]
-    role: Literal["champion", "canary", "shadow"] = "champion"
+    origin: Word
+    """stream, request."""
+    role: Word = "champion"
+    """What the version was to its model when it answered: champion, canary, shadow. Only the champion's answer counts."""
     score: Finite
     """Probability of the positive class, or the regression's value."""
-    decision: bool | None = None
+    scores: dict[str, Finite] | None = None
+    """Class → score, where there are more than two."""
+    decision: bool | str | None = None
+    """Whether it is the positive class, or the name of the class."""
     view_version: str
     vector_id: str | None = None
     values: list[Finite | None] | None = None
@@ -46,7 +49,8 @@ class ActivationFailed(Payload):
     epoch: Count
     package: Digest
     replica: str
-    reason: Literal["not_found", "digest", "signature", "golden_rows", "view_version", "load"]
+    reason: Word
+    """not_found, digest, signature, golden_rows, view_version, load."""
     detail: str
 
 
@@ -55,5 +59,6 @@ class ReplicaSeen(Payload):
 
     replica: str
     url: str
-    state: Literal["ready", "stopping"]
+    state: Word
+    """ready, stopping."""
     epochs: dict[Identifier, Count]

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import Field
 
-from contracts.payload import Count, Digest, Finite, Identifier, Integer, Payload, Time
-
-Trigger = Literal["first_data", "drift", "decay", "schedule", "command"]
+from contracts.payload import Caller, Count, Digest, Finite, Identifier, Integer, Payload, Time, Word
 
 
 class DatasetVersion(Payload):
@@ -18,6 +14,8 @@ class DatasetVersion(Payload):
     version: Count
     rows: Count
     label_cut: Time
+    as_of: Time | None = None
+    """Order time that the cut was asked for; null: it was cut by its period."""
     offsets: dict[str, dict[str, Count]] = Field(default_factory=dict)
 
 
@@ -26,8 +24,10 @@ class RetrainDecided(Payload):
 
     model: Identifier
     retrain: bool
-    trigger: Trigger
-    reason: Literal["accepted", "cooldown", "budget", "insufficient_data", "busy", "no_dataset", "superseded", "paused"]
+    trigger: Word
+    """What asked: first_data, drift, decay, schedule, command."""
+    reason: Word
+    """accepted, or why not: cooldown, budget, insufficient_data, busy, no_dataset, superseded, paused."""
     detail: str
     cause_id: str
     """The event that asked."""
@@ -35,15 +35,20 @@ class RetrainDecided(Payload):
     """The last dataset cut at or before this event time is what the run reads."""
     dataset: DatasetVersion | None = None
     run_id: str | None = None
+    caller: Caller | None = None
+    """Who asked, if a person did."""
 
 
 class LoopChanged(Payload):
     """A person paused the loop of a model, or let it go on: while it is paused, every trigger is answered with no."""
 
     model: Identifier
-    state: Literal["paused", "running"]
+    state: Word
+    """paused, running."""
     by: str
+    """As he called himself."""
     reason: str
+    caller: Caller | None = None
 
 
 class RunStarted(Payload):
@@ -68,7 +73,7 @@ class Comparison(Payload):
     means that the candidate is better. `libs.metrics.compare` makes it, and nobody turns it again.
     """
 
-    metric: str
+    metric: Word
     n: Count
     candidate: Finite
     champion: Finite
@@ -81,23 +86,37 @@ class Comparison(Payload):
     confidence: Finite
 
 
+class EvaluatedTwin(Payload):
+    """The fit that the evidence is about, where another one serves: the same recipe, fitted before the evaluation rows."""
+
+    package: Digest
+    package_uri: str
+    package_bytes: Count
+    label_cut: Time
+    """Labels that arrived before this order time were trained on; later ones were not."""
+    training_rows: Count
+    seed: Integer
+
+
 class RunCompleted(Payload):
     """A trained, packaged candidate, with evidence on rows that neither model was trained on."""
 
     model: Identifier
     run_id: str
-    trigger: Trigger
+    trigger: Word
     package: Digest
     package_uri: str
     package_bytes: Count
     view_version: str
     declaration: Count
-    estimator: str
+    estimator: Word
     parameters: dict[str, float | Integer | str | bool | None]
     threshold: Finite | None = None
     dataset: DatasetVersion
     training_rows: Count
     evaluation_rows: Count
+    evaluated: EvaluatedTwin | None = None
+    """null: the package itself was evaluated."""
     candidate: Scores
     champion: Scores | None = None
     comparison: Comparison | None = None
@@ -112,5 +131,6 @@ class RunFailed(Payload):
     model: Identifier
     run_id: str
     attempt: Count
-    reason: Literal["too_few_rows", "one_class", "parity", "timeout", "crashed", "stale_view", "error"]
+    reason: Word
+    """too_few_rows, one_class, parity, timeout, crashed, stale_view, error."""
     detail: str

@@ -9,13 +9,30 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from contracts.declaration import FieldSpec
 from contracts.envelope import parse_us
-from contracts.ingest import Rule
 from contracts.payload import IDENTIFIER_PATTERN
 
+Rule = Literal[
+    "size",
+    "encoding",
+    "json",
+    "shape",
+    "identity",
+    "missing",
+    "type",
+    "range",
+    "category",
+    "finite",
+    "event_time",
+    "too_late",
+    "too_far_ahead",
+    "id_conflict",
+    "duplicate",
+]
+"""Of a stream's contract: what a record may break. `duplicate` is no error of its producer."""
 FieldValue = bool | int | float | str | None
 Check = Callable[[Any], FieldValue]
 

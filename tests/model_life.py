@@ -27,7 +27,7 @@ from contracts.registry import (
     VersionRegistered,
 )
 from contracts.serving import PredictionMade, VersionActivated
-from contracts.trainer import Comparison, DatasetVersion, RetrainDecided, RunCompleted, RunStarted, Scores, Trigger
+from contracts.trainer import Comparison, DatasetVersion, RetrainDecided, RunCompleted, RunStarted, Scores
 from libs.bus.protocol import OutgoingRecord
 from libs.declaration import load_declaration
 from libs.runtime.outputs import OutputBuilder
@@ -164,7 +164,7 @@ class Life:
         )
         return self.say("feature", [committed], f"cut-{version}", cut, recorded)
 
-    def turn(self, version: int, trigger: Trigger, asked_by: str, time: str, recorded: str, data: int = 7) -> None:
+    def turn(self, version: int, trigger: str, asked_by: str, time: str, recorded: str, data: int = 7) -> None:
         """Decision, run, version and gates."""
         run_id, champion = f"run-{version}", None if version == 1 else package(version - 1)
         dataset = DatasetVersion(

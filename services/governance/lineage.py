@@ -328,11 +328,13 @@ class Lineage:
                     self.steps.append(step_of(approval))
                     if (approval.data.version, approval.data.package) != (changed.version, changed.package):
                         self._miss("approval", approval.event_id, "it approves another version than was promoted")
-            case "rollback" | "command":
+            case _:
                 degraded = self._graph.with_id(changed.cause_id)
                 if degraded is not None:
-                    self.steps.append(step_of(degraded, "rollback"))
+                    self.steps.append(step_of(degraded, "rollback" if changed.cause == "command" else changed.cause))
                     return
+                by_hand = changed.cause in ("rollback", "command")
+                how = "by hand" if by_hand else f"for a cause that is not known here, {changed.cause}"
                 quarantined = (
                     f"version {changed.quarantined} was taken out of service" if changed.quarantined else "done"
                 )
@@ -340,7 +342,7 @@ class Lineage:
                     Step(
                         changed.cause,
                         changed.cause_id,
-                        f"{quarantined} by hand: {changed.reason or 'no reason given'}",
+                        f"{quarantined} {how}: {changed.reason or 'no reason given'}",
                         {"reason": changed.reason, "quarantined": changed.quarantined},
                         champion.leaf,
                         champion.event_us,

@@ -91,7 +91,7 @@ def sentence(data: Payload) -> str:
             )
         case RetrainDecided():
             answer = f"retrain as run {data.run_id}" if data.retrain else f"no retraining ({data.reason})"
-            return f"{answer}, because {_TRIGGERS[data.trigger]}: {data.detail}"
+            return f"{answer}, because {_TRIGGERS.get(data.trigger, data.trigger)}: {data.detail}"
         case LoopChanged():
             return f"{data.by} {'paused the loop' if data.state == 'paused' else 'let the loop go on'}: {data.reason}"
         case RunStarted():

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import sha256
 from typing import Any, Final
 
-from contracts.envelope import HEARTBEAT_HEADER, Event, Headers, Record, parse_us
+from contracts.envelope import HEARTBEAT_HEADER, Event, Headers, Record, format_us, parse_us
 from contracts.governance import SubjectErased
 from contracts.ids import accepted_event_id, accepted_label_id, record_place, rejected_record_id
 from contracts.ingest import EventAccepted, EventRejected, LabelAccepted, RawRecord
 from contracts.payload import Payload
 from contracts.registry import StreamDeclared
-from libs.fields import Fault, in_bounds, shown
+from libs.fields import FIRST_TIME_US, LAST_TIME_US, Fault, in_bounds, shown
 from libs.runtime.originals import KEPT_BYTES, base64_of, size_of
 from libs.service import Cause, Derived, Each, Output, Raw, Reply, Watermark
 from libs.telemetry import new_traceparent
@@ -147,7 +147,7 @@ class _Step:
             event_id,
             trace or new_traceparent(event_id, self._trace_ratio),
         )
-        payload = self._accepted(checked, late, raw_record(record))
+        payload = self._accepted(checked, late, record)
         return Derived(payload, cause, time_us, event_id, self._name, self._clock.watermark_us)
 
     def _speak(self, partition: int, mark_us: int) -> None:
@@ -162,23 +162,27 @@ class _Step:
                 return True
         return False
 
-    def _accepted(self, checked: Checked, late: bool, raw: RawRecord) -> EventAccepted | LabelAccepted:
-        route = self._route
+    def _accepted(self, checked: Checked, late: bool, record: Record) -> EventAccepted | LabelAccepted:
+        route, arrived, raw = self._route, arrived_of(record), raw_record(record)
         if self._is_event:
             return EventAccepted.checked(
                 stream=route.stream,
+                generation=1,
                 event_id=checked.event_id,
                 fields=checked.fields,
                 declaration=route.declaration,
+                arrived=arrived,
                 late=late,
                 raw=raw,
             )
         return LabelAccepted.checked(
             stream=route.stream,
+            generation=1,
             event_id=checked.event_id,
             label_id=checked.record_id,
             fields=checked.fields,
             declaration=route.declaration,
+            arrived=arrived,
             late=late,
             raw=raw,
         )
@@ -238,6 +242,12 @@ def traceparent_of(headers: Headers) -> str | None:
         if name == "traceparent" and value is not None and _is_traceparent(value):
             return value.decode()
     return None
+
+
+def arrived_of(record: Record) -> str | None:
+    """The record's stamp; None if it is none that anybody could calculate with."""
+    stamp_us = record.timestamp * 1_000
+    return format_us(stamp_us) if FIRST_TIME_US <= stamp_us <= LAST_TIME_US else None
 
 
 def raw_record(record: Record) -> RawRecord:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from contracts.envelope import Event
 from contracts.feature import VectorComputed
@@ -20,7 +20,8 @@ from services.monitor.domain.model import AlertCleared, Finding, Measured
 from services.monitor.domain.records import Incoming, Labelled, Predicted, Vectored
 from services.monitor.findings import alert_cleared, profile_unusable, signal, window_measured
 
-_DECISION = {None: -1, False: 0, True: 1}
+_DECISION: Final[dict[object, int]] = {False: 0, True: 1}
+"""Codes of decisions; -1 is none of these: there was no threshold, or the name of a class was answered."""
 
 
 def on_stream_declared(event: Event[StreamDeclared], ctx: MonitorContext) -> list[Derived]:
@@ -135,7 +136,7 @@ def _batches(events: Sequence[Event[Any]], names: Sequence[str]) -> dict[str, li
                     data.event_id,
                     event.time_us,
                     data.score,
-                    _DECISION[data.decision],
+                    _DECISION.get(data.decision, -1),
                     data.epoch,
                 )
             )

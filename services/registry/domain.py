@@ -9,8 +9,6 @@ from typing import Literal
 from contracts.declaration import PromotionPolicy
 from contracts.trainer import Comparison
 
-GateName = Literal["better_than_champion", "golden_rows", "package_size", "view_version", "cooldown"]
-
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
@@ -42,7 +40,7 @@ class Champion:
 class Gate:
     """One verdict, with the value that was looked at and the bar it was held to."""
 
-    gate: GateName
+    gate: str
     passed: bool
     detail: str
     value: float | None = None
@@ -111,10 +109,11 @@ def _better(candidate: Candidate, champion: Champion | None, policy: PromotionPo
 def after_gates(
     gates: Sequence[Gate], policy: PromotionPolicy, state: str
 ) -> Literal["refused", "awaiting_approval", "promote"]:
-    """What follows from the gates for a version in this state: a quarantined one needs a new approval in any case."""
+    """What follows from the gates for a version in this state: a quarantined one needs a new approval in any case, and only
+    the risk `automatic` goes without one."""
     if not all(gate.passed for gate in gates):
         return "refused"
-    return "awaiting_approval" if policy.risk == "approval" or state == "quarantined" else "promote"
+    return "promote" if policy.risk == "automatic" and state != "quarantined" else "awaiting_approval"
 
 
 def is_in_bake(champion: Champion, policy: PromotionPolicy, now_us: int) -> bool:

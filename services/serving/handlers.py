@@ -107,6 +107,7 @@ def stream_prediction(champion: Champion, event: Event[VectorComputed], score: f
         origin="stream",
         role="champion",
         score=score,
+        scores=None,
         decision=None if threshold is None else score >= threshold,
         view_version=data.view_version,
         vector_id=event.id,
@@ -133,6 +134,7 @@ def request_prediction(
         origin="request",
         role="champion",
         score=score,
+        scores=None,
         decision=None if champion.threshold is None else score >= champion.threshold,
         view_version=champion.view_version,
         vector_id=None,
@@ -201,7 +203,7 @@ def fold_receipts(told: Sequence[Event[Any]], ctx: ServingContext) -> None:
         data = event.data
         if not isinstance(data, VersionActivated | ActivationFailed) or data.replica != mine:
             continue
-        outcome: Outcome = data.reason if isinstance(data, ActivationFailed) else "activated"
+        outcome = data.reason if isinstance(data, ActivationFailed) else "activated"
         last = ctx.store.receipt(data.model)
         number = last.number + 1 if last is not None and last.epoch == data.epoch else 0
         ctx.store.put_receipt(data.model, Receipt(data.epoch, outcome, number))

@@ -44,7 +44,8 @@ class Receipt:
     """What was last told about an epoch on this replica; `number` counts the receipts of that epoch."""
 
     epoch: int
-    outcome: Outcome
+    outcome: str
+    """An `Outcome`, or what another release called it."""
     number: int
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from contracts.declaration import ModelSpec
-from contracts.trainer import Trigger
 from libs.clock import DAY_US, format_us
 
+Trigger = Literal["first_data", "drift", "decay", "schedule", "command"]
 Reason = Literal["accepted", "cooldown", "budget", "insufficient_data", "busy", "no_dataset", "superseded", "paused"]
 
 
