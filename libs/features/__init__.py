@@ -1,7 +1,7 @@
 """One feature engine for live computing, request-time serving and backfill."""
 
 from libs.features.labels import LabelRule, parse_label
-from libs.features.plan import FeaturePlan, PlanError, Problem, compile_plan, label_stream
+from libs.features.plan import FeaturePlan, PlanError, Problem, compile_plan
 from libs.features.state import FeatureState, SlotUpdate
 from libs.features.tiles import evaluate
 
@@ -14,6 +14,5 @@ __all__ = [
     "SlotUpdate",
     "compile_plan",
     "evaluate",
-    "label_stream",
     "parse_label",
 ]

@@ -6,13 +6,14 @@ from collections.abc import Iterable
 
 from contracts.declaration import ModelSpec
 from contracts.feature import VectorComputed
+from contracts.ids import label_stream
 from contracts.ingest import LabelAccepted
 from contracts.payload import Payload
 from contracts.registry import ChampionChanged, ModelDeclared
 from contracts.serving import PredictionMade
 from contracts.trainer import RunCompleted
 from libs.errors import NotYet, Retry
-from libs.features import label_stream, parse_label
+from libs.features import parse_label
 from libs.keys import verification_keys
 from libs.packages.errors import PackageError, PackageNotFound
 from libs.packages.package import read_package

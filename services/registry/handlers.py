@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from contracts.declaration import Declaration, ModelSpec, StreamSpec
 from contracts.envelope import Event
+from contracts.ids import LABEL_SUFFIX, approval_nonce, random_id
 from contracts.monitor import PerformanceDegraded
 from contracts.payload import Payload
 from contracts.registry import (
@@ -23,7 +24,6 @@ from contracts.serving import ActivationFailed, VersionActivated
 from contracts.trainer import RunCompleted
 from libs.errors import Refused
 from libs.features import compile_plan
-from libs.ids import derived_id, random_id
 from libs.runtime.failpoints import failpoint
 from libs.service import Cause, Derived, Each, Reply
 from services.registry import domain
@@ -267,7 +267,7 @@ def ask_for_approval(
     judge(model, version, "awaiting_approval", ctx)
     ctx.store.add_approval(
         {
-            "nonce": derived_id("registry", f"{run_id}|{package}", "approval", 0),
+            "nonce": approval_nonce(run_id, package),
             "model": model,
             "version": version,
             "package": package,
@@ -388,7 +388,7 @@ def _command_cause(ctx: RegistryContext, model: str | None) -> Cause:
 
 def _plan_of(spec: ModelSpec, streams: Mapping[str, StreamSpec]) -> tuple[dict[str, StreamSpec], str]:
     plan = compile_plan(spec, streams)
-    names = {spec.stream} | {source.removesuffix("#label") for source in plan.sources}
+    names = {spec.stream} | {source.removesuffix(LABEL_SUFFIX) for source in plan.sources}
     return {name: streams[name] for name in sorted(names)}, plan.view_version
 
 

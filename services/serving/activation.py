@@ -11,12 +11,12 @@ from typing import Any, Final, Literal
 import structlog
 from opentelemetry.trace import SpanKind
 
+from contracts.ids import random_id
 from contracts.serving import ReplicaSeen
 from libs.errors import EvenkeelError, Retry, Stop
 from libs.features import FeaturePlan
 from libs.features.plan import CategoryColumn
 from libs.features.scalars import category_reader
-from libs.ids import random_id
 from libs.keys import verification_keys
 from libs.packages.errors import PackageError
 from libs.runtime.failpoints import failpoint

@@ -7,9 +7,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from contracts import ids
 from contracts.declaration import ModelSpec, StreamSpec
 from contracts.envelope import Event
 from contracts.feature import DatasetCommitted
+from contracts.ids import random_id
 from contracts.monitor import DriftDetected, PerformanceDegraded
 from contracts.payload import Payload
 from contracts.registry import ChampionChanged, GateDecided, ModelDeclared, StreamDeclared
@@ -25,7 +27,6 @@ from contracts.trainer import (
 from libs.clock import SECOND_US, format_us, parse_us
 from libs.errors import NotYet, Refused
 from libs.features import compile_plan
-from libs.ids import derived_id, random_id
 from libs.runtime.failpoints import failpoint
 from libs.service import Cause, Derived, Each, Reply
 from libs.telemetry import new_traceparent
@@ -239,7 +240,7 @@ def _decide(asked: Asked, model: str, cause: Event[Any] | Cause, ctx: TrainerCon
         return ()
     row, spec = ctx.store.model(model), _spec(model, ctx)
     answer = decision.decide(asked, spec, row.view_version, ctx.store.cuts(model), ctx.store.history(model))
-    run_id = derived_id("trainer", cause.id, "run", 0) if answer.retrain else None
+    run_id = ids.run_id(cause.id) if answer.retrain else None
     if run_id is not None and answer.cut is not None:
         request = request_of(row, spec, answer, run_id, asked.time_us, ctx)
         ctx.store.add_job(
@@ -352,8 +353,7 @@ def _dataset(cut: Cut | None) -> DatasetVersion | None:
 
 
 def _job_cause(job: Any, what: str, attempt: int) -> Cause:
-    cause_id = derived_id("trainer", job.run_id, what, attempt)
-    return Cause(cause_id, job.decided_us, job.correlation_id, job.traceparent)
+    return Cause(ids.attempt_id(job.run_id, what, attempt), job.decided_us, job.correlation_id, job.traceparent)
 
 
 def _spec(model: str, ctx: TrainerContext) -> ModelSpec:

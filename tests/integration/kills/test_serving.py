@@ -13,12 +13,13 @@ import pytest
 from contracts.declaration import ModelSpec, StreamSpec
 from contracts.envelope import format_us
 from contracts.feature import VectorComputed, ViewUpdated
+from contracts.ids import label_stream
 from contracts.payload import Payload
 from contracts.registry import ChampionChanged, ModelDeclared
 from contracts.serving import PredictionMade, ReplicaSeen, VersionActivated
 from contracts.topics import topic_of
 from libs.clock import MINUTE_US, parse_us
-from libs.features import FeatureState, compile_plan, label_stream
+from libs.features import FeatureState, compile_plan
 from libs.packages.package import PackageRef
 from libs.testing import eventually, publish_events, read_topic
 from services.serving.service import service

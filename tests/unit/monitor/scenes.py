@@ -11,6 +11,7 @@ import numpy as np
 from contracts.declaration import DAY_US, ModelSpec, MonitoringPolicy, StreamSpec
 from contracts.envelope import Event, format_us
 from contracts.feature import VectorComputed
+from contracts.ids import view_stream
 from contracts.ingest import LabelAccepted, RawRecord
 from contracts.payload import Payload
 from contracts.registry import ChampionChanged, ModelDeclared
@@ -174,7 +175,9 @@ def vector(number: int, time_us: int, values: Sequence[float | None], **more: An
         declaration=more.get("declaration", 0),
         values=list(values),
     )
-    return event(payload, f"v{number}", time_us, "feature.vector-computed.v1", stream=MODEL)
+    return event(
+        payload, f"v{number}", time_us, "feature.vector-computed.v1", stream=view_stream(MODEL, payload.view_version)
+    )
 
 
 def prediction(number: int, time_us: int, score: float, **more: Any) -> Event[Any]:
@@ -192,7 +195,9 @@ def prediction(number: int, time_us: int, score: float, **more: Any) -> Event[An
         decision=score >= 0.5,
         view_version=VIEW,
     )
-    return event(payload, f"p{number}", time_us, "serving.prediction-made.v1", stream=MODEL)
+    return event(
+        payload, f"p{number}", time_us, "serving.prediction-made.v1", stream=view_stream(MODEL, payload.view_version)
+    )
 
 
 def label(number: int, time_us: int, late: float | None, **more: Any) -> Event[Any]:
