@@ -162,7 +162,6 @@ def _implied(name: str, time: str, ids: tuple[str, ...]) -> FieldSpec | None:
 
 
 TimePart: TypeAlias = Literal["hour", "minute_of_day", "weekday", "month"]
-Aggregation: TypeAlias = Literal["count", "sum", "mean", "std", "min", "max", "last", "time_since_last"]
 
 
 class PassthroughFeature(Spec):
@@ -220,7 +219,7 @@ class WindowFeature(Spec):
 
     of: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,511}$")]
     by: EntityKeys = {}
-    compute: tuple[Aggregation, ...] = Field(min_length=1)
+    compute: tuple[Word, ...] = Field(min_length=1)
     over_us: tuple[DurationUs, ...] = Field(alias="over", min_length=1)
     name: Identifier | None = None
 

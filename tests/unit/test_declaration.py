@@ -126,7 +126,7 @@ STREAM, MODEL = "streams.orders", "models.order-returned"
         ("by: [customer]", "by: [[customer]]", 24, f"{MODEL}.features[1].by", "list of field names"),
         ("over: [24h", "over: [30s", 24, f"{MODEL}.features[1].over[0]", "from 1m to 90d"),
         ("over: [24h", "over: [91d", 24, f"{MODEL}.features[1].over[0]", "from 1m to 90d"),
-        ("count, mean", "count, median", 24, f"{MODEL}.features[1].compute[1]", "is not one of"),
+        ("count, mean", "count, median", 24, f"{MODEL}.features[1].compute[1]", "no aggregation 'median'"),
         ("fields: [amount]", "fields: amount", 23, f"{MODEL}.features[0].fields", "write it as `[a, b]`"),
         ("fields: [amount]", "fields: []", 23, f"{MODEL}.features[0].fields", "at least 1"),
         ("fields: [amount]", "fields: [customer]", 23, f"{MODEL}.features[0].fields[0]", "is of type string"),
