@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contracts.payload import Count, Finite, Identifier, Integer, Payload, RecordId, Time
+from evenkeel.contracts.payload import Count, Finite, Identifier, Integer, Payload, RecordId, Time
 
 
 class VectorComputed(Payload):

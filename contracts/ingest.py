@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, SerializeAsAny
 
-from contracts.payload import Base64, Count, Identifier, Integer, Payload, RecordId, Sha256, Time, Value, Word
+from evenkeel.contracts.payload import Base64, Count, Identifier, Integer, Payload, RecordId, Sha256, Time, Value, Word
 
 Fields = SerializeAsAny[dict[str, Value]]
 """Written without looking up each value in its union: three times as fast, and the same JSON."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from contracts.payload import Count, Finite, Identifier, Payload, Time, Word
+from evenkeel.contracts.payload import Count, Finite, Identifier, Payload, Time, Word
 
 
 class FeatureDrift(Payload):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from contracts.declaration import ModelSpec, StreamSpec
-from contracts.payload import Caller, Count, Digest, Finite, Identifier, Payload, Time, Word
+from evenkeel.contracts.declaration import ModelSpec, StreamSpec
+from evenkeel.contracts.payload import Caller, Count, Digest, Finite, Identifier, Payload, Time, Word
 
 
 class StreamDeclared(Payload):

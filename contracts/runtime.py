@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contracts.payload import Base64, Count, Payload
+from evenkeel.contracts.payload import Base64, Count, Payload
 
 
 class RecordDeadLettered(Payload):

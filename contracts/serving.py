@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contracts.payload import Count, Digest, Finite, Identifier, Payload, RecordId, Word
+from evenkeel.contracts.payload import Count, Digest, Finite, Identifier, Payload, RecordId, Word
 
 
 class PredictionMade(Payload):

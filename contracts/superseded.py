@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from contracts.payload import Payload
+from evenkeel.contracts.payload import Payload
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from contracts.payload import Caller, Count, Digest, Finite, Identifier, Integer, Payload, Time, Word
+from evenkeel.contracts.payload import Caller, Count, Digest, Finite, Identifier, Integer, Payload, Time, Word
 
 
 class DatasetVersion(Payload):
@@ -70,7 +70,7 @@ class Comparison(Payload):
     """How much better the candidate is than the champion on the same unseen rows, in the metric's unit.
 
     `candidate` and `champion` are the metric as it is. `improvement` is oriented, whichever way the metric points: positive
-    means that the candidate is better. `libs.metrics.compare` makes it, and nobody turns it again.
+    means that the candidate is better. `evenkeel.libs.metrics.compare` makes it, and nobody turns it again.
     """
 
     metric: Word

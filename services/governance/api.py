@@ -10,20 +10,21 @@ import orjson
 import sqlalchemy as sa
 from fastapi import APIRouter, Query
 
-from contracts.envelope import format_us, parse_us, text_headers
-from contracts.registry import ChampionChanged, ModelDeclared
-from contracts.serving import VersionActivated
-from libs.audit import merkle
-from libs.audit.checkpoint import Checkpoint, read_checkpoint, verifier_key
-from libs.audit.leaves import LoggedRecord
-from libs.audit.log import Leaves, SqlTiles, head, latest_checkpoint
-from libs.errors import Refused, Stop
-from libs.http import role, router
-from libs.runtime.runtime import Runtime
-from services.governance.context import GovernanceContext, GovernanceMetrics
-from services.governance.domain import ClockName, Reign, reign_at
-from services.governance.lineage import Lineage, step_of, unknown_model
-from services.governance.store import GovernanceStore
+from evenkeel.contracts.envelope import format_us, parse_us, text_headers
+from evenkeel.contracts.registry import ChampionChanged, ModelDeclared
+from evenkeel.contracts.serving import VersionActivated
+from evenkeel.libs.audit import merkle
+from evenkeel.libs.audit.checkpoint import Checkpoint, read_checkpoint, verifier_key
+from evenkeel.libs.audit.leaves import LoggedRecord
+from evenkeel.libs.audit.log import Leaves, SqlTiles, head, latest_checkpoint
+from evenkeel.libs.errors import Refused, Stop
+from evenkeel.libs.http.roles import role
+from evenkeel.libs.http.routing import router
+from evenkeel.libs.runtime.runtime import Runtime
+from evenkeel.services.governance.context import GovernanceContext, GovernanceMetrics
+from evenkeel.services.governance.domain import ClockName, Reign, reign_at
+from evenkeel.services.governance.lineage import Lineage, step_of, unknown_model
+from evenkeel.services.governance.store import GovernanceStore
 
 MAX_LEAF: Final = 2**62
 Leaf = Annotated[int, Query(ge=0, le=MAX_LEAF)]

@@ -11,11 +11,11 @@ from typing import Any, Final, Generic, TypeVar
 
 from pydantic import ValidationError
 
-from contracts.envelope import IN_BAND_TYPES, EnvelopeError, Record, attributes_of, parse_us, type_of
-from contracts.feature import DatasetCommitted
-from contracts.monitor import DriftDetected, PerformanceDegraded
-from contracts.payload import Payload
-from contracts.registry import (
+from evenkeel.contracts.envelope import IN_BAND_TYPES, EnvelopeError, Record, attributes_of, parse_us, type_of
+from evenkeel.contracts.feature import DatasetCommitted
+from evenkeel.contracts.monitor import DriftDetected, PerformanceDegraded
+from evenkeel.contracts.payload import Payload
+from evenkeel.contracts.registry import (
     ApprovalDecided,
     ChampionChanged,
     GateDecided,
@@ -23,9 +23,9 @@ from contracts.registry import (
     StreamDeclared,
     VersionRegistered,
 )
-from contracts.serving import ActivationFailed, VersionActivated
-from contracts.topics import BY_NAME, topics_carrying
-from contracts.trainer import LoopChanged, RetrainDecided, RunCompleted, RunFailed, RunStarted
+from evenkeel.contracts.serving import ActivationFailed, VersionActivated
+from evenkeel.contracts.topics import BY_NAME, topics_carrying
+from evenkeel.contracts.trainer import LoopChanged, RetrainDecided, RunCompleted, RunFailed, RunStarted
 
 P_co = TypeVar("P_co", bound=Payload, covariant=True)
 P = TypeVar("P", bound=Payload)

@@ -11,13 +11,13 @@ from typing import Any, Literal, TypeVar
 
 import sqlalchemy as sa
 
-from contracts.envelope import format_us
-from contracts.feature import DatasetCommitted, VectorComputed
-from contracts.ids import accepted_event_id, prediction_id, vector_id
-from contracts.ingest import EventAccepted
-from contracts.monitor import DriftDetected, PerformanceDegraded
-from contracts.payload import Payload
-from contracts.registry import (
+from evenkeel.contracts.envelope import format_us
+from evenkeel.contracts.feature import DatasetCommitted, VectorComputed
+from evenkeel.contracts.ids import accepted_event_id, prediction_id, vector_id
+from evenkeel.contracts.ingest import EventAccepted
+from evenkeel.contracts.monitor import DriftDetected, PerformanceDegraded
+from evenkeel.contracts.payload import Payload
+from evenkeel.contracts.registry import (
     ApprovalDecided,
     ChampionChanged,
     GateDecided,
@@ -25,14 +25,14 @@ from contracts.registry import (
     StreamDeclared,
     VersionRegistered,
 )
-from contracts.serving import ActivationFailed, PredictionMade, VersionActivated
-from contracts.topics import topics_carrying
-from contracts.trainer import DatasetVersion, RetrainDecided, RunCompleted, RunFailed, RunStarted
-from libs.audit.log import AuditLog
-from libs.errors import Refused
-from services.governance.facts import Fact, Opaque, read_event
-from services.governance.sentences import WHAT, gates_in_words, offsets_in_words, sentence
-from services.governance.store import GovernanceStore
+from evenkeel.contracts.serving import ActivationFailed, PredictionMade, VersionActivated
+from evenkeel.contracts.topics import topics_carrying
+from evenkeel.contracts.trainer import DatasetVersion, RetrainDecided, RunCompleted, RunFailed, RunStarted
+from evenkeel.libs.audit.log import AuditLog
+from evenkeel.libs.errors import Refused
+from evenkeel.services.governance.facts import Fact, Opaque, read_event
+from evenkeel.services.governance.sentences import WHAT, gates_in_words, offsets_in_words, sentence
+from evenkeel.services.governance.store import GovernanceStore
 
 P = TypeVar("P", bound=Payload)
 Followed = Literal["event", "prediction", "loop", "fact"]

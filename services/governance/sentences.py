@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from contracts.feature import DatasetCommitted, VectorComputed
-from contracts.ingest import EventAccepted
-from contracts.monitor import DriftDetected, PerformanceDegraded
-from contracts.payload import Payload
-from contracts.registry import (
+from evenkeel.contracts.feature import DatasetCommitted, VectorComputed
+from evenkeel.contracts.ingest import EventAccepted
+from evenkeel.contracts.monitor import DriftDetected, PerformanceDegraded
+from evenkeel.contracts.payload import Payload
+from evenkeel.contracts.registry import (
     ApprovalDecided,
     ChampionChanged,
     GateDecided,
@@ -17,8 +17,8 @@ from contracts.registry import (
     StreamDeclared,
     VersionRegistered,
 )
-from contracts.serving import ActivationFailed, PredictionMade, VersionActivated
-from contracts.trainer import LoopChanged, RetrainDecided, RunCompleted, RunFailed, RunStarted
+from evenkeel.contracts.serving import ActivationFailed, PredictionMade, VersionActivated
+from evenkeel.contracts.trainer import LoopChanged, RetrainDecided, RunCompleted, RunFailed, RunStarted
 
 WHAT: Final[Mapping[type[Payload], str]] = {
     StreamDeclared: "stream declaration",

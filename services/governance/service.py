@@ -6,17 +6,17 @@ import asyncio
 from contextlib import suppress
 from typing import Any, Final
 
-from libs.bus.protocol import FetchSettings
-from libs.errors import EvenkeelError
-from libs.runtime.runtime import Runtime
-from libs.service import Reply, Service
-from libs.store.sql import SqlStore
-from services.governance import api
-from services.governance.context import GovernanceContext
-from services.governance.handlers import HANDLERS, on_tick, sign
-from services.governance.rebuild import REBUILD
-from services.governance.settings import GovernanceSettings
-from services.governance.store import MIGRATIONS
+from evenkeel.libs.bus.protocol import FetchSettings
+from evenkeel.libs.errors import EvenkeelError
+from evenkeel.libs.runtime.runtime import Runtime
+from evenkeel.libs.service import Reply, Service
+from evenkeel.libs.store.sql import SqlStore
+from evenkeel.services.governance import api
+from evenkeel.services.governance.context import GovernanceContext
+from evenkeel.services.governance.handlers import HANDLERS, on_tick, sign
+from evenkeel.services.governance.rebuild import REBUILD
+from evenkeel.services.governance.settings import GovernanceSettings
+from evenkeel.services.governance.store import MIGRATIONS
 
 _LAST_WORD_SECONDS: Final = 2.0
 

@@ -8,12 +8,12 @@ from typing import Any, Final, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from contracts.payload import Payload
-from contracts.topics import BY_NAME, topics_carrying
-from libs.audit import log
-from libs.store.schema import read_migrations
-from services.governance import migrations
-from services.governance.facts import Fact
+from evenkeel.contracts.payload import Payload
+from evenkeel.contracts.topics import BY_NAME, topics_carrying
+from evenkeel.libs.audit import log
+from evenkeel.libs.store.schema import read_migrations
+from evenkeel.services.governance import migrations
+from evenkeel.services.governance.facts import Fact
 
 P = TypeVar("P", bound=Payload)
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from contracts.ingest import RawRecord
-from contracts.runtime import RecordDeadLettered
-from contracts.topics import BY_NAME, SERVICES, TOPICS, Plane, consumed_by, published_by
-from libs.service import Batch, Each, Merge, Raw, Stateless
-from services.__main__ import service_named
+from evenkeel.contracts.ingest import RawRecord
+from evenkeel.contracts.runtime import RecordDeadLettered
+from evenkeel.contracts.topics import BY_NAME, SERVICES, TOPICS, Plane, consumed_by, published_by
+from evenkeel.libs.service import Batch, Each, Merge, Raw, Stateless
+from evenkeel.services.__main__ import service_named
 
 ROOT = Path(__file__).parents[2]
 

@@ -10,17 +10,17 @@ from typing import Any, TypeVar
 import pytest
 import sqlalchemy as sa
 
-from contracts.envelope import Record
-from libs.audit import log
-from libs.bus.protocol import OutgoingRecord
-from libs.service import Output
-from libs.settings import Settings
-from libs.store.protocol import Store
-from services.governance.context import GovernanceContext
-from services.governance.handlers import on_records, on_tick
-from services.governance.lineage import Lineage
-from services.governance.service import service
-from services.governance.settings import GovernanceSettings
+from evenkeel.contracts.envelope import Record
+from evenkeel.libs.audit import log
+from evenkeel.libs.bus.protocol import OutgoingRecord
+from evenkeel.libs.service import Output
+from evenkeel.libs.settings import Settings
+from evenkeel.libs.store.protocol import Store
+from evenkeel.services.governance.context import GovernanceContext
+from evenkeel.services.governance.handlers import on_records, on_tick
+from evenkeel.services.governance.lineage import Lineage
+from evenkeel.services.governance.service import service
+from evenkeel.services.governance.settings import GovernanceSettings
 from tests.model_life import consumed
 
 T = TypeVar("T")
