@@ -2,27 +2,52 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+from typing import Annotated, Any, TypeAlias
+
+from pydantic import Field
+
 from contracts.declaration import ModelSpec, StreamSpec
 from contracts.payload import Caller, Count, Digest, Finite, Identifier, Payload, Time, Word
+
+
+Declared: TypeAlias = Annotated[
+    dict[str, Any], Field(description="As declared, by contracts/schemas/declaration.json of the release that took it.")
+]
+"""A part of a declaration as data: whoever passes it on or keeps it needs to understand none of it."""
 
 
 class StreamDeclared(Payload):
     """A stream's contract. Consumers name it by its offset in this topic."""
 
     name: Identifier
-    spec: StreamSpec
+    spec: Declared
     caller: Caller | None = None
+
+    @cached_property
+    def typed_spec(self) -> StreamSpec:
+        """Raises ValueError if this release cannot read it; so may whoever acts upon a word of it that he does not know."""
+        return StreamSpec.model_validate(self.spec)
 
 
 class ModelDeclared(Payload):
     """A model's declaration, with the streams it needs as they stood then, so that it can be read alone."""
 
     name: Identifier
-    spec: ModelSpec
-    streams: dict[Identifier, StreamSpec]
+    spec: Declared
+    streams: dict[Identifier, Declared]
     view_version: str
     caller: Caller | None = None
-    """null: another declaration changed what it stands on."""
+
+    @cached_property
+    def typed_spec(self) -> ModelSpec:
+        """Raises ValueError if this release cannot read it."""
+        return ModelSpec.model_validate(self.spec)
+
+    @cached_property
+    def typed_streams(self) -> dict[str, StreamSpec]:
+        """Raises ValueError if this release cannot read one of them."""
+        return {name: StreamSpec.model_validate(spec) for name, spec in self.streams.items()}
 
 
 class VersionRegistered(Payload):

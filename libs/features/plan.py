@@ -8,31 +8,35 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final, Literal, NamedTuple, TypeAlias
+from typing import Final, Literal, NamedTuple, TypeAlias, get_args
 
 from contracts.declaration import (
     DAY_US,
     MINUTE_US,
-    Aggregation,
     CategoryFeature,
     FieldSpec,
     LabelSpec,
     ModelSpec,
+    OtherFeature,
     PassthroughFeature,
     StreamSpec,
-    TimePart,
     TimePartsFeature,
     WindowFeature,
     format_duration,
 )
+from libs.features.scalars import TIME_PARTS, TimePart
 from libs.features.tiles import TILES_PER_WINDOW
 
+Aggregation: TypeAlias = Literal["count", "sum", "mean", "std", "min", "max", "last", "time_since_last"]
+
+AGGREGATIONS: Final[dict[str, Aggregation]] = {name: name for name in get_args(Aggregation)}
 LABEL_SUFFIX: Final = "#label"
 MIN_WINDOW_US: Final = MINUTE_US
 MAX_WINDOW_US: Final = 90 * DAY_US
 MAX_FEATURES: Final = 2_000
 RESERVED_NAMES: Final = ("event_id", "event_time", "label_time", "label")
 """Columns that every training table has beside the features."""
+_UPGRADE: Final = "take a release that knows it"
 _ENGINE: Final = f"tiles-{TILES_PER_WINDOW}/1"
 _NUMERIC: Final = ("number", "integer", "boolean")
 _KEY_TYPES: Final = ("string", "category", "integer", "boolean")
@@ -229,13 +233,19 @@ class _Compiler:
                         self._column(path, NumberColumn(name, name))
             case TimePartsFeature():
                 if self._event_field((*path, "time"), feature.time, ("time",), "a time"):
-                    for part in feature.parts:
-                        self._column(path, TimeColumn(f"{feature.time}_{part}", feature.time, part))
+                    for index, word in enumerate(feature.parts):
+                        part = TIME_PARTS.get(word)
+                        if part is None:
+                            self.problems.append(unknown((*path, "parts", index), "time part", word, tuple(TIME_PARTS)))
+                        else:
+                            self._column(path, TimeColumn(f"{feature.time}_{part}", feature.time, part))
             case CategoryFeature():
                 for index, name in enumerate(feature.categories):
                     self._category((*path, "categories", index), name, feature)
             case WindowFeature():
                 self._window(path, feature)
+            case OtherFeature():
+                self.problems.append(Problem(path, "a feature of this kind cannot be computed here", _UPGRADE))
 
     def plan(self) -> FeaturePlan:
         series = tuple(
@@ -327,6 +337,10 @@ class _Compiler:
         for source_key, event_key in feature.keys:
             self._field((*path, "by"), source.spec, where, source_key, _KEY_TYPES, "a key")
             self._event_field((*path, "by"), event_key, _KEY_TYPES, "a key")
+        computed = [AGGREGATIONS[word] for word in feature.compute if word in AGGREGATIONS]
+        for index, word in enumerate(feature.compute):
+            if word not in AGGREGATIONS:
+                self.problems.append(unknown((*path, "compute", index), "aggregation", word, tuple(AGGREGATIONS)))
         if len(self.problems) > before:
             return
         source_keys = tuple(source_key for source_key, _ in feature.keys)
@@ -338,8 +352,8 @@ class _Compiler:
             number = self._series.setdefault(key, len(self._series))
             if number == len(self._aggregations):
                 self._aggregations.append(set())
-            self._aggregations[number].update(feature.compute)
-            for aggregation in feature.compute:
+            self._aggregations[number].update(computed)
+            for aggregation in computed:
                 name = f"{stem}_{aggregation}_{format_duration(window_us)}"
                 self._column(path, WindowColumn(name, aggregation, number))
 

@@ -13,9 +13,8 @@ from typing import Final, NamedTuple, assert_never
 
 import msgspec
 
-from contracts.declaration import Aggregation, TimePart
-from libs.features.plan import CategoryColumn, FeaturePlan, NumberColumn, Series, TimeColumn, WindowColumn
-from libs.features.scalars import NAN, Fields, category_reader, key_reader, number, time_part, time_us
+from libs.features.plan import Aggregation, CategoryColumn, FeaturePlan, NumberColumn, Series, TimeColumn, WindowColumn
+from libs.features.scalars import NAN, Fields, TimePart, category_reader, key_reader, number, time_part, time_us
 from libs.features.tiles import EMPTY, TILES_PER_WINDOW, Summary, Tile, TileState, merge
 
 _encoder: Final = msgspec.msgpack.Encoder()

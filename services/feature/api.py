@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query
 
 from contracts.envelope import format_us
 from libs.errors import Refused
-from libs.features import compile_plan
+from libs.features import read_model
 from libs.http import role, router
 from libs.runtime.runtime import Runtime
 from services.feature.context import FeatureContext, FeatureMetrics
@@ -44,8 +44,7 @@ def _known(store: FeatureStore, model: str) -> ViewRow:
 def _view(connection: sa.Connection, model: str) -> dict[str, Any]:
     store = FeatureStore(connection)
     row = _known(store, model)
-    declared = store.model(row.declaration)
-    plan = compile_plan(declared.spec, declared.streams)
+    plan = read_model(store.model(row.declaration)).plan
     found = store.progress()
     seen = found[1].views.get(model) if found else None
     return {

@@ -113,7 +113,7 @@ class Lineage:
         declarations = self._graph.facts(ModelDeclared, model)
         if not declarations:
             raise unknown_model(self._graph, model)
-        for stream in dict.fromkeys(fact.data.spec.stream for fact in reversed(declarations)):
+        for stream in dict.fromkeys(str(fact.data.spec.get("stream")) for fact in reversed(declarations)):
             vector = vector_id(domain.accepted_event_id(stream, identifier), model)
             found = self._event(domain.prediction_id(vector), PredictionMade)
             if found is not None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from contracts.declaration import ModelSpec
+import structlog
+
 from contracts.feature import VectorComputed
 from contracts.ingest import LabelAccepted
 from contracts.payload import Payload
@@ -12,29 +13,35 @@ from contracts.registry import ChampionChanged, ModelDeclared
 from contracts.serving import PredictionMade
 from contracts.trainer import RunCompleted
 from libs.errors import NotYet, Retry
-from libs.features import label_stream, parse_label
+from libs.features import DeclaredModel, label_stream, read_model
 from libs.keys import verification_keys
+from libs.metrics import METRIC_NAMES
 from libs.packages.errors import PackageError, PackageNotFound
 from libs.packages.package import read_package
 from libs.service import Context
 from libs.sketches.profile import Profile
 from libs.store.protocol import Transaction
 from services.monitor.domain.model import Model
-from services.monitor.domain.records import Baseline, Champion, Policy
+from services.monitor.domain.records import TASKS, Baseline, Champion, Policy
 from services.monitor.settings import MonitorSettings
 from services.monitor.store import MonitorStore
+
+log = structlog.get_logger(__name__)
 
 Group = frozenset[tuple[type[Payload], str]]
 
 
-def policy_of(spec: ModelSpec, horizon_us: int) -> Policy:
-    """The declaration's words as the domain takes them."""
-    monitoring = spec.monitoring
+def policy_of(declared: DeclaredModel) -> Policy:
+    """The declaration's words as the domain takes them; raises ValueError for one that it does not know."""
+    spec, monitoring = declared.spec, declared.spec.monitoring
+    task, metric = TASKS.get(spec.task), METRIC_NAMES.get(spec.metric_name)
+    if task is None or metric is None:
+        raise ValueError(f"no models of task {spec.task} are measured here by {spec.metric_name}; upgrade this service")
     return Policy(
-        task=spec.task,
-        metric=spec.metric_name,
-        label=parse_label(spec.label),
-        horizon_us=horizon_us,
+        task=task,
+        metric=metric,
+        label=declared.rule,
+        horizon_us=declared.label.horizon_us,
         windows_us=tuple(sorted(set(monitoring.windows_us))),
         psi_threshold=monitoring.psi_threshold,
         min_samples=monitoring.min_samples,
@@ -56,6 +63,10 @@ class MonitorContext(Context):
         self._champions: dict[str, dict[int, Champion]] = {}
         self._members: dict[Group, tuple[str, ...]] = {}
         self._stream_of: dict[str, str] = {}
+        self._left_out: set[tuple[str, int]] = set()
+        """(model, offset) of the declarations that cannot be measured by."""
+        self.unmeasured: set[str] = set()
+        """Models whose vectors name such a declaration: what comes of them is not folded."""
 
     @property
     def store(self) -> MonitorStore:
@@ -67,6 +78,7 @@ class MonitorContext(Context):
         """Snapshots, then what was logged since."""
         store = MonitorStore(tx.connection)
         self.models, self._policies, self._champions, self._stream_of = {}, {}, {}, {}
+        self._left_out, self.unmeasured = set(), set()
         for offset, text in store.declarations("model"):
             self._take(offset, ModelDeclared.model_validate_json(text))
         for name, policies in self._policies.items():
@@ -81,17 +93,22 @@ class MonitorContext(Context):
         self._regroup()
 
     def _take(self, offset: int, declared: ModelDeclared) -> None:
-        label = declared.streams[declared.spec.stream].label
-        assert label is not None, "registry declares no model without a label"
-        self._policies.setdefault(declared.name, {})[offset] = policy_of(declared.spec, label.horizon_us)
+        try:
+            model = read_model(declared)
+            policy = policy_of(model)
+        except ValueError as error:
+            log.error("a declaration is left out", model=declared.name, declaration=offset, reason=str(error))
+            self._left_out.add((declared.name, offset))
+            return
+        self._policies.setdefault(declared.name, {})[offset] = policy
         self._champions.setdefault(declared.name, {})
-        self._stream_of[declared.name] = declared.spec.stream
+        self._stream_of[declared.name] = model.spec.stream
 
     def declare(self, offset: int, declared: ModelDeclared) -> None:
         """Measure this model from here on, or under another policy once vectors name this declaration."""
         name = declared.name
         self._take(offset, declared)
-        if name not in self.models:
+        if name in self._policies and name not in self.models:
             self.models[name] = Model(name, self._policies[name], self._champions[name])
         self._regroup()
 
@@ -119,9 +136,13 @@ class MonitorContext(Context):
 
     # -- facts that records name --------------------------------------------------------------------------------------
 
-    def require_declaration(self, model: str, offset: int) -> None:
+    def require_declaration(self, model: str, offset: int) -> bool:
+        """Know the declaration that a vector names before it is folded. False if this release cannot measure by it."""
+        if (model, offset) in self._left_out:
+            return False
         if offset not in self._policies[model]:
             raise NotYet(f"declaration {offset} of model {model} has not been read yet")
+        return True
 
     def require_champion(self, model: str, epoch: int) -> bool:
         """Know an epoch's champion before its first prediction is folded. False if its profile cannot be used."""
@@ -170,7 +191,7 @@ def _baseline(run: RunCompleted, store: MonitorStore, model: str) -> Baseline | 
     """The candidate's metric on the run's evaluation rows, under the metric of the declaration it was trained for."""
     for offset, text in reversed(store.declarations("model")):
         if offset == run.declaration:
-            name = ModelDeclared.model_validate_json(text).spec.metric_name
+            name = ModelDeclared.model_validate_json(text).typed_spec.metric_name
             value = run.candidate.metrics.get(name)
             return None if value is None else Baseline(value, run.evaluation_rows)
     return None

@@ -10,9 +10,9 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from contracts.declaration import Declaration
 from contracts.envelope import format_us
 from libs.declaration import DeclarationError, load_declaration
+from libs.declaration import schema as declared_schema
 from libs.errors import Refused
 from libs.http import problem, role, router
 from libs.runtime.runtime import Runtime
@@ -72,12 +72,12 @@ def routers(runtime: Runtime[Any]) -> Sequence[APIRouter]:
 
     @routes.get("/v1/declarations/schema", **role("scientist"))
     async def schema() -> dict[str, Any]:
-        return Declaration.model_json_schema()
+        return declared_schema()
 
     @routes.get("/v1/streams", **role("scientist"))
     async def list_streams() -> dict[str, Any]:
         found = await runtime.query(lambda c: RegistryStore(c).streams())
-        return {"streams": {name: spec.model_dump(mode="json", by_alias=True) for name, spec in found.items()}}
+        return {"streams": {name: spec.written() for name, spec in found.items()}}
 
     @routes.get("/v1/models", **role("scientist"))
     async def list_models() -> dict[str, Any]:

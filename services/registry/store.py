@@ -133,7 +133,7 @@ class RegistryStore:
 
     def put_stream(self, name: str, spec: StreamSpec) -> None:
         upsert(
-            self._connection, streams, ("name",), [{"name": name, "spec": spec.model_dump(mode="json", by_alias=True)}]
+            self._connection, streams, ("name",), [{"name": name, "spec": spec.written()}]
         )
 
     def model(self, name: str) -> Any:
@@ -149,8 +149,8 @@ class RegistryStore:
         found = self.model(name)
         row = {
             "name": name,
-            "spec": spec.model_dump(mode="json", by_alias=True),
-            "streams": {n: s.model_dump(mode="json", by_alias=True) for n, s in used.items()},
+            "spec": spec.written(),
+            "streams": {n: s.written() for n, s in used.items()},
             "view_version": view_version,
             "event_us": found.event_us if found else None,
         }

@@ -50,8 +50,8 @@ def on_model_declared(event: Event[ModelDeclared], ctx: TrainerContext) -> Itera
         {
             "name": declared.name,
             "declaration": event.offset,
-            "spec": declared.spec.model_dump(mode="json", by_alias=True),
-            "streams": {name: s.model_dump(mode="json", by_alias=True) for name, s in declared.streams.items()},
+            "spec": declared.spec,
+            "streams": declared.streams,
             "view_version": declared.view_version,
         }
     )

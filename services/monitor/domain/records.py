@@ -6,11 +6,16 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Final, Literal, NamedTuple, TypeAlias, get_args
 
 from libs.features import LabelRule
 from libs.metrics import MetricName
 from libs.sketches.profile import Profile
+
+
+Task: TypeAlias = Literal["binary", "multiclass", "regression"]
+
+TASKS: Final[dict[str, Task]] = {name: name for name in get_args(Task)}
 
 
 class Predicted(NamedTuple):
@@ -47,7 +52,7 @@ Incoming: TypeAlias = Predicted | Labelled | Vectored
 class Policy:
     """What a model's declaration says about measuring it. All times are event time, in microseconds."""
 
-    task: Literal["binary", "multiclass", "regression"]
+    task: Task
     metric: MetricName
     label: LabelRule
     horizon_us: int
