@@ -13,7 +13,7 @@ Checks that need more than one model at a time (does the field exist, is the lab
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Final, TypeAlias
 
 from pydantic import (
@@ -31,7 +31,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from contracts.payload import IDENTIFIER_PATTERN, NAME_PATTERN, FieldName, Identifier, Word
+from contracts.payload import NAME_PATTERN, FieldName, Identifier, Word
 
 SECOND_US: Final = 1_000_000
 MINUTE_US: Final = 60 * SECOND_US
@@ -112,7 +112,7 @@ Metric: TypeAlias = Annotated[Word, AfterValidator(_listed("metric")), _words("m
 Trigger: TypeAlias = Annotated[Word, AfterValidator(_listed("trigger")), _words("trigger")]
 Risk: TypeAlias = Annotated[Word, AfterValidator(_listed("risk")), _words("risk")]
 
-Vocabulary: TypeAlias = Mapping[str, Collection[str]]
+Vocabulary: TypeAlias = Mapping[str, Sequence[str]]
 """Kind → the words that a door takes: field_type, time_part, aggregation, task, estimator, metric, trigger, risk."""
 
 DurationUs: TypeAlias = Annotated[
@@ -190,7 +190,6 @@ def _implied(name: str, time: str, ids: tuple[str, ...]) -> FieldSpec | None:
     if name == time:
         return FieldSpec(type="time", required=True)
     return FieldSpec(type="string", required=True) if name in ids else None
-
 
 
 class PassthroughFeature(Spec):
@@ -360,7 +359,7 @@ class ModelSpec(Spec):
     label: Annotated[str, Field(min_length=1, max_length=1_024)]
     features: tuple[FeatureSpec, ...] = Field(min_length=1, max_length=500)
     candidates: tuple[Candidate, ...] | None = Field(default=None, min_length=1)
-    metric: Metric | None = None
+    metric: Word | None = None
     promotion: PromotionPolicy = PromotionPolicy()
     retraining: RetrainingPolicy = RetrainingPolicy()
     monitoring: MonitoringPolicy = MonitoringPolicy()
@@ -373,7 +372,7 @@ class ModelSpec(Spec):
         return ("linear" if self.task == "regression" else "logistic", "hist_gradient_boosting")
 
     @property
-    def metric_name(self) -> Metric:
+    def metric_name(self) -> str:
         """The metric that decides, with the task's default when none was written."""
         return self.metric or ("mae" if self.task == "regression" else "roc_auc")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Annotated, Any, TypeAlias
 
@@ -9,7 +10,6 @@ from pydantic import Field
 
 from contracts.declaration import ModelSpec, StreamSpec
 from contracts.payload import Caller, Count, Digest, Finite, Identifier, Payload, Time, Word
-
 
 Declared: TypeAlias = Annotated[
     dict[str, Any], Field(description="As declared, by contracts/schemas/declaration.json of the release that took it.")
@@ -23,6 +23,10 @@ class StreamDeclared(Payload):
     name: Identifier
     spec: Declared
     caller: Caller | None = None
+
+    @classmethod
+    def of(cls, name: str, spec: StreamSpec, caller: Caller | None = None) -> StreamDeclared:
+        return cls(name=name, spec=spec.written(), caller=caller)
 
     @cached_property
     def typed_spec(self) -> StreamSpec:
@@ -38,6 +42,18 @@ class ModelDeclared(Payload):
     streams: dict[Identifier, Declared]
     view_version: str
     caller: Caller | None = None
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        spec: ModelSpec,
+        streams: Mapping[str, StreamSpec],
+        view_version: str,
+        caller: Caller | None = None,
+    ) -> ModelDeclared:
+        written = {stream: declared.written() for stream, declared in streams.items()}
+        return cls(name=name, spec=spec.written(), streams=written, view_version=view_version, caller=caller)
 
     @cached_property
     def typed_spec(self) -> ModelSpec:

@@ -174,6 +174,8 @@ class Stateless(Generic[C]):
     payload: type[Payload]
     output: type[Payload]
     handler: Callable[[Sequence[Event[Any]], C], Sequence[Payload | None]]
+    id_of: Callable[[str], str]
+    """The id of the output from that of its input."""
 
 
 Handler = Each[C] | Batch[C] | Merge[C] | Raw[C] | Stateless[C]

@@ -14,15 +14,14 @@ from typing import Any, Final
 from contracts.declaration import Declaration
 from contracts.envelope import WATERMARK_TYPE, Event, Headers, attributes_of, parse_us
 from contracts.feature import VectorComputed, ViewUpdated
+from contracts.ids import LABEL_SUFFIX, accepted_event_id, accepted_label_id, label_stream
 from contracts.ingest import EventAccepted, LabelAccepted, RawRecord
 from contracts.payload import Payload
 from contracts.registry import ModelDeclared, StreamDeclared
-from contracts.topics import BY_NAME, topic_of
+from contracts.topics import BY_NAME
 from libs.bus.kafka import KafkaBus
 from libs.declaration import load_declaration
-from libs.features import SlotUpdate, compile_plan, label_stream
-from libs.features.plan import LABEL_SUFFIX
-from libs.ids import derived_id
+from libs.features import SlotUpdate, compile_plan
 from libs.process import is_gone
 from libs.runtime.outputs import OutputBuilder
 from libs.runtime.runtime import Runtime
@@ -136,11 +135,11 @@ class Log:
         if declaration is not None:
             self.declaration = declaration
         for name in streams:
-            self._control(StreamDeclared(name=name, spec=self.declaration.streams[name]))
+            self._control(StreamDeclared.of(name=name, spec=self.declaration.streams[name]))
         for name in models:
             spec = self.declaration.models[name]
             plan = compile_plan(spec, self.declaration.streams)
-            declared = ModelDeclared(
+            declared = ModelDeclared.of(
                 name=name, spec=spec, streams=self.declaration.streams, view_version=plan.view_version
             )
             self._control(declared)
@@ -214,9 +213,9 @@ RAW: Final = RawRecord(topic="raw", partition=0, offset=0, sha256="0" * 64)
 
 def accepted_id(merged_as: str, record_id: str) -> str:
     """The CloudEvents id that ingest gives an accepted record; the merge breaks ties of time and stream by it."""
-    payload = LabelAccepted if merged_as.endswith(LABEL_SUFFIX) else EventAccepted
-    stream = merged_as.removesuffix(LABEL_SUFFIX)
-    return derived_id("ingest", f"{stream}|{record_id}", topic_of(payload, "ingest").name, 0)
+    if merged_as.endswith(LABEL_SUFFIX):
+        return accepted_label_id(merged_as.removesuffix(LABEL_SUFFIX), record_id)
+    return accepted_event_id(merged_as, record_id)
 
 
 class ManualClock:

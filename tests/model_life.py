@@ -13,6 +13,7 @@ from typing import Any, Literal
 from contracts.declaration import Declaration
 from contracts.envelope import parse_us
 from contracts.feature import DatasetCommitted, VectorComputed
+from contracts.ids import vector_id
 from contracts.ingest import EventAccepted, RawRecord
 from contracts.monitor import DriftDetected, FeatureDrift, PerformanceDegraded
 from contracts.payload import Payload
@@ -29,7 +30,6 @@ from contracts.serving import PredictionMade, VersionActivated
 from contracts.trainer import Comparison, DatasetVersion, RetrainDecided, RunCompleted, RunStarted, Scores
 from libs.bus.protocol import OutgoingRecord
 from libs.declaration import load_declaration
-from libs.ids import vector_id
 from libs.runtime.outputs import OutputBuilder
 from libs.service import Cause, Derived
 from libs.telemetry import Tracing
@@ -83,7 +83,7 @@ class Life:
         trace = Tracing(service, "test").batch()
         builder = OutputBuilder(service, f"store-of-{service}", before, parse_us(recorded), trace)
         because = Cause(cause, parse_us(time), cause)
-        ids = [vector_id(cause, p.model) if isinstance(p, VectorComputed) else None for p in payloads]
+        ids = [vector_id(cause, p.model, p.view_version) if isinstance(p, VectorComputed) else None for p in payloads]
         builder.add([Derived(p, because, id=event_id) for p, event_id in zip(payloads, ids, strict=True)], shard)
         before |= builder.sequences
         self.records += builder.records
@@ -142,9 +142,10 @@ class Life:
         declared = declaration()
         when = ("2013-01-01T00:00:00Z", "2026-11-20T07:00:00Z")
         spec = declared.models[MODEL]
-        self.say("registry", [StreamDeclared(name="orders", spec=declared.streams["orders"])], "apply", *when)
+        self.say("registry", [StreamDeclared.of(name="orders", spec=declared.streams["orders"])], "apply", *when)
         models = [
-            ModelDeclared(name=name, spec=spec, streams=declared.streams, view_version=VIEW) for name in (OTHER, MODEL)
+            ModelDeclared.of(name=name, spec=spec, streams=declared.streams, view_version=VIEW)
+            for name in (OTHER, MODEL)
         ]
         self.say("registry", models, "apply", *when)
 

@@ -2,7 +2,7 @@
 
 from libs.features.declared import DeclaredModel, NotComputable, read_model
 from libs.features.labels import LabelRule, parse_label
-from libs.features.plan import FeaturePlan, PlanError, Problem, compile_plan, label_stream
+from libs.features.plan import FeaturePlan, PlanError, Problem, compile_plan
 from libs.features.state import FeatureState, SlotUpdate
 from libs.features.tiles import evaluate
 
@@ -17,7 +17,6 @@ __all__ = [
     "SlotUpdate",
     "compile_plan",
     "evaluate",
-    "label_stream",
     "parse_label",
     "read_model",
 ]

@@ -24,13 +24,13 @@ from contracts.declaration import (
     WindowFeature,
     format_duration,
 )
+from contracts.ids import LABEL_SUFFIX, label_stream
 from libs.features.scalars import TIME_PARTS, TimePart
 from libs.features.tiles import TILES_PER_WINDOW
 
 Aggregation: TypeAlias = Literal["count", "sum", "mean", "std", "min", "max", "last", "time_since_last"]
 
 AGGREGATIONS: Final[dict[str, Aggregation]] = {name: name for name in get_args(Aggregation)}
-LABEL_SUFFIX: Final = "#label"
 MIN_WINDOW_US: Final = MINUTE_US
 MAX_WINDOW_US: Final = 90 * DAY_US
 MAX_FEATURES: Final = 2_000
@@ -163,11 +163,6 @@ class Source(NamedTuple):
     stream: str
     spec: StreamSpec | LabelSpec
     field: str | None
-
-
-def label_stream(stream: str) -> str:
-    """The name under which a stream's label records are merged and folded."""
-    return stream + LABEL_SUFFIX
 
 
 def resolve_source(of: str, streams: Mapping[str, StreamSpec]) -> Source | None:

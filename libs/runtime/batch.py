@@ -23,13 +23,13 @@ from contracts.envelope import (
     sealed_sources,
     type_of,
 )
+from contracts.ids import dead_letter_cause_id, record_place
 from contracts.payload import Payload
 from contracts.runtime import RecordDeadLettered
 from contracts.superseded import Superseded, former_majors
 from contracts.topics import BY_NAME, Plane, consumed_by
 from libs.bus.protocol import OutgoingRecord, TopicPartition
 from libs.errors import EvenkeelError, NotYet, Retry, Stop, Storm, Undecodable
-from libs.ids import derived_id
 from libs.runtime.failpoints import failpoint
 from libs.runtime.held import HeldRecords, Where, decode_record, encode_record
 from libs.runtime.merge import EventTimeMerge, Group, name_of
@@ -579,7 +579,7 @@ class BatchProcessor(Generic[C]):
 
     def dead_letter(self, record: Record, reason: str) -> Output:
         """The record with its original bytes, as something to publish; one that would be too large for that is named."""
-        place = f"{record.topic}/{record.partition}/{record.offset}"
+        place = record_place(record.topic, record.partition, record.offset)
         key, value, headers = record.key, record.value, list(record.headers)
         size = size_of(record)
         if size > KEPT_BYTES:
@@ -587,7 +587,7 @@ class BatchProcessor(Generic[C]):
             reason += (
                 f" (its {size} bytes are too many to be kept here; they stay at {place} as long as that topic does)"
             )
-        cause_id = derived_id(self._service.name, place, "record", 0)
+        cause_id = dead_letter_cause_id(self._service.name, place)
         cause = Cause(cause_id, record.timestamp * 1000, cause_id)
         payload = RecordDeadLettered(
             service=self._service.name,

@@ -5,6 +5,9 @@ than it follows on that partition. A group of streams is released up to the smal
 records with `order_us < watermark` leave in the order (order_us, stream, event id). Ingest stamps each accepted event with
 its stream's watermark, and `order_us` is the later of event time and that stamp, so a late record has a place in the order
 too, and no record can come below a watermark that was announced on its partition before it.
+
+The streams of a model's views are one input: on each partition a view begins where the one before it ends, so the watermark
+of the next one holds for all of them.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from contracts.envelope import Event
+from contracts.ids import merged_as
 from contracts.payload import Payload
 
 Group = frozenset[tuple[type[Payload], str]]
@@ -58,7 +62,7 @@ class EventTimeMerge:
 
     def group_of(self, event: Event[Any]) -> Group | None:
         """The group that wants an event's stream."""
-        return self._group_of.get((event.topic, event.stream))
+        return self._group_of.get((event.topic, merged_as(event.stream)))
 
     def released_us(self, group: Group) -> int | None:
         """Everything before this has been released; None: nothing yet, since these groups were made."""
@@ -73,7 +77,7 @@ class EventTimeMerge:
 
     def observe(self, topic: str, partition: int, stream: str, watermark_us: int) -> None:
         """A watermark was read; it never goes back."""
-        key = (topic, partition, stream)
+        key = (topic, partition, merged_as(stream))
         if watermark_us > self._watermarks.get(key, -(2**63)):
             self._watermarks[key] = self._changed[key] = watermark_us
 
@@ -83,7 +87,6 @@ class EventTimeMerge:
 
     def add(self, event: Event[Any]) -> bool:
         """Hold an event; False if no group wants its stream."""
-        stream = event.stream
         group = self.group_of(event)
         if group is None:
             return False
@@ -91,7 +94,7 @@ class EventTimeMerge:
         if order_us < self._released_us.get(group, order_us):
             order_us = self._released_us[group]
             self.late += 1
-        entry = (order_us, stream, event.id, event.topic, event.partition, event.offset, event)
+        entry = (order_us, merged_as(event.stream), event.id, event.topic, event.partition, event.offset, event)
         heapq.heappush(self._heaps[group], entry)
         return True
 

@@ -9,10 +9,10 @@ from typing import Final, Protocol
 import msgspec
 
 from contracts.envelope import SEAL_TYPE, WATERMARK_TYPE, encode, format_us, seal_value, type_of
+from contracts.ids import derived_id
 from contracts.payload import Payload
 from contracts.topics import Plane, Topic, published_by, topic_of
 from libs.bus.protocol import OutgoingRecord
-from libs.ids import derived_id
 from libs.service import Derived, Output, Seal, Watermark
 from libs.telemetry import BatchTrace
 

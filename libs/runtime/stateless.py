@@ -32,10 +32,10 @@ from contracts.envelope import (
     sealed_sources,
     type_of,
 )
+from contracts.ids import derived_id
 from contracts.topics import topic_of, topics_carrying
 from libs.bus.protocol import GroupReader, OutgoingRecord
 from libs.errors import Retry, Stop
-from libs.ids import derived_id
 from libs.runtime.batch import payload_fault, refuse_nul
 from libs.runtime.failpoints import failpoint
 from libs.runtime.outputs import partition_of, source_of
@@ -146,7 +146,7 @@ class _Step:
         origin = origin_of(event.attributes)
         source, shard, sequence = origin if origin is not None else (b"", b"", event.offset)
         return encode(
-            id=derived_id(self._runtime.service.name, event.id, self._output.name, 0),
+            id=self._handler.id_of(event.id),
             source=source_of(self._runtime.service.name, source.rpartition(b"/")[2].decode()).encode(),
             type=self._types[1],
             time_us=event.time_us,

@@ -11,13 +11,13 @@ from prometheus_client.registry import Collector
 
 from contracts.envelope import Event, parse_us
 from contracts.feature import DatasetCommitted
+from contracts.ids import LABEL_SUFFIX
 from contracts.ingest import EventAccepted, LabelAccepted
 from contracts.payload import Payload
 from contracts.registry import ModelDeclared
 from libs.clock import DAY_US, SECOND_US
 from libs.errors import NotYet
 from libs.features import NotComputable, SlotUpdate, read_model
-from libs.features.plan import LABEL_SUFFIX
 from libs.service import Context
 from libs.store.protocol import Transaction
 from services.feature.domain import NEVER_US, Counts, Folded, View, components

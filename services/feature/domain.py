@@ -13,8 +13,9 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from contracts.ids import label_stream, view_stream
 from libs.clock import DAY_US
-from libs.features import FeaturePlan, FeatureState, LabelRule, label_stream
+from libs.features import FeaturePlan, FeatureState, LabelRule
 
 NEVER_US: Final = 2**63 - 1
 
@@ -126,6 +127,8 @@ class View:
     ) -> None:
         self.model, self.declaration, self.plan, self.label = model, declaration, plan, label
         self.horizon_us, self.period_us = horizon_us, period_us
+        self.stream = view_stream(model, plan.view_version)
+        """Under which its vectors and its watermark travel."""
         self.labels = label_stream(plan.stream)
         self.streams = frozenset({plan.stream, self.labels, *plan.sources})
         self.state = FeatureState(plan)

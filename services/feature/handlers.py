@@ -8,11 +8,11 @@ from typing import Any, Final
 from contracts.envelope import Event, format_us
 from contracts.feature import DatasetCommitted, VectorComputed, ViewStarted, ViewUpdated
 from contracts.governance import SubjectErased
+from contracts.ids import dataset_committed_id, vector_id, view_started_id
 from contracts.ingest import EventAccepted, LabelAccepted
 from contracts.registry import ModelDeclared, StreamDeclared
 from contracts.topics import BY_NAME, Plane
 from libs.bus.protocol import TopicPartition
-from libs.ids import derived_id, vector_id
 from libs.service import Cause, Derived, Each, Merge, Order, Output, Rebuild, Released, Reply, Watermark
 from services.feature.context import FeatureContext
 from services.feature.domain import Folded, View
@@ -69,7 +69,7 @@ def on_released(released: Released, ctx: FeatureContext) -> list[Output]:
         if released.watermark_us >= view.cut_us:
             ctx.stage(view)
         view.advance(released.watermark_us)
-        outputs.append(Watermark(VectorComputed, view.model, released.watermark_us))
+        outputs.append(Watermark(VectorComputed, view.stream, released.watermark_us))
     ctx.keep(folded)
     if ctx.flush_due or ctx.snapshot_due:
         outputs += view_updates(ctx)
@@ -115,7 +115,8 @@ def vector_computed(view: View, event: Event[EventAccepted], vector: list[float]
     if data.late:
         view.counts.late += 1
     mark_us = order_us if order_us > event.time_us else None
-    return Derived(payload, event, id=vector_id(event.id, view.model), stream=view.model, watermark_us=mark_us)
+    event_id = vector_id(event.id, view.model, view.plan.view_version)
+    return Derived(payload, event, id=event_id, stream=view.stream, watermark_us=mark_us)
 
 
 def view_started(
@@ -128,7 +129,7 @@ def view_started(
             offsets.setdefault(topic, {})[str(partition)] = end
     name, version = declared.name, declared.view_version
     payload = ViewStarted(model=name, view_version=version, declaration=offset, offsets=offsets)
-    return Derived(payload, cause, id=derived_id("feature", f"{name}|{offset}", "view-started", 0))
+    return Derived(payload, cause, id=view_started_id(cause.id))
 
 
 def view_updates(ctx: FeatureContext) -> Iterator[Derived]:
@@ -141,7 +142,7 @@ def view_updates(ctx: FeatureContext) -> Iterator[Derived]:
             )
             time_us = tile[6]
             assert isinstance(time_us, int)
-            yield Derived(payload, cause, time_us, stream=view.model, watermark_us=view.watermark_us)
+            yield Derived(payload, cause, time_us, stream=view.stream, watermark_us=view.watermark_us)
 
 
 def dataset_committed(commit: Commit, version: int, rows: int) -> Derived:
@@ -160,9 +161,7 @@ def dataset_committed(commit: Commit, version: int, rows: int) -> Derived:
         kept_from=None if commit.kept_from_us is None else format_us(commit.kept_from_us),
         offsets=commit.offsets,
     )
-    # The latest event folded depends on how streams interleave; what is committed does not.
-    what = f"{commit.model}|{commit.declaration}|{commit.cut_us}"
-    event_id = derived_id("feature", what, "dataset-committed", 0)
+    event_id = dataset_committed_id(commit.model, commit.declaration, commit.cut_us)
     return Derived(payload, Cause(commit.cause_id, commit.cut_us, commit.cause_id), id=event_id)
 
 

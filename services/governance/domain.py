@@ -1,12 +1,10 @@
-"""Who was champion when, and the ids that follow from an outside id: pure."""
+"""Who was champion when: pure."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
-
-from libs.ids import derived_id
 
 ClockName = Literal["event", "wall"]
 
@@ -40,13 +38,3 @@ def reign_at(reigns: Sequence[Reign], at_us: int | None, clock: ClockName) -> tu
     found = max(begun, key=lambda reign: reign.epoch)
     later = [r.since(clock) for r in reigns if r.epoch > found.epoch]
     return found, min(later, default=None)
-
-
-def accepted_event_id(stream: str, event_id: str) -> str:
-    """The id of the accepted event of an outside event."""
-    return derived_id("ingest", f"{stream}|{event_id}", "ingest.event-accepted.v1", 0)
-
-
-def prediction_id(vector_id: str) -> str:
-    """The id of the prediction that scores a vector of the stream."""
-    return derived_id("serving", vector_id, "serving.prediction-made.v1", 0)

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from contracts.envelope import format_us
 from contracts.feature import DatasetCommitted, VectorComputed
+from contracts.ids import accepted_event_id, prediction_id, vector_id
 from contracts.ingest import EventAccepted
 from contracts.monitor import DriftDetected, PerformanceDegraded
 from contracts.payload import Payload
@@ -29,8 +30,6 @@ from contracts.topics import topics_carrying
 from contracts.trainer import DatasetVersion, RetrainDecided, RunCompleted, RunFailed, RunStarted
 from libs.audit.log import AuditLog
 from libs.errors import Refused
-from libs.ids import vector_id
-from services.governance import domain
 from services.governance.facts import Fact, Opaque, read_event
 from services.governance.sentences import WHAT, gates_in_words, offsets_in_words, sentence
 from services.governance.store import GovernanceStore
@@ -113,9 +112,12 @@ class Lineage:
         declarations = self._graph.facts(ModelDeclared, model)
         if not declarations:
             raise unknown_model(self._graph, model)
-        for stream in dict.fromkeys(str(fact.data.spec.get("stream")) for fact in reversed(declarations)):
-            vector = vector_id(domain.accepted_event_id(stream, identifier), model)
-            found = self._event(domain.prediction_id(vector), PredictionMade)
+        views = dict.fromkeys(
+            (str(fact.data.spec.get("stream")), fact.data.view_version) for fact in reversed(declarations)
+        )
+        for stream, view_version in views:
+            vector = vector_id(accepted_event_id(stream, identifier), model, view_version)
+            found = self._event(prediction_id(vector), PredictionMade)
             if found is not None:
                 return found
         raise Refused(
@@ -206,24 +208,27 @@ class Lineage:
     def _accepted(self, identifier: str) -> list[Fact[EventAccepted]]:
         """By its own id, or by its outside id in any stream."""
         ids = [identifier]
-        ids += [domain.accepted_event_id(stream, identifier) for stream in self._graph.subjects(StreamDeclared)]
+        ids += [accepted_event_id(stream, identifier) for stream in self._graph.subjects(StreamDeclared)]
         return [fact for fact in (self._event(event_id, EventAccepted) for event_id in ids) if fact is not None]
 
     def _follow_event(self, accepted: Fact[EventAccepted], model: str | None) -> None:
         """From a raw record to every prediction that was made of it on the stream."""
         said = accepted.data
-        accepted_id = domain.accepted_event_id(said.stream, said.event_id)
+        accepted_id = accepted_event_id(said.stream, said.event_id)
         here = len(self.steps)
         self._explain_event(accepted)
         self.steps[here:] = reversed(self.steps[here:])
         for name in self._graph.subjects(ModelDeclared) if model is None else (model,):
-            vector = self._event(vector_id(accepted_id, name), VectorComputed)
-            if vector is None:
-                continue
-            self.steps.append(step_of(vector))
-            prediction = self._event(domain.prediction_id(vector_id(accepted_id, name)), PredictionMade)
-            if prediction is not None:
-                self.steps.append(step_of(prediction))
+            for view_version in dict.fromkeys(
+                fact.data.view_version for fact in self._graph.facts(ModelDeclared, name)
+            ):
+                vector = self._event(vector_id(accepted_id, name, view_version), VectorComputed)
+                if vector is None:
+                    continue
+                self.steps.append(step_of(vector))
+                prediction = self._event(prediction_id(vector.event_id), PredictionMade)
+                if prediction is not None:
+                    self.steps.append(step_of(prediction))
 
     # -- the walk -----------------------------------------------------------------------------------------------------
 
@@ -377,7 +382,7 @@ class Lineage:
         """What was predicted from: a published vector and its event, or what came with the request."""
         said = prediction.data
         if said.vector_id is None:
-            accepted = self._event(domain.accepted_event_id(said.stream, said.event_id), EventAccepted)
+            accepted = self._event(accepted_event_id(said.stream, said.event_id), EventAccepted)
             summary = f"{len(said.values or ())} features came with the request or from the online view"
             data = {"values": said.values, "view_position": said.view_position}
             self.steps.append(

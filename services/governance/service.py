@@ -16,7 +16,7 @@ from services.governance.context import GovernanceContext
 from services.governance.handlers import HANDLERS, on_tick, sign
 from services.governance.rebuild import REBUILD
 from services.governance.settings import GovernanceSettings
-from services.governance.store import MIGRATIONS, tables
+from services.governance.store import MIGRATIONS
 
 _LAST_WORD_SECONDS: Final = 2.0
 
@@ -34,7 +34,7 @@ async def sign_at_the_end(runtime: Runtime[Any]) -> None:
 service: Service[GovernanceContext] = Service(
     name="governance",
     settings=GovernanceSettings,
-    open_store=lambda settings: SqlStore(settings.database("governance"), "governance", tables, MIGRATIONS),
+    open_store=lambda settings: SqlStore(settings.database("governance"), "governance", MIGRATIONS),
     context=lambda settings, own: GovernanceContext(),
     handlers=HANDLERS,
     routers=api.routers,

@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict
 
 from contracts.envelope import HEARTBEAT_HEADER, Headers, format_us
+from contracts.ids import label_stream
 from libs.bus.protocol import OutgoingRecord
 from libs.errors import Refused, Retry
 from libs.fields import Fault
@@ -23,7 +24,7 @@ from services.ingest.domain.cloudevents import BATCH, STRUCTURED
 from services.ingest.domain.contract import Kind
 from services.ingest.domain.json_record import parse, written
 from services.ingest.domain.stream import Route
-from services.ingest.handlers import TYPES, heartbeat_us, identity
+from services.ingest.handlers import heartbeat_us, identity
 from services.ingest.originals import Originals, shown_original
 from services.ingest.statistics import IngestMetrics
 
@@ -58,7 +59,7 @@ class Door:
 
     def route(self, stream: str, kind: Kind) -> Route:
         """Where the stream's records go; raises Refused."""
-        name = stream if kind == "event" else f"{stream}#label"
+        name = stream if kind == "event" else label_stream(stream)
         for route in self._ctx.routes.values():
             if route.name == name and route.topic == self._ctx.streams[name].topic:
                 return route
@@ -84,7 +85,7 @@ class Door:
     def check(self, route: Route, value: bytes, headers: Headers) -> OutgoingRecord:
         """The record to write; raises Fault. A repeat is no fault here: the first one counts."""
         checked = route.contract.check(value, headers)
-        _, id_digest = identity(route.name, TYPES[route.kind], checked.record_id)
+        _, id_digest = identity(route.kind, route.stream, checked.record_id)
         key = checked.event_id.encode()
         partition = partition_of(key, self.partitions(route))
         try:
@@ -266,7 +267,7 @@ def _rejected(route: Route, errors: list[dict[str, Any]], count: int) -> JSONRes
 def _described(ctx: IngestContext, name: str, states: dict[str, dict[str, Any]]) -> dict[str, Any]:
     spec = ctx.current[name]
     described: dict[str, Any] = {"name": name, "topic": spec.topic}
-    for kind, state in (("events", states.get(name)), ("labels", states.get(f"{name}#label"))):
+    for kind, state in (("events", states.get(name)), ("labels", states.get(label_stream(name)))):
         if state is None:
             continue
         counts = {what: state["counts"].get(what, 0) for what in ("accepted", "late", "heartbeats", "wait_expired")}

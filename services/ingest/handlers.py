@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import sha256
 from typing import Any, Final
 
 from contracts.envelope import HEARTBEAT_HEADER, Event, Headers, Record, format_us, parse_us
 from contracts.governance import SubjectErased
+from contracts.ids import accepted_event_id, accepted_label_id, record_place, rejected_record_id
 from contracts.ingest import EventAccepted, EventRejected, LabelAccepted, RawRecord
 from contracts.payload import Payload
 from contracts.registry import StreamDeclared
 from libs.fields import FIRST_TIME_US, LAST_TIME_US, Fault, in_bounds, shown
-from libs.ids import derived_id
 from libs.runtime.originals import KEPT_BYTES, base64_of, size_of
 from libs.service import Cause, Derived, Each, Output, Raw, Reply, Watermark
 from libs.telemetry import new_traceparent
@@ -22,13 +22,13 @@ from services.ingest.domain.contract import Checked, Kind
 from services.ingest.domain.stream import Route, Stream
 
 ACCEPTED: Final[dict[Kind, type[Payload]]] = {"event": EventAccepted, "label": LabelAccepted}
-TYPES: Final[dict[Kind, str]] = {"event": "ingest.event-accepted.v1", "label": "ingest.label-accepted.v1"}
+_ACCEPTED_ID: Final[dict[Kind, Callable[[str, str], str]]] = {"event": accepted_event_id, "label": accepted_label_id}
 _is_traceparent: Final = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}").fullmatch
 
 
 def on_stream_declared(event: Event[StreamDeclared], ctx: IngestContext) -> Iterable[Payload]:
     """From here on the stream's records are checked under this declaration."""
-    ctx.declare(event.data.name, event.data.spec, event.offset)
+    ctx.declare(event.data, event.offset)
     return ()
 
 
@@ -55,9 +55,9 @@ def on_raw_records(records: Sequence[Record], ctx: IngestContext) -> Iterable[Ou
     return [*outputs, *advanced(route, stream, before_us)]
 
 
-def identity(name: str, type_name: str, record_id: str) -> tuple[str, int]:
-    """The id of the accepted event of a record, and 64 bits of it to remember."""
-    event_id = derived_id("ingest", f"{name}|{record_id}", type_name, 0)
+def identity(kind: Kind, stream: str, record_id: str) -> tuple[str, int]:
+    """The id of the accepted event or label of a record, and 64 bits of it to remember."""
+    event_id = _ACCEPTED_ID[kind](stream, record_id)
     return event_id, int(event_id[28:] + event_id[:8], 16)
 
 
@@ -107,7 +107,7 @@ class _Step:
 
     def __init__(self, route: Route, stream: Stream, ctx: IngestContext) -> None:
         self._route, self._stream, self._ctx = route, stream, ctx
-        self._name, self._type, self._spec = route.name, TYPES[route.kind], route.spec
+        self._name, self._kind, self._spec = route.name, route.kind, route.spec
         self._check, self._is_event = route.contract.check, route.kind == "event"
         self._clock = stream.clock
         # A topic that the stream no longer names is still read, but has no say in its watermark.
@@ -122,7 +122,7 @@ class _Step:
         if headers and not value and self._heartbeat(partition, headers):
             return None
         checked = self._check(value, headers)
-        event_id, id_digest = identity(self._name, self._type, checked.record_id)
+        event_id, id_digest = identity(self._kind, self._route.stream, checked.record_id)
         content_digest = checked.digest()
         stream, time_us = self._stream, checked.time_us
         try:
@@ -142,7 +142,7 @@ class _Step:
         self._speak(partition, time_us - self._spec.disorder_us)
         trace = traceparent_of(headers) if headers else None
         cause = Cause(
-            f"{record.topic}/{partition}/{offset}",
+            record_place(record.topic, partition, offset),
             time_us,
             event_id,
             trace or new_traceparent(event_id, self._trace_ratio),
@@ -190,7 +190,7 @@ class _Step:
     def reject(self, record: Record, fault: Fault) -> Derived:
         """The record with what is wrong with it, byte for byte, at the stream's own time."""
         self._stream.rejected[fault.rule] += 1
-        place = f"{record.topic}/{record.partition}/{record.offset}"
+        place = record_place(record.topic, record.partition, record.offset)
         time_us = self._stream.time_us
         cause = Cause(
             place,
@@ -219,7 +219,7 @@ class _Step:
             raw=raw_record(record),
             **original,
         )
-        return Derived(payload, cause, stream=self._name)
+        return Derived(payload, cause, id=rejected_record_id(place), stream=self._name)
 
 
 def heartbeat_us(text: bytes) -> int:

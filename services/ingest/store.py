@@ -9,9 +9,10 @@ from typing import Any, Final
 import msgspec
 import orjson
 import sqlalchemy as sa
-from alembic.operations import Operations
 
-from contracts.declaration import StreamSpec
+from contracts.registry import StreamDeclared
+from libs.store.schema import read_migrations
+from services.ingest import migrations
 from services.ingest.domain.identities import IdBatch, SeenIds
 from services.ingest.domain.stream import Stream
 from services.ingest.domain.watermark import StreamClock
@@ -40,29 +41,7 @@ _seen = sa.Table(
     sa.Column("blob", sa.LargeBinary, nullable=False),
 )
 
-
-def create_tables(op: Operations) -> None:
-    op.create_table(
-        "declarations",
-        sa.Column("topic_offset", sa.BigInteger, primary_key=True, autoincrement=False),
-        sa.Column("stream", sa.Text, nullable=False),
-        sa.Column("spec", sa.Text, nullable=False),
-    )
-    op.create_table(
-        "streams",
-        sa.Column("name", sa.Text, primary_key=True),
-        sa.Column("state", sa.Text, nullable=False),
-    )
-    op.create_table(
-        "seen_ids",
-        sa.Column("stream", sa.Text, primary_key=True),
-        sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
-        sa.Column("newest_us", sa.BigInteger, nullable=False),
-        sa.Column("blob", sa.LargeBinary, nullable=False),
-    )
-
-
-MIGRATIONS: Final = (create_tables,)
+MIGRATIONS: Final = read_migrations(migrations)
 
 
 class _State(msgspec.Struct, forbid_unknown_fields=False):
@@ -86,16 +65,15 @@ _add_ids = sa.insert(_seen)
 _forget_ids = sa.delete(_seen).where(_seen.c.stream == sa.bindparam("key"), _seen.c.number <= sa.bindparam("last"))
 
 
-def add_declaration(connection: sa.Connection, offset: int, stream: str, spec: StreamSpec) -> None:
-    connection.execute(
-        sa.insert(_declarations), {"topic_offset": offset, "stream": stream, "spec": spec.model_dump_json()}
-    )
+def add_declaration(connection: sa.Connection, offset: int, declared: StreamDeclared) -> None:
+    row = {"topic_offset": offset, "stream": declared.name, "spec": orjson.dumps(declared.spec).decode()}
+    connection.execute(sa.insert(_declarations), row)
 
 
-def declarations(connection: sa.Connection) -> Iterator[tuple[int, str, StreamSpec]]:
+def declarations(connection: sa.Connection) -> Iterator[tuple[int, StreamDeclared]]:
     """All of them, oldest first."""
     for row in connection.execute(sa.select(_declarations).order_by(_declarations.c.topic_offset)):
-        yield row.topic_offset, row.stream, StreamSpec.model_validate(orjson.loads(row.spec))
+        yield row.topic_offset, StreamDeclared(name=row.stream, spec=orjson.loads(row.spec))
 
 
 def add_stream(connection: sa.Connection, name: str, stream: Stream) -> None:

@@ -7,15 +7,16 @@ from collections.abc import Iterable
 import structlog
 
 from contracts.feature import VectorComputed
+from contracts.ids import label_stream
 from contracts.ingest import LabelAccepted
 from contracts.payload import Payload
 from contracts.registry import ChampionChanged, ModelDeclared
 from contracts.serving import PredictionMade
 from contracts.trainer import RunCompleted
 from libs.errors import NotYet, Retry
-from libs.features import DeclaredModel, label_stream, read_model
+from libs.features import DeclaredModel, read_model
 from libs.keys import verification_keys
-from libs.metrics import METRIC_NAMES
+from libs.metrics import metrics_of
 from libs.packages.errors import PackageError, PackageNotFound
 from libs.packages.package import read_package
 from libs.service import Context
@@ -34,8 +35,8 @@ Group = frozenset[tuple[type[Payload], str]]
 def policy_of(declared: DeclaredModel) -> Policy:
     """The declaration's words as the domain takes them; raises ValueError for one that it does not know."""
     spec, monitoring = declared.spec, declared.spec.monitoring
-    task, metric = TASKS.get(spec.task), METRIC_NAMES.get(spec.metric_name)
-    if task is None or metric is None:
+    task, metric = TASKS.get(spec.task), spec.metric_name
+    if task is None or metric not in [known.name for known in metrics_of(task)]:
         raise ValueError(f"no models of task {spec.task} are measured here by {spec.metric_name}; upgrade this service")
     return Policy(
         task=task,

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from typing import Final, Literal, NamedTuple
 
 from contracts.declaration import format_duration
+from contracts.ids import alert_id, decay_id, drift_id, window_id
 from contracts.monitor import AlertChanged, DriftDetected, FeatureDrift, PerformanceDegraded, WindowMeasured
-from contracts.topics import topic_of
 from libs.clock import format_us
-from libs.ids import derived_id
 from libs.service import Cause, Derived
 from services.monitor.domain.drift import FeatureShift
 from services.monitor.domain.model import (
@@ -42,8 +41,8 @@ def window_measured(model: str, found: Measured) -> Derived:
         metrics=found.metrics,
         drift=[_feature(shift) for shift in found.shifts],
     )
-    window_id = _window_id(model, span.start_us, span.end_us)
-    return Derived(payload, Cause(span.cause, span.end_us, window_id), id=window_id)
+    measured_id = window_id(model, span.start_us, span.end_us)
+    return Derived(payload, Cause(span.cause, span.end_us, measured_id), id=measured_id)
 
 
 class Raised(NamedTuple):
@@ -64,8 +63,7 @@ def signal(model: str, found: InputsShifted | ErrorsRose | Decayed) -> Raised:
         payload = _shifted(model, found) if isinstance(found, InputsShifted) else _risen(model, found)
         kind = "drift"
     span = found.span
-    topic = topic_of(type(payload), "monitor").name
-    signal_id = derived_id("monitor", f"{model}|{span.epoch}|{span.end_us}", topic, 0)
+    signal_id = (decay_id if kind == "decay" else drift_id)(model, span.epoch, span.end_us)
     derived = Derived(payload, Cause(span.cause, span.end_us, signal_id), id=signal_id)
     alert = AlertChanged(model=model, alert=kind, state="raised", detail=payload.detail)
     return Raised(kind, derived, alert, derive_alert(alert, Cause(signal_id, span.end_us, signal_id)))
@@ -88,13 +86,7 @@ def profile_unusable(model: str, first: Predicted) -> tuple[AlertChanged, Derive
 
 
 def derive_alert(alert: AlertChanged, cause: Cause) -> Derived:
-    topic = topic_of(AlertChanged, "monitor").name
-    alert_id = derived_id("monitor", f"{alert.model}|{alert.alert}|{alert.state}|{cause.time_us}", topic, 0)
-    return Derived(alert, cause, id=alert_id)
-
-
-def _window_id(model: str, start_us: int, end_us: int) -> str:
-    return derived_id("monitor", f"{model}|{start_us}|{end_us}", topic_of(WindowMeasured, "monitor").name, 0)
+    return Derived(alert, cause, id=alert_id(alert.model, alert.alert, alert.state, cause.time_us))
 
 
 def _feature(shift: FeatureShift) -> FeatureDrift:

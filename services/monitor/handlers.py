@@ -156,7 +156,7 @@ def _require_facts(batches: dict[str, list[Incoming]], ctx: MonitorContext) -> l
                 declarations.add(record.declaration)
             elif type(record) is Predicted:
                 epochs.setdefault(record.epoch, record)
-        if not all([ctx.require_declaration(name, offset) for offset in declarations]):
+        if not all(ctx.require_declaration(name, offset) for offset in declarations):
             ctx.unmeasured.add(name)
         if name in ctx.unmeasured:
             continue

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from contracts.declaration import Declaration, ModelSpec, StreamSpec
 from contracts.envelope import Event
+from contracts.ids import LABEL_SUFFIX, approval_nonce, random_id
 from contracts.monitor import PerformanceDegraded
 from contracts.payload import Payload
 from contracts.registry import (
@@ -23,7 +24,6 @@ from contracts.serving import ActivationFailed, VersionActivated
 from contracts.trainer import RunCompleted
 from libs.errors import Refused
 from libs.features import compile_plan
-from libs.ids import derived_id, random_id
 from libs.runtime.failpoints import failpoint
 from libs.service import Cause, Derived, Each, Reply
 from services.registry import domain
@@ -126,20 +126,32 @@ def on_apply(declaration: Declaration, ctx: RegistryContext) -> Reply[dict[str, 
     streams = before | declaration.streams
     changed = {name for name, spec in declaration.streams.items() if before.get(name) != spec}
     for name in changed:
-        store.put_stream(name, streams[name])
+        store.put_stream(name, streams[name].written())
     produced: list[Payload] = []
     known = store.models()
     specs = {name: ModelSpec.model_validate(row.spec) for name, row in known.items()} | declaration.models
     declared = []
     for name, spec in sorted(specs.items()):
-        used, view_version = _plan_of(spec, streams)
         row = known.get(name)
+        try:
+            used, view_version = _plan_of(spec, streams)
+        except ValueError as error:
+            if row is not None and name not in declaration.models and changed.isdisjoint(row.streams):
+                continue  # a newer release took it, and nothing that it stands on is declared here
+            raise Refused(
+                409,
+                "A model could no longer be computed",
+                f"Model {name} stands on what is declared here, and could not be computed then: {error}.",
+                field=f"models.{name}",
+                fix="Declare the model with it, as it is to be then.",
+            ) from error
         if row is None or ModelSpec.model_validate(row.spec) != spec or _streams_of(row) != used:
-            store.put_model(name, spec, used, view_version)
-            produced.append(ModelDeclared(name=name, spec=spec, streams=used, view_version=view_version))
+            model = ModelDeclared.of(name, spec, used, view_version)
+            store.put_model(name, model.spec, model.streams, view_version)
+            produced.append(model)
             declared.append(name)
     # Last: an accepted event names its stream's declaration, and whoever knows that knows the models declared with it.
-    produced += [StreamDeclared(name=name, spec=streams[name]) for name in sorted(changed)]
+    produced += [StreamDeclared.of(name, streams[name]) for name in sorted(changed)]
     answer = {"streams": sorted(changed), "models": declared}
     return Reply(answer, [Derived(payload, cause) for payload in produced])
 
@@ -267,7 +279,7 @@ def ask_for_approval(
     judge(model, version, "awaiting_approval", ctx)
     ctx.store.add_approval(
         {
-            "nonce": derived_id("registry", f"{run_id}|{package}", "approval", 0),
+            "nonce": approval_nonce(run_id, package),
             "model": model,
             "version": version,
             "package": package,
@@ -388,7 +400,7 @@ def _command_cause(ctx: RegistryContext, model: str | None) -> Cause:
 
 def _plan_of(spec: ModelSpec, streams: Mapping[str, StreamSpec]) -> tuple[dict[str, StreamSpec], str]:
     plan = compile_plan(spec, streams)
-    names = {spec.stream} | {source.removesuffix("#label") for source in plan.sources}
+    names = {spec.stream} | {source.removesuffix(LABEL_SUFFIX) for source in plan.sources}
     return {name: streams[name] for name in sorted(names)}, plan.view_version
 
 

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import sqlalchemy as sa
-from alembic.operations import Operations
 
-from contracts.declaration import ModelSpec, StreamSpec
+from contracts.declaration import StreamSpec
+from contracts.registry import Declared
 from libs.errors import Fenced
-from libs.store.sql import Migration, upsert
+from libs.store.schema import read_migrations
+from libs.store.sql import upsert
+from services.registry import migrations
 from services.registry.domain import Champion
 
 tables: Final = sa.MetaData()
@@ -101,17 +103,7 @@ receipts = sa.Table(
     sa.Column("recorded_us", sa.BigInteger, nullable=False),
 )
 
-
-def create_tables(op: Operations) -> None:
-    tables.create_all(op.get_bind())
-
-
-def add_gates_of_run(op: Operations) -> None:
-    """Whether a run is decided is asked for each run: without an index, of the gates of all that ever were."""
-    _gates_of_run.create(op.get_bind(), checkfirst=True)
-
-
-MIGRATIONS: Final[tuple[Migration, ...]] = (create_tables, add_gates_of_run)
+MIGRATIONS: Final = read_migrations(migrations)
 
 # Clients ask which version answers all the time, and a statement costs more to build than to run.
 _OF_MODEL: Final[sa.BindParameter[str]] = sa.bindparam("model")
@@ -131,10 +123,8 @@ class RegistryStore:
     def streams(self) -> dict[str, StreamSpec]:
         return {r.name: StreamSpec.model_validate(r.spec) for r in self._connection.execute(sa.select(streams))}
 
-    def put_stream(self, name: str, spec: StreamSpec) -> None:
-        upsert(
-            self._connection, streams, ("name",), [{"name": name, "spec": spec.written()}]
-        )
+    def put_stream(self, name: str, spec: Declared) -> None:
+        upsert(self._connection, streams, ("name",), [{"name": name, "spec": spec}])
 
     def model(self, name: str) -> Any:
         return self._connection.execute(sa.select(models).where(models.c.name == name)).first()
@@ -145,12 +135,12 @@ class RegistryStore:
     def models(self) -> dict[str, Any]:
         return {r.name: r for r in self._connection.execute(sa.select(models).order_by(models.c.name))}
 
-    def put_model(self, name: str, spec: ModelSpec, used: dict[str, StreamSpec], view_version: str) -> None:
+    def put_model(self, name: str, spec: Declared, used: dict[str, Declared], view_version: str) -> None:
         found = self.model(name)
         row = {
             "name": name,
-            "spec": spec.written(),
-            "streams": {n: s.written() for n, s in used.items()},
+            "spec": spec,
+            "streams": used,
             "view_version": view_version,
             "event_us": found.event_us if found else None,
         }

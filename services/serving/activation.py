@@ -11,12 +11,12 @@ from typing import Any, Final, Literal
 import structlog
 from opentelemetry.trace import SpanKind
 
+from contracts.ids import random_id
 from contracts.serving import ReplicaSeen
 from libs.errors import EvenkeelError, Retry, Stop
 from libs.features import FeaturePlan
 from libs.features.plan import CategoryColumn
 from libs.features.scalars import category_reader
-from libs.ids import random_id
 from libs.keys import verification_keys
 from libs.packages.errors import PackageError
 from libs.runtime.failpoints import failpoint
@@ -164,7 +164,9 @@ class Activator:
         """In a thread: verify digest and signature, load those very bytes, check the golden rows. Raises what is wrong."""
         plan = self._ctx.plans.get((fact.model, fact.view_version))
         if plan is None:
-            raise ViewVersionMismatch(f"no declaration of {fact.model} that can be computed here has view version {fact.view_version}")
+            raise ViewVersionMismatch(
+                f"no declaration of {fact.model} that can be computed here has view version {fact.view_version}"
+            )
         warm = line.warm(target.package)
         if warm is not None and warm.view_version == fact.view_version:
             predict, threshold = warm.predict, warm.threshold

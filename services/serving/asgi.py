@@ -17,10 +17,10 @@ import numpy as np
 import orjson
 from opentelemetry.trace import SpanKind
 
+from contracts.ids import random_id, view_stream
 from libs.errors import Refused, Retry
 from libs.fields import shown
 from libs.http import MAX_BODY_BYTES, ROLE_KEY, Tokens, add_refusals, refusal
-from libs.ids import random_id
 from libs.runtime.runtime import Runtime
 from libs.service import Cause, Derived
 from libs.telemetry import Tracing, new_traceparent
@@ -315,6 +315,7 @@ class HotPath:
             span = self._runtime.tracing.start(f"predict {champion.model}", traceparent, SpanKind.SERVER)
             traceparent = Tracing.inject(span)
         cause = Cause(request_id, time_us, request_id, traceparent)
+        stream = view_stream(champion.model, champion.view_version)
         ids: list[tuple[str, str]] = []
         outputs: list[Derived] = []
         for row, score in zip(rows, scores, strict=True):
@@ -323,7 +324,7 @@ class HotPath:
             prediction_id = random_id()
             of = event_id or prediction_id
             payload = request_prediction(champion, of, score, row, position)
-            outputs.append(Derived(payload, cause, id=prediction_id, stream=champion.model))
+            outputs.append(Derived(payload, cause, id=prediction_id, stream=stream))
             ids.append((prediction_id, of))
         try:
             await self._runtime.record(outputs)

@@ -12,10 +12,10 @@ import numpy as np
 from contracts.envelope import Event
 from contracts.feature import VectorComputed, ViewUpdated
 from contracts.governance import SubjectErased
+from contracts.ids import prediction_id, receipt_id
 from contracts.registry import ChampionChanged, ModelDeclared
 from contracts.serving import ActivationFailed, PredictionMade, ReplicaSeen, VersionActivated
 from libs.errors import Retry
-from libs.ids import derived_id
 from libs.service import Batch, Cause, Derived, Each, Output, Rebuild, Reply, Stateless
 from libs.settings import DEFAULT_PORTS, Settings
 from services.serving.context import ServingContext
@@ -174,9 +174,8 @@ def on_activation(
                 reason=outcome,
                 detail=detail,
             )
-        receipt_id = derived_id("serving", f"{fact.event_id}|{replica}", "receipt", receipt.number)
         cause = Cause(fact.event_id, fact.time_us, fact.correlation_id, traceparent or fact.traceparent)
-        return Reply(True, [Derived(payload, cause, id=receipt_id)])
+        return Reply(True, [Derived(payload, cause, id=receipt_id(fact.event_id, replica, receipt.number))])
 
     return handle
 
@@ -220,5 +219,5 @@ HANDLERS = (
     Each(ChampionChanged, on_champion_changed),
     Each(SubjectErased, on_subject_erased),
     Batch(ViewUpdated, on_views_updated),
-    Stateless(VectorComputed, PredictionMade, on_vectors),
+    Stateless(VectorComputed, PredictionMade, on_vectors, id_of=prediction_id),
 )

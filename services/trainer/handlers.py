@@ -5,11 +5,15 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from contracts.declaration import ModelSpec, StreamSpec
+from pydantic import ValidationError
+
+from contracts import ids
+from contracts.declaration import ModelSpec
 from contracts.envelope import Event
 from contracts.feature import DatasetCommitted
+from contracts.ids import random_id
 from contracts.monitor import DriftDetected, PerformanceDegraded
 from contracts.payload import Payload
 from contracts.registry import ChampionChanged, GateDecided, ModelDeclared, StreamDeclared
@@ -24,15 +28,22 @@ from contracts.trainer import (
 )
 from libs.clock import SECOND_US, format_us, parse_us
 from libs.errors import NotYet, Refused
-from libs.features import compile_plan
-from libs.ids import derived_id, random_id
+from libs.features import DeclaredModel, NotComputable, read_model
+from libs.metrics import metrics_of
 from libs.runtime.failpoints import failpoint
 from libs.service import Cause, Derived, Each, Reply
 from libs.telemetry import new_traceparent
 from services.trainer.context import TrainerContext
 from services.trainer.domain import decision
 from services.trainer.domain.decision import Answer, Asked, Cut
-from services.trainer.domain.request import Candidate, DatasetClaim, JobRequest, JobResult, TrainingRequest
+from services.trainer.domain.request import (
+    Candidate,
+    DatasetClaim,
+    EstimatorName,
+    JobRequest,
+    JobResult,
+    TrainingRequest,
+)
 from services.trainer.store import pause_of
 
 LEASE_US = 30 * SECOND_US
@@ -70,10 +81,14 @@ def on_dataset_committed(event: Event[DatasetCommitted], ctx: TrainerContext) ->
         parse_us(committed.last_event_time) - parse_us(committed.first_event_time),
         committed.offsets,
     )
-    spec = _spec(committed.model, ctx)
+    row = _declared(committed.model, ctx)
     ctx.store.put_cut(committed.model, cut)
     ctx.store.saw(committed.model, event.time_us)
     history = ctx.store.history(committed.model)
+    try:
+        spec = ModelSpec.model_validate(row.spec)
+    except ValidationError:  # by a newer release: its next trigger is answered with no, and why
+        return ()
     if not history.accepted_us and not history.champion_epoch and decision.is_enough(cut, spec):
         return _decide(Asked("first_data", max(event.time_us, cut.cut_us)), committed.model, event, ctx)
     if decision.is_due(cut.cut_us, spec, history):
@@ -93,14 +108,14 @@ def on_performance_degraded(event: Event[PerformanceDegraded], ctx: TrainerConte
 
 def on_gate_decided(event: Event[GateDecided], ctx: TrainerContext) -> Iterable[Payload]:
     """A verdict on a run of ours: only its event time is kept, for commands."""
-    _spec(event.data.model, ctx)
+    _declared(event.data.model, ctx)
     ctx.store.saw(event.data.model, event.time_us)
     return ()
 
 
 def on_champion_changed(event: Event[ChampionChanged], ctx: TrainerContext) -> Iterable[Payload]:
     """The next candidate is compared with this one. Its model's declaration is on another topic and may come later."""
-    _spec(event.data.model, ctx)
+    _declared(event.data.model, ctx)
     ctx.store.put_champion(event.data.model, event.data.epoch, event.data.package)
     ctx.store.saw(event.data.model, event.time_us)
     return ()
@@ -227,9 +242,9 @@ def on_job_finished(
 def _signal(
     trigger: Any, model: str, epoch: int, event: Event[DriftDetected] | Event[PerformanceDegraded], ctx: TrainerContext
 ) -> Iterable[Payload]:
-    spec = _spec(model, ctx)
+    row = _declared(model, ctx)
     ctx.store.saw(model, event.time_us)
-    if trigger not in spec.retraining.triggers:
+    if trigger not in row.spec.get("retraining", {}).get("triggers", (trigger,)):
         return ()
     return _decide(Asked(trigger, event.time_us, epoch), model, event, ctx)
 
@@ -237,11 +252,16 @@ def _signal(
 def _decide(asked: Asked, model: str, cause: Event[Any] | Cause, ctx: TrainerContext) -> Sequence[RetrainDecided]:
     if ctx.has_answered(cause.id):
         return ()
-    row, spec = ctx.store.model(model), _spec(model, ctx)
-    answer = decision.decide(asked, spec, row.view_version, ctx.store.cuts(model), ctx.store.history(model))
-    run_id = derived_id("trainer", cause.id, "run", 0) if answer.retrain else None
+    row = _declared(model, ctx)
+    try:
+        declared = trainable(row)
+        cuts, history = ctx.store.cuts(model), ctx.store.history(model)
+        answer = decision.decide(asked, declared.spec, row.view_version, cuts, history)
+    except NotComputable as error:
+        answer = Answer(False, "not_computable", str(error))
+    run_id = ids.run_id(cause.id) if answer.retrain else None
     if run_id is not None and answer.cut is not None:
-        request = request_of(row, spec, answer, run_id, asked.time_us, ctx)
+        request = request_of(row, declared, answer, run_id, asked.time_us, ctx)
         ctx.store.add_job(
             {
                 "run_id": run_id,
@@ -268,12 +288,25 @@ def _decide(asked: Asked, model: str, cause: Event[Any] | Cause, ctx: TrainerCon
     )
 
 
-def request_of(row: Any, spec: ModelSpec, answer: Answer, run_id: str, time_us: int, ctx: TrainerContext) -> JobRequest:
+def trainable(row: Any) -> DeclaredModel:
+    """A model's declaration; raises NotComputable if this release cannot train by it."""
+    payload = ModelDeclared(name=row.name, spec=row.spec, streams=row.streams, view_version=row.view_version)
+    declared = read_model(payload)
+    spec = declared.spec
+    if spec.metric_name not in [metric.name for metric in metrics_of(spec.task)]:
+        raise NotComputable(f"there is no metric {spec.metric_name} of {spec.task} models here; upgrade this service")
+    if unknown := set(spec.candidate_names) - set(get_args(EstimatorName)):
+        raise NotComputable(f"there is no estimator {', '.join(sorted(unknown))} here; upgrade this service")
+    return declared
+
+
+def request_of(
+    row: Any, declared: DeclaredModel, answer: Answer, run_id: str, time_us: int, ctx: TrainerContext
+) -> JobRequest:
     """Everything a job needs, fixed at the decision, so that another attempt does the same again."""
     assert answer.cut is not None
-    streams = {name: StreamSpec.model_validate(stream) for name, stream in row.streams.items()}
-    label = streams[spec.stream].label
-    plan, cut, policy = compile_plan(spec, streams), answer.cut, spec.retraining
+    spec, plan, cut = declared.spec, declared.plan, answer.cut
+    policy = spec.retraining
     data_dir = ctx.settings.data_dir.resolve()
     training = TrainingRequest(
         model=row.name,
@@ -288,7 +321,7 @@ def request_of(row: Any, spec: ModelSpec, answer: Answer, run_id: str, time_us: 
         metric=spec.metric_name,
         confidence=spec.promotion.confidence,
         as_of=format_us(time_us),
-        label_horizon_us=label.horizon_us if label else 0,
+        label_horizon_us=declared.label.horizon_us,
         holdout_us=policy.holdout_us,
         max_span_us=policy.max_span_us,
         max_rows=policy.max_rows,
@@ -352,15 +385,14 @@ def _dataset(cut: Cut | None) -> DatasetVersion | None:
 
 
 def _job_cause(job: Any, what: str, attempt: int) -> Cause:
-    cause_id = derived_id("trainer", job.run_id, what, attempt)
-    return Cause(cause_id, job.decided_us, job.correlation_id, job.traceparent)
+    return Cause(ids.attempt_id(job.run_id, what, attempt), job.decided_us, job.correlation_id, job.traceparent)
 
 
-def _spec(model: str, ctx: TrainerContext) -> ModelSpec:
+def _declared(model: str, ctx: TrainerContext) -> Any:
     row = ctx.store.model(model)
     if row is None:
         raise NotYet(f"model {model} is not declared")
-    return ModelSpec.model_validate(row.spec)
+    return row
 
 
 def _known(model: str, ctx: TrainerContext) -> Any:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from contracts.declaration import ModelSpec
 from contracts.envelope import Event, parse_us
 from contracts.trainer import RetrainDecided, RunCompleted, RunFailed, RunStarted
 from libs.service import Output, Rebuild
 from services.trainer.context import TrainerContext
 from services.trainer.domain.decision import Answer, Cut
-from services.trainer.handlers import request_of
+from services.trainer.handlers import request_of, trainable
 
 PROCESS_FAULTS: Final = frozenset({"timeout", "crashed"})
 
@@ -52,8 +51,8 @@ def finished(ctx: TrainerContext) -> Iterable[Output]:
         if row is None or not ctx.store.is_open(decided.run_id):
             continue
         cut = Cut(claim.uri, claim.version, row.view_version, claim.rows, parse_us(claim.label_cut), 0, claim.offsets)
-        answer, spec = Answer(True, "accepted", "", cut), ModelSpec.model_validate(row.spec)
-        request = request_of(row, spec, answer, decided.run_id, parse_us(decided.as_of), ctx)
+        answer = Answer(True, "accepted", "", cut)
+        request = request_of(row, trainable(row), answer, decided.run_id, parse_us(decided.as_of), ctx)
         ctx.store.put_request(decided.run_id, request.model_dump(mode="json"))
     return ()
 

@@ -18,11 +18,12 @@ from typing import Any, Final
 from contracts.declaration import ModelSpec, StreamSpec
 from contracts.envelope import format_us
 from contracts.feature import VectorComputed, ViewUpdated
+from contracts.ids import label_stream
 from contracts.registry import ChampionChanged, ModelDeclared
 from libs.bus.embedded import EmbeddedKafka
 from libs.bus.topics import create_map_topics
 from libs.clock import MINUTE_US, parse_us
-from libs.features import FeaturePlan, FeatureState, compile_plan, label_stream
+from libs.features import FeaturePlan, FeatureState, compile_plan
 from libs.process import free_port
 from libs.testing import publish_events, write_token
 from tests.bench.bench import cpu_seconds, start_service
@@ -63,7 +64,7 @@ def declared(model: str) -> tuple[ModelDeclared, FeaturePlan]:
         }
     )
     plan = compile_plan(spec, {"bench": STREAM})
-    return ModelDeclared(name=model, spec=spec, streams={"bench": STREAM}, view_version=plan.view_version), plan
+    return ModelDeclared.of(name=model, spec=spec, streams={"bench": STREAM}, view_version=plan.view_version), plan
 
 
 async def measure_load(name: str, port: int, pid: int, sent: bytes, seconds: float, connections: int) -> None:

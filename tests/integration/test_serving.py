@@ -19,12 +19,13 @@ from contracts.declaration import ModelSpec, StreamSpec
 from contracts.envelope import Event, format_us
 from contracts.feature import VectorComputed, ViewUpdated
 from contracts.governance import SubjectErased
+from contracts.ids import label_stream, view_stream
 from contracts.payload import Payload
 from contracts.registry import ChampionChanged, ModelDeclared, RollbackTarget
 from contracts.serving import ActivationFailed, PredictionMade, ReplicaSeen, VersionActivated
 from libs.bus.embedded import EmbeddedKafka
 from libs.clock import HOUR_US, MINUTE_US, parse_us
-from libs.features import FeaturePlan, FeatureState, compile_plan, label_stream
+from libs.features import FeaturePlan, FeatureState, compile_plan
 from libs.keys import verification_keys
 from libs.packages.package import PackageRef, read_package
 from libs.packages.scorer import Scorer
@@ -185,7 +186,7 @@ async def world(broker: str, tmp_path: Path, request: pytest.FixtureRequest) -> 
     plan = compile_plan(spec, {name: stream})
     headers = {"authorization": f"Bearer {write_token(tmp_path, 'client')}"}
     world = World(broker, tmp_path, model, stream, plan, headers)
-    declared = ModelDeclared(name=model, spec=spec, streams={name: stream}, view_version=plan.view_version)
+    declared = ModelDeclared.of(name=model, spec=spec, streams={name: stream}, view_version=plan.view_version)
     await world.publish("registry", declared)
     return world
 
@@ -205,7 +206,7 @@ async def test_a_vector_becomes_a_prediction(world: World) -> None:
             *(world.vector(f"e{number}", row) for number, row in enumerate(rows)),
             world.vector("other", rows[0], view_version="another"),
             world.vector("short", [1.0]),
-            stream=world.model,
+            stream=view_stream(world.model, world.plan.view_version),
         )
         made = await world.wait(PredictionMade, 2)
         unscored = up.runtime.context.metrics.unscored
@@ -218,7 +219,7 @@ async def test_a_vector_becomes_a_prediction(world: World) -> None:
         assert data.decision == (data.score >= 0.5)
         assert (data.version, data.epoch, data.package, data.origin) == (1, 1, ref.digest, "stream")
         assert (data.vector_id, data.values, event.causation_id) == (vector.id, None, vector.id)
-        assert (event.stream, event.time_us) == (world.model, vector.time_us)
+        assert (event.stream, event.time_us) == (view_stream(world.model, world.plan.view_version), vector.time_us)
 
 
 async def test_a_swap_is_receipted_once_and_a_rollback_needs_no_loading(world: World) -> None:
@@ -375,7 +376,7 @@ async def test_slots_that_come_before_their_declaration_are_not_lost(broker: str
 
         await eventually(kept, "the slot in the store")
         await world.publish(
-            "registry", ModelDeclared(name=late, spec=spec, streams=streams, view_version=plan.view_version)
+            "registry", ModelDeclared.of(name=late, spec=spec, streams=streams, view_version=plan.view_version)
         )
 
         async def completed() -> list[float] | None:
@@ -438,7 +439,7 @@ async def test_requests_are_recorded_before_they_are_answered(world: World) -> N
     assert event.data.values == [1.0, None, 2.5, 3.0]
     assert (event.data.origin, event.data.vector_id, event.data.view_position) == ("request", None, None)
     assert (event.data.score, event.data.decision) == (answers[0]["score"], answers[0]["decision"])
-    assert event.stream == world.model
+    assert event.stream == view_stream(world.model, world.plan.view_version)
     assert len(several["predictions"]) == 2
     assert {made[p["prediction_id"]].correlation_id for p in several["predictions"]} == {
         made[several["predictions"][0]["prediction_id"]].correlation_id

@@ -19,8 +19,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from contracts.feature import DatasetCommitted, VectorComputed
+from contracts.ids import label_stream
 from libs.errors import NotYet
-from libs.features import FeatureState, compile_plan, label_stream, parse_label
+from libs.features import FeatureState, compile_plan, parse_label
 from tests.feature_log import DAY_US, HOUR_US, MINUTE_US, START_US, Feature, Log, LogRecord, accepted_id
 
 MODELS = ("delay", "load")

@@ -9,9 +9,18 @@ import jsonschema_rs
 import pytest
 import yaml
 
-from contracts.declaration import DAY_US, HOUR_US, Declaration, StreamSpec, format_duration, parse_duration_us
-from libs.declaration import MAX_BYTES, DeclarationError, load_declaration
+from contracts.declaration import (
+    DAY_US,
+    HOUR_US,
+    Declaration,
+    StreamSpec,
+    declaration_schema,
+    format_duration,
+    parse_duration_us,
+)
+from libs.declaration import MAX_BYTES, DeclarationError, load_declaration, schema
 from libs.features import compile_plan
+from libs.metrics import METRICS
 
 ROOT = Path(__file__).parents[2]
 SMALLEST = (ROOT / "docs/examples/smallest.yaml").read_text()
@@ -48,7 +57,7 @@ def test_a_declaration_survives_json_and_fits_the_published_schema(text: str) ->
     assert load_declaration(declaration.model_dump_json(), "file.json") == declaration
     for published in (schema(), declaration_schema()):
         jsonschema_rs.validator_for(published).validate(json.loads(declaration.model_dump_json()))
-    jsonschema_rs.validator_for(Declaration.model_json_schema()).validate(yaml.safe_load(text))
+    jsonschema_rs.validator_for(schema()).validate(yaml.safe_load(text))
 
 
 def _problems(text: str) -> list[tuple[int, str, str]]:
@@ -116,6 +125,7 @@ STREAM, MODEL = "streams.orders", "models.order-returned"
         ("type: boolean", "type: string", 21, f"{MODEL}.label", "is of type string"),
         ("task: binary", "task: regression", 21, f"{MODEL}.label", "name a number field"),
         ("task: binary", "task: binary\n    metric: mae", 20, f"{MODEL}.metric", "use roc_auc or"),
+        ("task: binary", "task: binary\n    metric: roc_acu", 20, f"{MODEL}.metric", "did you mean 'roc_auc'?"),
         ("task: binary", "task: binary\n    candidates: [linear]", 20, f"{MODEL}.candidates[0]", "use logistic or"),
         ("task: binary", "task: binary\n    promotion: {margin: -1}", 20, f"{MODEL}.promotion.margin", "greater than"),
         ("task: binary", "task: binary\n    promotion: 3", 20, f"{MODEL}.promotion", "a mapping is expected"),
@@ -218,3 +228,11 @@ def test_id_and_time_are_fields_without_being_listed() -> None:
     stream = StreamSpec.model_validate({"topic": "t", "id": "i", "time": "at", "fields": {"x": {"type": "number"}}})
     kinds = [field and field.type for field in map(stream.field, ("i", "at", "x", "y"))]
     assert kinds == ["string", "time", "number", None]
+
+
+@pytest.mark.parametrize(("metric", "task"), [(metric.name, task) for metric in METRICS for task in metric.tasks])
+def test_every_metric_that_fits_the_task_can_be_declared(metric: str, task: str) -> None:
+    text = SMALLEST.replace("task: binary", f"task: {task}\n    metric: {metric}")
+    if task == "regression":
+        text = text.replace("type: boolean", "type: number")
+    assert load_declaration(text, "shop.yaml").models["order-returned"].metric_name == metric

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from contracts.declaration import StreamSpec, format_duration
 from contracts.envelope import format_us
+from contracts.ids import label_stream
 from libs.fields import Fault
 from services.ingest.domain.contract import Checked, Contract, Kind
 from services.ingest.domain.identities import SeenIds
@@ -28,7 +29,7 @@ class Route:
     @property
     def name(self) -> str:
         """The stream's name in merges and watermarks."""
-        return self.stream if self.kind == "event" else f"{self.stream}#label"
+        return self.stream if self.kind == "event" else label_stream(self.stream)
 
 
 def routes_of(stream: str, spec: StreamSpec, declaration: int) -> list[Route]:

@@ -9,9 +9,7 @@ from functools import cached_property
 from typing import Final, Literal, NamedTuple, TypeAlias, get_args
 
 from libs.features import LabelRule
-from libs.metrics import MetricName
 from libs.sketches.profile import Profile
-
 
 Task: TypeAlias = Literal["binary", "multiclass", "regression"]
 
@@ -53,7 +51,7 @@ class Policy:
     """What a model's declaration says about measuring it. All times are event time, in microseconds."""
 
     task: Task
-    metric: MetricName
+    metric: str
     label: LabelRule
     horizon_us: int
     windows_us: tuple[int, ...]

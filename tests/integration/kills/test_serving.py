@@ -13,12 +13,13 @@ import pytest
 from contracts.declaration import ModelSpec, StreamSpec
 from contracts.envelope import format_us
 from contracts.feature import VectorComputed, ViewUpdated
+from contracts.ids import label_stream
 from contracts.payload import Payload
 from contracts.registry import ChampionChanged, ModelDeclared
 from contracts.serving import PredictionMade, ReplicaSeen, VersionActivated
 from contracts.topics import topic_of
 from libs.clock import MINUTE_US, parse_us
-from libs.features import FeatureState, compile_plan, label_stream
+from libs.features import FeatureState, compile_plan
 from libs.packages.package import PackageRef
 from libs.testing import eventually, publish_events, read_topic
 from services.serving.service import service
@@ -77,7 +78,7 @@ END_US = START_US + len(KILLS) * 40 * MINUTE_US
 
 
 def promotion(model: str, ref: PackageRef) -> list[Payload]:
-    declared = ModelDeclared(name=model, spec=SPEC, streams={"flights": STREAM}, view_version=PLAN.view_version)
+    declared = ModelDeclared.of(name=model, spec=SPEC, streams={"flights": STREAM}, view_version=PLAN.view_version)
     changed = ChampionChanged(
         model=model,
         epoch=1,

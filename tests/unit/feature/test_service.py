@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 
 from contracts.feature import VectorComputed, ViewUpdated
+from contracts.ids import merged_as, view_stream
 from contracts.ingest import EventAccepted, LabelAccepted
 from libs.declaration import load_declaration
 from libs.errors import NotYet
@@ -158,14 +159,15 @@ def test_a_vector_names_its_event_and_forwards_late(log: Log, feature: Feature) 
     log.close(START_US + DAY_US)
     feature.consume(log.records)
     first, late = [event for event in feature.events(VectorComputed) if event.data.model == "delay"]
-    assert (first.data.event_id, first.data.late, first.stream) == ("a", False, "delay")
+    assert (first.data.event_id, first.data.late) == ("a", False)
+    assert first.stream == late.stream == view_stream("delay", first.data.view_version)
     assert (late.data.event_id, late.data.late, late.time_us) == ("b", True, START_US + 5)
     assert late.order_us == START_US + HOUR_US + 1
     assert first.causation_id == accepted_id("flights", "a")
     assert late.causation_id == accepted_id("flights", "b")
     assert feature.context.views["delay"].counts.late == 1
     assert feature.watermarks[-1][1] == START_US + DAY_US
-    assert {model for model, _ in feature.watermarks} == {"delay", "load", "returned"}
+    assert {merged_as(stream) for stream, _ in feature.watermarks} == {"delay", "load", "returned"}
 
 
 def test_merge_groups_are_the_connected_streams(log: Log, feature: Feature) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from contracts.declaration import DAY_US, ModelSpec, MonitoringPolicy, StreamSpec
 from contracts.envelope import Event, format_us
 from contracts.feature import VectorComputed
+from contracts.ids import view_stream
 from contracts.ingest import LabelAccepted, RawRecord
 from contracts.payload import Payload
 from contracts.registry import ChampionChanged, ModelDeclared
@@ -27,7 +28,7 @@ from libs.store.sql import SqlStore
 from services.monitor.context import MonitorContext
 from services.monitor.handlers import on_champion_changed, on_model_declared, on_released, on_run_completed
 from services.monitor.settings import MonitorSettings
-from services.monitor.store import MIGRATIONS, tables
+from services.monitor.store import MIGRATIONS
 
 START = "2026-01-01T00:00:00Z"
 START_US = parse_us(START)
@@ -69,7 +70,9 @@ def model_spec(**monitoring: Any) -> ModelSpec:
 
 
 def declared(**monitoring: Any) -> ModelDeclared:
-    return ModelDeclared(name=MODEL, spec=model_spec(**monitoring), streams={STREAM: stream_spec()}, view_version=VIEW)
+    return ModelDeclared.of(
+        name=MODEL, spec=model_spec(**monitoring), streams={STREAM: stream_spec()}, view_version=VIEW
+    )
 
 
 def package(data_dir: Path, rows: np.ndarray[Any, Any], run_id: str = "run-1") -> PackageRef:
@@ -174,7 +177,9 @@ def vector(number: int, time_us: int, values: Sequence[float | None], **more: An
         declaration=more.get("declaration", 0),
         values=list(values),
     )
-    return event(payload, f"v{number}", time_us, "feature.vector-computed.v1", stream=MODEL)
+    return event(
+        payload, f"v{number}", time_us, "feature.vector-computed.v1", stream=view_stream(MODEL, payload.view_version)
+    )
 
 
 def prediction(number: int, time_us: int, score: float, **more: Any) -> Event[Any]:
@@ -192,7 +197,9 @@ def prediction(number: int, time_us: int, score: float, **more: Any) -> Event[An
         decision=score >= 0.5,
         view_version=VIEW,
     )
-    return event(payload, f"p{number}", time_us, "serving.prediction-made.v1", stream=MODEL)
+    return event(
+        payload, f"p{number}", time_us, "serving.prediction-made.v1", stream=view_stream(MODEL, payload.view_version)
+    )
 
 
 def label(number: int, time_us: int, late: float | None, **more: Any) -> Event[Any]:
@@ -224,7 +231,7 @@ class Monitor:
 
     def __init__(self, data_dir: Path, database_url: str | None = None) -> None:
         self.settings = Settings(data_dir=data_dir, database_url=database_url)
-        self.store = SqlStore(self.settings.database("monitor"), "monitor", tables, MIGRATIONS)
+        self.store = SqlStore(self.settings.database("monitor"), "monitor", MIGRATIONS)
         self.store.open()
         self.restart()
 
