@@ -359,7 +359,7 @@ class ModelSpec(Spec):
     label: Annotated[str, Field(min_length=1, max_length=1_024)]
     features: tuple[FeatureSpec, ...] = Field(min_length=1, max_length=500)
     candidates: tuple[Candidate, ...] | None = Field(default=None, min_length=1)
-    metric: Word | None = None
+    metric: Metric | None = None
     promotion: PromotionPolicy = PromotionPolicy()
     retraining: RetrainingPolicy = RetrainingPolicy()
     monitoring: MonitoringPolicy = MonitoringPolicy()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property
 from typing import Annotated, Any, TypeAlias
 
 from pydantic import Field
@@ -28,11 +27,6 @@ class StreamDeclared(Payload):
     def of(cls, name: str, spec: StreamSpec, caller: Caller | None = None) -> StreamDeclared:
         return cls(name=name, spec=spec.written(), caller=caller)
 
-    @cached_property
-    def typed_spec(self) -> StreamSpec:
-        """Raises ValueError if this release cannot read it; so may whoever acts upon a word of it that he does not know."""
-        return StreamSpec.model_validate(self.spec)
-
 
 class ModelDeclared(Payload):
     """A model's declaration, with the streams it needs as they stood then, so that it can be read alone."""
@@ -54,16 +48,6 @@ class ModelDeclared(Payload):
     ) -> ModelDeclared:
         written = {stream: declared.written() for stream, declared in streams.items()}
         return cls(name=name, spec=spec.written(), streams=written, view_version=view_version, caller=caller)
-
-    @cached_property
-    def typed_spec(self) -> ModelSpec:
-        """Raises ValueError if this release cannot read it."""
-        return ModelSpec.model_validate(self.spec)
-
-    @cached_property
-    def typed_streams(self) -> dict[str, StreamSpec]:
-        """Raises ValueError if this release cannot read one of them."""
-        return {name: StreamSpec.model_validate(spec) for name, spec in self.streams.items()}
 
 
 class VersionRegistered(Payload):

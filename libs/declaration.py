@@ -34,8 +34,9 @@ from contracts.declaration import (
     read_declaration,
 )
 from contracts.topics import BY_NAME
+from libs.features.aggregations import AGGREGATIONS
 from libs.features.labels import parse_label
-from libs.features.plan import AGGREGATIONS, Path, PlanError, Problem, compile_plan, unknown
+from libs.features.plan import Path, PlanError, Problem, compile_plan, unknown
 from libs.features.scalars import TIME_PARTS
 from libs.fields import FIELD_TYPES, is_identifier
 from libs.metrics import METRICS
@@ -174,7 +175,7 @@ _CANDIDATES: Final = {
 VOCABULARY: Final[Vocabulary] = {
     "field_type": FIELD_TYPES,
     "time_part": tuple(TIME_PARTS),
-    "aggregation": tuple(AGGREGATIONS),
+    "aggregation": tuple(row.name for row in AGGREGATIONS),
     "task": ("binary", "multiclass", "regression"),
     "estimator": tuple(dict.fromkeys(name for names in _CANDIDATES.values() for name in names)),
     "metric": tuple(metric.name for metric in METRICS),

@@ -6,10 +6,11 @@ that he cannot compute leaves that one model as it is, says so, and goes on with
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from contracts.declaration import LabelSpec, ModelSpec, StreamSpec
-from contracts.registry import ModelDeclared
+from contracts.registry import Declared
 from libs.features.labels import LabelRule, parse_label
 from libs.features.plan import FeaturePlan, compile_plan
 
@@ -28,16 +29,17 @@ class DeclaredModel(NamedTuple):
     plan: FeaturePlan
 
 
-def read_model(declared: ModelDeclared) -> DeclaredModel:
-    """Raises NotComputable, saying what is not known here."""
+def read_model(name: str, declared: Declared, streams: Mapping[str, Declared]) -> DeclaredModel:
+    """What the declaration of a model says together with its streams; raises NotComputable with what is not known here."""
     try:
-        spec, streams = declared.typed_spec, declared.typed_streams
-        plan = compile_plan(spec, streams)
-        stream = streams[spec.stream]
+        spec = ModelSpec.model_validate(declared)
+        known = {stream: StreamSpec.model_validate(written) for stream, written in streams.items()}
+        plan = compile_plan(spec, known)
+        stream = known[spec.stream]
         if stream.label is None:
             raise NotComputable(f"stream {spec.stream} declares no label")
         return DeclaredModel(spec, stream, stream.label, parse_label(spec.label), plan)
     except ValueError as error:
         raise NotComputable(
-            f"model {declared.name}: this release cannot compute the declaration: {error}; upgrade this service"
+            f"model {name}: this release cannot compute the declaration: {error}; upgrade this service"
         ) from error

@@ -44,7 +44,8 @@ def _known(store: FeatureStore, model: str) -> ViewRow:
 def _view(connection: sa.Connection, model: str) -> dict[str, Any]:
     store = FeatureStore(connection)
     row = _known(store, model)
-    plan = read_model(store.model(row.declaration)).plan
+    declared = store.model(row.declaration)
+    plan = read_model(declared.name, declared.spec, declared.streams).plan
     found = store.progress()
     seen = found[1].views.get(model) if found else None
     return {

@@ -123,7 +123,10 @@ class FeatureContext(Context):
 
     def _view(self, declared: ModelDeclared, declaration: int) -> View:
         """Raises NotComputable."""
-        model, period_us = read_model(declared), self.own.dataset_commit_days * DAY_US
+        model, period_us = (
+            read_model(declared.name, declared.spec, declared.streams),
+            self.own.dataset_commit_days * DAY_US,
+        )
         return View(declared.name, declaration, model.plan, model.rule, model.label.horizon_us, period_us)
 
     # -- declarations -------------------------------------------------------------------------------------------------

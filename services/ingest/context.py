@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import structlog
 
 from contracts.declaration import StreamSpec
-from contracts.registry import StreamDeclared
+from contracts.registry import Declared
 from contracts.topics import BY_NAME
 from libs.service import Context
 from libs.store.protocol import Transaction
@@ -40,14 +40,14 @@ class IngestContext(Context):
             stream.clock.partitions(self.partitions.get(stream.topic, 0))
         routes: dict[str, Route] = {}
         current: dict[str, StreamSpec] = {}
-        for offset, declared in store.declarations(tx.connection):
-            spec, found = _read(declared, offset)
+        for offset, name, declared in store.declarations(tx.connection):
+            spec, found = _read(name, declared, offset)
             if spec is None:
-                routes = {topic: route for topic, route in routes.items() if route.stream != declared.name}
-                current.pop(declared.name, None)
+                routes = {topic: route for topic, route in routes.items() if route.stream != name}
+                current.pop(name, None)
             else:
                 routes |= {route.topic: route for route in found}
-                current[declared.name] = spec
+                current[name] = spec
         # The HTTP door looks on from another thread: it sees the old ones or the new ones, never none.
         self.streams, self.routes, self.current = streams, routes, current
         self._raw_topics = dict.fromkeys(routes, self.own.raw_partitions)
@@ -60,19 +60,19 @@ class IngestContext(Context):
         for stream in self.streams.values():
             stream.clock.partitions(self.partitions.get(stream.topic, 0))
 
-    def declare(self, declared: StreamDeclared, offset: int) -> None:
+    def declare(self, name: str, declared: Declared, offset: int) -> None:
         """From here on records of this stream are checked under this declaration.
 
         If it is one that this release cannot check, the stream's raw topics are not read until a release comes that can:
         what producers send meanwhile waits there.
         """
-        store.add_declaration(self.tx.connection, offset, declared)
-        spec, found = _read(declared, offset)
+        store.add_declaration(self.tx.connection, offset, name, declared)
+        spec, found = _read(name, declared, offset)
         if spec is None:
-            self.routes = {topic: route for topic, route in self.routes.items() if route.stream != declared.name}
-            self.current = {name: known for name, known in self.current.items() if name != declared.name}
+            self.routes = {topic: route for topic, route in self.routes.items() if route.stream != name}
+            self.current = {other: known for other, known in self.current.items() if other != name}
         else:
-            self.current[declared.name] = spec
+            self.current[name] = spec
         for route in found:
             stream = self.streams.get(route.name)
             if stream is None:
@@ -100,13 +100,13 @@ class IngestContext(Context):
         store.save_stream(connection, name, stream)
 
 
-def _read(declared: StreamDeclared, offset: int) -> tuple[StreamSpec | None, list[Route]]:
+def _read(name: str, declared: Declared, offset: int) -> tuple[StreamSpec | None, list[Route]]:
     """The contract and its routes; nothing if this release cannot check it."""
     try:
-        spec = declared.typed_spec
-        return spec, raw_routes(declared.name, spec, offset)
+        spec = StreamSpec.model_validate(declared)
+        return spec, raw_routes(name, spec, offset)
     except ValueError as error:
-        log.error("a stream is not read: upgrade this service", stream=declared.name, offset=offset, reason=str(error))
+        log.error("a stream is not read: upgrade this service", stream=name, offset=offset, reason=str(error))
         return None, []
 
 

@@ -28,7 +28,7 @@ _is_traceparent: Final = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f
 
 def on_stream_declared(event: Event[StreamDeclared], ctx: IngestContext) -> Iterable[Payload]:
     """From here on the stream's records are checked under this declaration."""
-    ctx.declare(event.data, event.offset)
+    ctx.declare(event.data.name, event.data.spec, event.offset)
     return ()
 
 

@@ -10,7 +10,7 @@ import msgspec
 import orjson
 import sqlalchemy as sa
 
-from contracts.registry import StreamDeclared
+from contracts.registry import Declared
 from libs.store.schema import read_migrations
 from services.ingest import migrations
 from services.ingest.domain.identities import IdBatch, SeenIds
@@ -65,15 +65,15 @@ _add_ids = sa.insert(_seen)
 _forget_ids = sa.delete(_seen).where(_seen.c.stream == sa.bindparam("key"), _seen.c.number <= sa.bindparam("last"))
 
 
-def add_declaration(connection: sa.Connection, offset: int, declared: StreamDeclared) -> None:
-    row = {"topic_offset": offset, "stream": declared.name, "spec": orjson.dumps(declared.spec).decode()}
+def add_declaration(connection: sa.Connection, offset: int, stream: str, declared: Declared) -> None:
+    row = {"topic_offset": offset, "stream": stream, "spec": orjson.dumps(declared).decode()}
     connection.execute(sa.insert(_declarations), row)
 
 
-def declarations(connection: sa.Connection) -> Iterator[tuple[int, StreamDeclared]]:
+def declarations(connection: sa.Connection) -> Iterator[tuple[int, str, Declared]]:
     """All of them, oldest first."""
     for row in connection.execute(sa.select(_declarations).order_by(_declarations.c.topic_offset)):
-        yield row.topic_offset, StreamDeclared(name=row.stream, spec=orjson.loads(row.spec))
+        yield row.topic_offset, row.stream, orjson.loads(row.spec)
 
 
 def add_stream(connection: sa.Connection, name: str, stream: Stream) -> None:

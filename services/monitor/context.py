@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import structlog
 
+from contracts.declaration import ModelSpec
 from contracts.feature import VectorComputed
 from contracts.ids import label_stream
 from contracts.ingest import LabelAccepted
@@ -95,7 +96,7 @@ class MonitorContext(Context):
 
     def _take(self, offset: int, declared: ModelDeclared) -> None:
         try:
-            model = read_model(declared)
+            model = read_model(declared.name, declared.spec, declared.streams)
             policy = policy_of(model)
         except ValueError as error:
             log.error("a declaration is left out", model=declared.name, declaration=offset, reason=str(error))
@@ -192,7 +193,7 @@ def _baseline(run: RunCompleted, store: MonitorStore, model: str) -> Baseline | 
     """The candidate's metric on the run's evaluation rows, under the metric of the declaration it was trained for."""
     for offset, text in reversed(store.declarations("model")):
         if offset == run.declaration:
-            name = ModelDeclared.model_validate_json(text).typed_spec.metric_name
+            name = ModelSpec.model_validate(ModelDeclared.model_validate_json(text).spec).metric_name
             value = run.candidate.metrics.get(name)
             return None if value is None else Baseline(value, run.evaluation_rows)
     return None

@@ -239,7 +239,7 @@ def _key(declared: Declared) -> ViewKey:
 
 def _plan(declared: Declared) -> Plan | None:
     try:
-        model = read_model(declared.model)
+        model = read_model(declared.model.name, declared.model.spec, declared.model.streams)
     except NotComputable as error:
         log.error("a declaration is left out", declaration=declared.offset, reason=str(error))
         return None

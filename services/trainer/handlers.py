@@ -290,8 +290,7 @@ def _decide(asked: Asked, model: str, cause: Event[Any] | Cause, ctx: TrainerCon
 
 def trainable(row: Any) -> DeclaredModel:
     """A model's declaration; raises NotComputable if this release cannot train by it."""
-    payload = ModelDeclared(name=row.name, spec=row.spec, streams=row.streams, view_version=row.view_version)
-    declared = read_model(payload)
+    declared = read_model(row.name, row.spec, row.streams)
     spec = declared.spec
     if spec.metric_name not in [metric.name for metric in metrics_of(spec.task)]:
         raise NotComputable(f"there is no metric {spec.metric_name} of {spec.task} models here; upgrade this service")
