@@ -2,27 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeAlias
+
+from pydantic import Field
+
 from evenkeel.contracts.declaration import ModelSpec, StreamSpec
 from evenkeel.contracts.payload import Caller, Count, Digest, Finite, Identifier, Payload, Time, Word
+
+Declared: TypeAlias = Annotated[
+    dict[str, Any], Field(description="As declared, by contracts/schemas/declaration.json of the release that took it.")
+]
+"""A part of a declaration as data: whoever passes it on or keeps it needs to understand none of it."""
 
 
 class StreamDeclared(Payload):
     """A stream's contract. Consumers name it by its offset in this topic."""
 
     name: Identifier
-    spec: StreamSpec
+    spec: Declared
     caller: Caller | None = None
+
+    @classmethod
+    def of(cls, name: str, spec: StreamSpec, caller: Caller | None = None) -> StreamDeclared:
+        return cls(name=name, spec=spec.written(), caller=caller)
 
 
 class ModelDeclared(Payload):
     """A model's declaration, with the streams it needs as they stood then, so that it can be read alone."""
 
     name: Identifier
-    spec: ModelSpec
-    streams: dict[Identifier, StreamSpec]
+    spec: Declared
+    streams: dict[Identifier, Declared]
     view_version: str
     caller: Caller | None = None
-    """null: another declaration changed what it stands on."""
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        spec: ModelSpec,
+        streams: Mapping[str, StreamSpec],
+        view_version: str,
+        caller: Caller | None = None,
+    ) -> ModelDeclared:
+        written = {stream: declared.written() for stream, declared in streams.items()}
+        return cls(name=name, spec=spec.written(), streams=written, view_version=view_version, caller=caller)
 
 
 class VersionRegistered(Payload):

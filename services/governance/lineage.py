@@ -112,7 +112,9 @@ class Lineage:
         declarations = self._graph.facts(ModelDeclared, model)
         if not declarations:
             raise unknown_model(self._graph, model)
-        views = dict.fromkeys((fact.data.spec.stream, fact.data.view_version) for fact in reversed(declarations))
+        views = dict.fromkeys(
+            (str(fact.data.spec.get("stream")), fact.data.view_version) for fact in reversed(declarations)
+        )
         for stream, view_version in views:
             vector = vector_id(accepted_event_id(stream, identifier), model, view_version)
             found = self._event(prediction_id(vector), PredictionMade)

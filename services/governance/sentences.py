@@ -65,11 +65,11 @@ def sentence(data: Payload) -> str:
             late = ", late" if data.late else ""
             return f"{data.event_id} of stream {data.stream} passed its contract, declaration {data.declaration}{late}"
         case StreamDeclared():
-            return f"stream {data.name} was declared: topic {data.spec.topic}, {len(data.spec.fields)} fields"
+            return f"stream {data.name} was declared: topic {data.spec.get('topic')}, {len(data.spec.get('fields', ()))} fields"
         case ModelDeclared():
             return (
-                f"model {data.name} was declared on stream {data.spec.stream} with view {_short(data.view_version)}, "
-                f"promotion risk {data.spec.promotion.risk}"
+                f"model {data.name} was declared on stream {data.spec.get('stream')} with view {_short(data.view_version)}, "
+                f"promotion risk {data.spec.get('promotion', {}).get('risk')}"
             )
         case DatasetCommitted():
             return (
