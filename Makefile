@@ -6,6 +6,8 @@ SEED ?= 1
 DEMO_DAYS ?=
 DEMO_ARGS ?=
 TEST_ARGS ?=
+SERVICE ?=
+NAME ?=
 BENCH_ARGS ?=
 UP_ARGS ?=
 
@@ -17,7 +19,7 @@ READY := $(VENV)/ready
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types contracts up down reset bench chaos soak requirements
+.PHONY: help demo test check lint types contracts migration up down reset bench chaos soak requirements
 
 help: ## Show this help
 	@echo "Evenkeel: make TARGET (needs Python 3.11 or newer and nothing else; PYTHON=$(PYTHON))"
@@ -40,6 +42,10 @@ types: $(READY) ## Static types
 
 contracts: $(READY) ## Write the schemas and AsyncAPI documents from contracts/*.py; refuses a breaking edit
 	@$(BIN)/python -m contracts.export
+
+migration: $(READY) ## Write the next migration of a service's tables (SERVICE=registry NAME=add_seconds_of_receipts)
+	@$(BIN)/python -m libs.store.schema services.$(SERVICE).store $(NAME)
+	@$(BIN)/ruff format --quiet services/$(SERVICE)/migrations
 
 up: $(READY) ## Start the broker and the seven services; Ctrl-C stops them (UP_ARGS=--detach ...)
 	@$(BIN)/evenkeel up $(UP_ARGS)

@@ -24,6 +24,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from contracts.payload import Word
+
 SECOND_US: Final = 1_000_000
 MINUTE_US: Final = 60 * SECOND_US
 HOUR_US: Final = 60 * MINUTE_US
@@ -160,7 +162,6 @@ def _implied(name: str, time: str, ids: tuple[str, ...]) -> FieldSpec | None:
 
 
 TimePart: TypeAlias = Literal["hour", "minute_of_day", "weekday", "month"]
-Aggregation: TypeAlias = Literal["count", "sum", "mean", "std", "min", "max", "last", "time_since_last"]
 
 
 class PassthroughFeature(Spec):
@@ -218,7 +219,7 @@ class WindowFeature(Spec):
 
     of: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,511}$")]
     by: EntityKeys = {}
-    compute: tuple[Aggregation, ...] = Field(min_length=1)
+    compute: tuple[Word, ...] = Field(min_length=1)
     over_us: tuple[DurationUs, ...] = Field(alias="over", min_length=1)
     name: Identifier | None = None
 
@@ -251,7 +252,6 @@ FeatureSpec: TypeAlias = Annotated[
 
 Task: TypeAlias = Literal["binary", "multiclass", "regression"]
 Candidate: TypeAlias = Literal["logistic", "linear", "hist_gradient_boosting"]
-Metric: TypeAlias = Literal["roc_auc", "log_loss", "accuracy", "f1", "mae", "rmse"]
 Trigger: TypeAlias = Literal["drift", "decay", "schedule"]
 
 
@@ -325,7 +325,7 @@ class ModelSpec(Spec):
     label: Annotated[str, Field(pattern=LABEL_PATTERN)]
     features: tuple[FeatureSpec, ...] = Field(min_length=1, max_length=500)
     candidates: tuple[Candidate, ...] | None = Field(default=None, min_length=1)
-    metric: Metric | None = None
+    metric: Word | None = None
     promotion: PromotionPolicy = PromotionPolicy()
     retraining: RetrainingPolicy = RetrainingPolicy()
     monitoring: MonitoringPolicy = MonitoringPolicy()
@@ -338,7 +338,7 @@ class ModelSpec(Spec):
         return ("linear" if self.task == "regression" else "logistic", "hist_gradient_boosting")
 
     @property
-    def metric_name(self) -> Metric:
+    def metric_name(self) -> str:
         """The metric that decides, with the task's default when none was written."""
         return self.metric or ("mae" if self.task == "regression" else "roc_auc")
 

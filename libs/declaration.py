@@ -10,7 +10,7 @@ import difflib
 import re
 import types
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Final, NamedTuple, Union, get_args, get_origin
+from typing import Annotated, Any, Final, NamedTuple, Protocol, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -20,6 +20,7 @@ from contracts.declaration import Declaration, FieldSpec, LabelSpec, ModelSpec, 
 from contracts.topics import BY_NAME
 from libs.features.labels import parse_label
 from libs.features.plan import Path, PlanError, Problem, compile_plan, unknown
+from libs.metrics import METRICS
 
 MAX_BYTES: Final = 1_000_000
 _MAX_DEPTH: Final = 20
@@ -141,7 +142,6 @@ def _check_field(path: Path, field: FieldSpec) -> Iterator[Problem]:
         yield Problem((*path, "min"), f"min {field.min} is greater than max {field.max}", "swap them")
 
 
-_METRICS: Final = {"binary": ("roc_auc", "log_loss", "accuracy", "f1"), "regression": ("mae", "rmse")}
 _CANDIDATES: Final = {
     "binary": ("logistic", "hist_gradient_boosting"),
     "regression": ("linear", "hist_gradient_boosting"),
@@ -157,9 +157,7 @@ def _check_model(path: Path, model: ModelSpec, streams: Mapping[str, StreamSpec]
         fix = "use binary (`field op number`) or regression (`field`)"
         yield Problem((*path, "task"), "multiclass models are not built yet", fix)
         return
-    if model.metric_name not in _METRICS[model.task]:
-        message = f"{model.metric_name} does not measure a {model.task} model"
-        yield Problem((*path, "metric"), message, f"use {' or '.join(_METRICS[model.task])}")
+    yield from _check_word((*path, "metric"), "metric", model.metric_name, model.task, METRICS)
     for index, candidate in enumerate(model.candidate_names):
         if candidate not in _CANDIDATES[model.task]:
             message = f"{candidate} is no candidate for a {model.task} model"
@@ -190,6 +188,26 @@ def _check_model(path: Path, model: ModelSpec, streams: Mapping[str, StreamSpec]
         yield Problem(where, "a binary label is true or false", f"compare it, such as `{rule.field} > 0`")
     elif model.task == "regression" and (rule.operator is not None or field.type == "boolean"):
         yield Problem(where, "a regression label is a number", "name a number field without comparing it")
+
+
+class _Row(Protocol):
+    """A row of a catalogue whose words fit some tasks."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def tasks(self) -> tuple[str, ...]: ...
+
+
+def _check_word(path: Path, what: str, word: str, task: str, catalogue: Sequence[_Row]) -> Iterator[Problem]:
+    fitting = [row.name for row in catalogue if task in row.tasks]
+    if word in fitting:
+        return
+    if word in [row.name for row in catalogue]:
+        yield Problem(path, f"{word} is no {what} of a {task} model", f"use {' or '.join(fitting)}")
+    else:
+        yield unknown(path, what, word, fitting)
 
 
 class _Unreadable(Exception):

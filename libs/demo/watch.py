@@ -23,7 +23,7 @@ from contracts.topics import BY_NAME
 from libs.clock import DAY_US
 from libs.demo.flights import Flights
 from libs.keys import verification_keys
-from libs.metrics import roc_auc
+from libs.metrics import metric_named
 from libs.packages.package import read_package
 from libs.packages.scorer import Scorer
 
@@ -123,7 +123,7 @@ class Seen:
         late = late[known]
         if not late.any() or late.all():
             return float("nan"), int(known.sum())
-        return roc_auc(late, scored[known]), int(known.sum())
+        return metric_named("roc_auc").value(late, scored[known]), int(known.sum())
 
     def say(self, text: str) -> None:
         self.last_messages = [*self.last_messages[-7:], text]

@@ -8,13 +8,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final, Literal, NamedTuple, TypeAlias
+from typing import Final, Literal, NamedTuple, TypeAlias, assert_never
 
 from contracts.declaration import (
     DAY_US,
     MINUTE_US,
-    Aggregation,
     CategoryFeature,
+    FeatureSpec,
     FieldSpec,
     LabelSpec,
     ModelSpec,
@@ -26,6 +26,8 @@ from contracts.declaration import (
     format_duration,
 )
 from contracts.ids import LABEL_SUFFIX, label_stream
+from libs.features.aggregations import AGGREGATIONS, aggregation_named
+from libs.features.aggregations.aggregation import Need
 from libs.features.tiles import TILES_PER_WINDOW
 
 MIN_WINDOW_US: Final = MINUTE_US
@@ -36,6 +38,8 @@ RESERVED_NAMES: Final = ("event_id", "event_time", "label_time", "label")
 _ENGINE: Final = f"tiles-{TILES_PER_WINDOW}/1"
 _NUMERIC: Final = ("number", "integer", "boolean")
 _KEY_TYPES: Final = ("string", "category", "integer", "boolean")
+_AGGREGATIONS: Final = tuple(row.name for row in AGGREGATIONS)
+_OF_RECORDS: Final = tuple(row.name for row in AGGREGATIONS if row.of_records)
 
 Path: TypeAlias = tuple[str | int, ...]
 
@@ -96,7 +100,7 @@ class WindowColumn:
     """One aggregate of one tile series."""
 
     name: str
-    aggregation: Aggregation
+    aggregation: str
     series: int
     kind: Literal["window"] = "window"
 
@@ -108,7 +112,8 @@ Column: TypeAlias = NumberColumn | TimeColumn | CategoryColumn | WindowColumn
 class Series:
     """The tiles of one source field, per entity, for one window length; every aggregate over them shares them.
 
-    `field` is `None` when records are counted rather than a field's values.
+    `field` is `None` when records are counted rather than a field's values. `moments`, `spread`, `extremes`: what of the
+    tiles' merge any of the aggregates needs.
     """
 
     source: str
@@ -214,9 +219,9 @@ class _Compiler:
         self.problems: list[Problem] = []
         self._names: set[str] = set()
         self._series: dict[tuple[str, tuple[str, ...], tuple[str, ...], str | None, int], int] = {}
-        self._aggregations: list[set[str]] = []
+        self._needs: list[set[Need]] = []
 
-    def add(self, path: Path, feature: object) -> None:
+    def add(self, path: Path, feature: FeatureSpec) -> None:
         match feature:
             case PassthroughFeature():
                 for index, name in enumerate(feature.fields):
@@ -231,6 +236,8 @@ class _Compiler:
                     self._category((*path, "categories", index), name, feature)
             case WindowFeature():
                 self._window(path, feature)
+            case _:
+                assert_never(feature)
 
     def plan(self) -> FeaturePlan:
         series = tuple(
@@ -240,12 +247,12 @@ class _Compiler:
                 event_keys,
                 field,
                 window_us,
-                spread="std" in used,
-                extremes=not used.isdisjoint({"min", "max"}),
-                moments=not used <= {"last", "time_since_last"},
+                spread="spread" in needs,
+                extremes="extremes" in needs,
+                moments=bool(needs),
             )
-            for (source, source_keys, event_keys, field, window_us), used in zip(
-                self._series, self._aggregations, strict=True
+            for (source, source_keys, event_keys, field, window_us), needs in zip(
+                self._series, self._needs, strict=True
             )
         )
         written = {
@@ -305,14 +312,17 @@ class _Compiler:
             if not MIN_WINDOW_US <= window_us <= MAX_WINDOW_US or window_us % MINUTE_US:
                 message = f"window {format_duration(window_us)} is out of range"
                 self.problems.append(Problem((*path, "over", index), message, "use whole minutes from 1m to 90d"))
+        for index, aggregation in enumerate(feature.compute):
+            if aggregation not in _AGGREGATIONS:
+                self.problems.append(unknown((*path, "compute", index), "aggregation", aggregation, _AGGREGATIONS))
         source = resolve_source(feature.of, self.streams)
         if source is None:
             self.problems.append(unknown((*path, "of"), "stream behind", feature.of, tuple(self.streams)))
             return
         where = f"field in stream {source.stream!r} named"
         if source.field is None:
-            if not set(feature.compute) <= {"count", "time_since_last"}:
-                fix = f"add a field (`of: {feature.of}.FIELD`), or compute only count and time_since_last"
+            if not set(feature.compute).intersection(_AGGREGATIONS).issubset(_OF_RECORDS):
+                fix = f"add a field (`of: {feature.of}.FIELD`), or compute only {' and '.join(_OF_RECORDS)}"
                 self.problems.append(Problem((*path, "of"), "records without a field can only be counted", fix))
         elif source.field == "label" and isinstance(source.spec, StreamSpec) and source.spec.label is None:
             fix = f"declare `label:` in stream {source.stream!r}"
@@ -331,10 +341,10 @@ class _Compiler:
         for window_us in feature.over_us:
             key = (source.stream, source_keys, event_keys, source.field, window_us)
             number = self._series.setdefault(key, len(self._series))
-            if number == len(self._aggregations):
-                self._aggregations.append(set())
-            self._aggregations[number].update(feature.compute)
+            if number == len(self._needs):
+                self._needs.append(set())
             for aggregation in feature.compute:
+                self._needs[number].update(aggregation_named(aggregation).needs)
                 name = f"{stem}_{aggregation}_{format_duration(window_us)}"
                 self._column(path, WindowColumn(name, aggregation, number))
 

@@ -13,7 +13,8 @@ from typing import Final, NamedTuple, assert_never
 
 import msgspec
 
-from contracts.declaration import Aggregation, TimePart
+from contracts.declaration import TimePart
+from libs.features.aggregations import Aggregation, aggregation_named
 from libs.features.plan import CategoryColumn, FeaturePlan, NumberColumn, Series, TimeColumn, WindowColumn
 from libs.features.scalars import NAN, Fields, category_reader, key_reader, number, time_part, time_us
 from libs.features.tiles import EMPTY, TILES_PER_WINDOW, Summary, Tile, TileState, merge
@@ -111,11 +112,22 @@ class _Window:
 
 
 class _SeriesState:
-    """One series and the columns that read it."""
+    """One series and the columns that read it: their places in the vector, and how; `nothing`: what is not NaN if nothing is."""
 
-    __slots__ = ("columns", "extremes", "field", "moments", "number", "position", "spread", "tile_us", "window_us")
+    __slots__ = (
+        "columns",
+        "extremes",
+        "field",
+        "moments",
+        "nothing",
+        "number",
+        "position",
+        "spread",
+        "tile_us",
+        "window_us",
+    )
 
-    def __init__(self, number_: int, position: int, series: Series, columns: Sequence[tuple[Aggregation, int]]) -> None:
+    def __init__(self, number_: int, position: int, series: Series, columns: Sequence[tuple[int, Aggregation]]) -> None:
         self.number = number_
         self.position = position
         self.field = series.field
@@ -124,7 +136,8 @@ class _SeriesState:
         self.spread = series.spread
         self.extremes = series.extremes
         self.moments = series.moments
-        self.columns = tuple(columns)
+        self.columns = tuple((place, aggregation.read) for place, aggregation in columns)
+        self.nothing = tuple((place, row.empty) for place, row in columns if not math.isnan(row.empty))
 
 
 class _Entity:
@@ -188,7 +201,7 @@ class FeatureState:
                 self._groups.append(group)
                 self._by_source[series.source].append(group)
             columns = [
-                (column.aggregation, position)
+                (position, aggregation_named(column.aggregation))
                 for position, column in enumerate(plan.columns)
                 if isinstance(column, WindowColumn) and column.series == index
             ]
@@ -207,6 +220,10 @@ class FeatureState:
                 case TimeColumn():
                     part: TimePart = column.part
                     self._times.setdefault(column.field, []).append((position, time_part(part)))
+                case WindowColumn():
+                    pass  # read by its series
+                case _:
+                    assert_never(column)
 
     @property
     def entities(self) -> int:
@@ -275,8 +292,7 @@ class FeatureState:
         """The features of one event at `at_us` (microseconds UTC), in the plan's order; NaN where there is no value.
 
         `at_us` must not be earlier than any folded record: the event's order time when live, and at request time the
-        later of the request's event time and the view's watermark. Nothing is changed by reading. With no record in a
-        window, count and sum are 0 and the rest NaN; `std` needs two; `time_since_last` is in seconds.
+        later of the request's event time and the view's watermark. Nothing is changed by reading.
         """
         out = [NAN] * self._width
         get = fields.get
@@ -297,37 +313,21 @@ class FeatureState:
             entity = group.entities.get(key)
             if entity is None:
                 for series in group.series:
-                    _read_nothing(series, out)
+                    for position, value in series.nothing:
+                        out[position] = value
                 continue
             for window in entity.windows:
                 series = window.series
                 oldest_us = at_us - series.window_us
                 tiles = window.tiles
                 if not tiles or tiles[-1].start_us <= oldest_us:
-                    _read_nothing(series, out)
+                    for position, value in series.nothing:
+                        out[position] = value
                     continue
-                if series.moments:
-                    summary = window.read(oldest_us)
-                for aggregation, position in series.columns:
-                    if aggregation == "mean":
-                        out[position] = summary.mean
-                    elif aggregation == "count":
-                        out[position] = float(summary.n)
-                    elif aggregation == "last":
-                        out[position] = tiles[-1].last_value
-                    elif aggregation == "time_since_last":
-                        out[position] = (at_us - tiles[-1].last_time_us) / 1e6
-                    elif aggregation == "sum":
-                        out[position] = summary.mean * summary.n
-                    elif aggregation == "std":
-                        if summary.n > 1:
-                            out[position] = math.sqrt(summary.m2 / (summary.n - 1))
-                    elif aggregation == "min":
-                        out[position] = summary.min
-                    elif aggregation == "max":
-                        out[position] = summary.max
-                    else:
-                        assert_never(aggregation)
+                summary = window.read(oldest_us) if series.moments else EMPTY
+                newest = tiles[-1]
+                for position, read in series.columns:
+                    out[position] = read(summary, newest, at_us)
         return out
 
     def take_changes(self, watermark_us: int) -> list[SlotUpdate]:
@@ -425,9 +425,3 @@ class FeatureState:
 
 def _blob(entity: _Entity) -> bytes:
     return _encoder.encode([[tile.state() for tile in window.tiles] for window in entity.windows])
-
-
-def _read_nothing(series: _SeriesState, out: list[float]) -> None:
-    for aggregation, position in series.columns:
-        if aggregation in ("count", "sum"):
-            out[position] = 0.0

@@ -7,22 +7,22 @@ come from alembic migrations, so that an old data folder opens with a new releas
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
 import sqlalchemy as sa
-from alembic.migration import MigrationContext
-from alembic.operations import Operations
 from sqlalchemy.exc import DatabaseError, DBAPIError, OperationalError
 
 from libs.errors import Fenced, Retry, Stop
+from libs.store import migrations
 from libs.store.protocol import MarkKey, ParkedRecord, RuntimeState, TopicPartition, Transaction
+from libs.store.schema import Migration, migrate, read_migrations
 
-metadata: Final = sa.MetaData()
+tables: Final = sa.MetaData()
+"""The runtime's own, beside those of the service."""
 _PRAGMAS: Final = (
     "journal_mode=WAL",
     "synchronous=FULL",
@@ -34,18 +34,18 @@ _DAMAGED: Final = ("XX001", "XX002")
 """PostgreSQL's states for data and indexes that are corrupted."""
 
 _meta = sa.Table(
-    "runtime_meta", metadata, sa.Column("key", sa.Text, primary_key=True), sa.Column("value", sa.Text, nullable=False)
+    "runtime_meta", tables, sa.Column("key", sa.Text, primary_key=True), sa.Column("value", sa.Text, nullable=False)
 )
 _positions = sa.Table(
     "runtime_positions",
-    metadata,
+    tables,
     sa.Column("topic", sa.Text, primary_key=True),
     sa.Column("partition", sa.Integer, primary_key=True),
     sa.Column("next", sa.BigInteger, nullable=False),
 )
 _marks = sa.Table(
     "runtime_marks",
-    metadata,
+    tables,
     sa.Column("producer", sa.LargeBinary, primary_key=True),
     sa.Column("shard", sa.LargeBinary, primary_key=True),
     sa.Column("topic", sa.Text, primary_key=True),
@@ -54,13 +54,13 @@ _marks = sa.Table(
 )
 _sequences = sa.Table(
     "runtime_sequences",
-    metadata,
+    tables,
     sa.Column("shard", sa.Text, primary_key=True),
     sa.Column("last", sa.BigInteger, nullable=False),
 )
 _watermarks = sa.Table(
     "runtime_watermarks",
-    metadata,
+    tables,
     sa.Column("topic", sa.Text, primary_key=True),
     sa.Column("partition", sa.Integer, primary_key=True),
     sa.Column("stream", sa.Text, primary_key=True),
@@ -70,13 +70,13 @@ _watermarks = sa.Table(
 
 _held = sa.Table(
     "runtime_held",
-    metadata,
+    tables,
     sa.Column("row", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=False),
     sa.Column("blob", sa.LargeBinary, nullable=False),
 )
 _parked = sa.Table(
     "runtime_parked",
-    metadata,
+    tables,
     sa.Column("topic", sa.Text, primary_key=True),
     sa.Column("partition", sa.Integer, primary_key=True),
     sa.Column("offset", sa.BigInteger, primary_key=True),
@@ -84,14 +84,14 @@ _parked = sa.Table(
 )
 _outbox = sa.Table(
     "runtime_outbox",
-    metadata,
+    tables,
     sa.Column("row", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True),
     sa.Column("blob", sa.LargeBinary, nullable=False),
     sqlite_autoincrement=True,
 )
 _lease = sa.Table(
     "runtime_lease",
-    metadata,
+    tables,
     sa.Column("name", sa.Text, primary_key=True),
     sa.Column("owner", sa.Text, nullable=False),
     sa.Column("epoch", sa.BigInteger, nullable=False),
@@ -101,31 +101,7 @@ _lease = sa.Table(
 _LEASE: Final = "service"
 _REBUILD: Final = "rebuild"
 
-Migration = Callable[[Operations], None]
-"""One step of a schema's history. Steps are only ever appended."""
-
-
-def _create_runtime_tables(op: Operations) -> None:
-    metadata.create_all(op.get_bind())
-
-
-def _create_parked(op: Operations) -> None:
-    _parked.create(op.get_bind(), checkfirst=True)
-
-
-def _hold_in_entries(op: Operations) -> None:
-    """What a merge holds was a row a record."""
-    connection = op.get_bind()
-    _held.create(connection, checkfirst=True)
-    if sa.inspect(connection).has_table("runtime_pending"):
-        former = connection.execute(sa.text("SELECT blob FROM runtime_pending ORDER BY topic, partition, offset"))
-        for number, (blob,) in enumerate(former.fetchall()):
-            entry = msgspec.msgpack.encode((number, [msgspec.Raw(blob)], []))
-            connection.execute(_held.insert(), {"row": number + 1, "blob": entry})
-        op.drop_table("runtime_pending")
-
-
-RUNTIME_MIGRATIONS: Final[tuple[Migration, ...]] = (_create_runtime_tables, _create_parked, _hold_in_entries)
+RUNTIME_MIGRATIONS: Final = read_migrations(migrations)
 
 
 def upsert(connection: sa.Connection, table: sa.Table, keys: tuple[str, ...], rows: list[dict[str, Any]]) -> None:
@@ -250,8 +226,8 @@ class SqlTransaction:
 class SqlStore:
     """See libs.store.protocol.Store."""
 
-    def __init__(self, url: str, service: str, tables: sa.MetaData, migrations: tuple[Migration, ...]) -> None:
-        self._service, self._tables, self._migrations = service, tables, migrations
+    def __init__(self, url: str, service: str, migrations: Sequence[Migration]) -> None:
+        self._service, self._migrations = service, migrations
         self._engine = _engine(url, service)
         self._connection: sa.Connection | None = None
         self._store_id = ""
@@ -283,19 +259,8 @@ class SqlStore:
             if not sa.inspect(connection).has_schema(self._service):
                 connection.execute(sa.schema.CreateSchema(self._service, if_not_exists=True))
             connection.commit()
-        for name, steps in (("runtime", RUNTIME_MIGRATIONS), (self._service, self._migrations)):
-            with connection.begin():
-                context = MigrationContext.configure(connection, opts={"version_table": f"version_{name}"})
-                version = sa.Table(
-                    f"version_{name}", sa.MetaData(), sa.Column("version_num", sa.String(32), primary_key=True)
-                )
-                version.create(connection, checkfirst=True)
-                row = connection.execute(sa.select(version.c.version_num)).first()
-                done = int(row[0]) if row else 0
-                for number, step in enumerate(steps[done:], done + 1):
-                    step(Operations(context))
-                    connection.execute(version.delete())
-                    connection.execute(version.insert(), {"version_num": f"{number:04}"})
+        migrate(connection, "runtime", RUNTIME_MIGRATIONS)
+        migrate(connection, self._service, self._migrations)
 
     def read_state(self) -> RuntimeState:
         with self.begin() as tx:

@@ -10,12 +10,12 @@ from services.feature.context import FeatureContext
 from services.feature.datasets import write_datasets
 from services.feature.handlers import HANDLERS, REBUILD, on_tick
 from services.feature.settings import FeatureSettings
-from services.feature.store import MIGRATIONS, tables
+from services.feature.store import MIGRATIONS
 
 service = Service(
     name="feature",
     settings=FeatureSettings,
-    open_store=lambda settings: SqlStore(settings.database("feature"), "feature", tables, MIGRATIONS),
+    open_store=lambda settings: SqlStore(settings.database("feature"), "feature", MIGRATIONS),
     context=lambda settings, own: FeatureContext(),
     handlers=HANDLERS,
     routers=routers,

@@ -13,10 +13,11 @@ from typing import Any, Final
 
 import msgspec
 import sqlalchemy as sa
-from alembic.operations import Operations
 
 from contracts.registry import ModelDeclared, StreamDeclared
+from libs.store.schema import read_migrations
 from libs.store.sql import upsert
+from services.feature import migrations
 from services.feature.domain import Folded, TrainingRow, Waiting, pack_folded, pack_rows, unpack_folded, unpack_rows
 
 tables: Final = sa.MetaData()
@@ -113,6 +114,8 @@ erased: Final = sa.Table(
     sa.Column("subject", sa.Text, primary_key=True),
 )
 
+MIGRATIONS: Final = read_migrations(migrations)
+
 Offsets = dict[str, dict[str, int]]
 
 
@@ -179,30 +182,6 @@ class Commit:
     kept_from_us: int | None = None
     version: int | None = None
     rows: int | None = None
-
-
-def create_tables(op: Operations) -> None:
-    """The first schema."""
-    tables.create_all(op.get_bind())
-
-
-def add_retention(op: Operations) -> None:
-    """Which rows have left a training table.
-
-    Which event times a former commit added is not known: it gets those of its whole version, so that a table's first
-    event time is too early as long as one of them is in it.
-    """
-    inspector = sa.inspect(op.get_bind())
-    if "kept_from_us" not in {column["name"] for column in inspector.get_columns("commits")}:
-        for name in ("kept_from_us", "added_first_us", "added_last_us"):
-            op.add_column("commits", sa.Column(name, sa.BigInteger))
-        own = {commits.c.added_first_us: commits.c.first_event_us, commits.c.added_last_us: commits.c.last_event_us}
-        op.get_bind().execute(sa.update(commits).values(own))
-        with op.batch_alter_table("views") as table:
-            table.drop_column("rows")
-
-
-MIGRATIONS: Final = (create_tables, add_retention)
 
 
 class FeatureStore:

@@ -11,12 +11,12 @@ from services.governance.context import GovernanceContext
 from services.governance.handlers import HANDLERS, on_tick
 from services.governance.rebuild import REBUILD
 from services.governance.settings import GovernanceSettings
-from services.governance.store import MIGRATIONS, tables
+from services.governance.store import MIGRATIONS
 
 service: Service[GovernanceContext] = Service(
     name="governance",
     settings=GovernanceSettings,
-    open_store=lambda settings: SqlStore(settings.database("governance"), "governance", tables, MIGRATIONS),
+    open_store=lambda settings: SqlStore(settings.database("governance"), "governance", MIGRATIONS),
     context=lambda settings, own: GovernanceContext(),
     handlers=HANDLERS,
     routers=routers,

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any, Final, TypeVar, cast
 
 import sqlalchemy as sa
-from alembic.operations import Operations
 from sqlalchemy.dialects import postgresql, sqlite
 
 from contracts.payload import Fact
 from contracts.superseded import topics_read_as
 from libs.audit import log
 from libs.audit.log import AuditLog
-from libs.store.sql import Migration
+from libs.store.schema import read_migrations
+from services.governance import migrations
 from services.governance.domain.facts import LoggedFact, Opaque, read_fact, read_payload
 
 F = TypeVar("F", bound=Fact)
@@ -43,16 +42,10 @@ facts = sa.Table(
     sa.Index("facts_in_order", "subject", "leaf"),
 )
 
+for _table in log.metadata.sorted_tables:
+    _table.to_metadata(tables)
 
-def create_tables(op: Operations) -> None:
-    connection = op.get_bind()
-    log.metadata.create_all(connection)
-    tables.create_all(connection)
-    # The log's name is made with it and stays, whatever store it is restored into.
-    connection.execute(identity.insert(), {"origin": f"evenkeel/governance/{uuid.uuid4().hex}"})
-
-
-MIGRATIONS: Final[tuple[Migration, ...]] = (create_tables,)
+MIGRATIONS: Final = read_migrations(migrations)
 
 
 class GovernanceStore:

@@ -10,12 +10,12 @@ from services.ingest.context import IngestContext
 from services.ingest.handlers import HANDLERS
 from services.ingest.settings import IngestSettings
 from services.ingest.silence import watch_silence
-from services.ingest.store import MIGRATIONS, tables
+from services.ingest.store import MIGRATIONS
 
 service: Service[IngestContext] = Service(
     name="ingest",
     settings=IngestSettings,
-    open_store=lambda settings: SqlStore(settings.database("ingest"), "ingest", tables, MIGRATIONS),
+    open_store=lambda settings: SqlStore(settings.database("ingest"), "ingest", MIGRATIONS),
     context=lambda settings, own: IngestContext(),
     handlers=HANDLERS,
     routers=api.routers,

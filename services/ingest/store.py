@@ -9,9 +9,10 @@ from typing import Any, Final
 import msgspec
 import orjson
 import sqlalchemy as sa
-from alembic.operations import Operations
 
 from contracts.declaration import StreamSpec
+from libs.store.schema import read_migrations
+from services.ingest import migrations
 from services.ingest.domain.identities import IdBatch, SeenIds
 from services.ingest.domain.stream import Stream
 from services.ingest.domain.watermark import StreamClock
@@ -40,29 +41,7 @@ _seen = sa.Table(
     sa.Column("blob", sa.LargeBinary, nullable=False),
 )
 
-
-def create_tables(op: Operations) -> None:
-    op.create_table(
-        "declarations",
-        sa.Column("topic_offset", sa.BigInteger, primary_key=True, autoincrement=False),
-        sa.Column("stream", sa.Text, nullable=False),
-        sa.Column("spec", sa.Text, nullable=False),
-    )
-    op.create_table(
-        "streams",
-        sa.Column("name", sa.Text, primary_key=True),
-        sa.Column("state", sa.Text, nullable=False),
-    )
-    op.create_table(
-        "seen_ids",
-        sa.Column("stream", sa.Text, primary_key=True),
-        sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
-        sa.Column("newest_us", sa.BigInteger, nullable=False),
-        sa.Column("blob", sa.LargeBinary, nullable=False),
-    )
-
-
-MIGRATIONS: Final = (create_tables,)
+MIGRATIONS: Final = read_migrations(migrations)
 
 
 class _State(msgspec.Struct, forbid_unknown_fields=False):

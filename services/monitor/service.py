@@ -9,12 +9,12 @@ from services.monitor.api import routers
 from services.monitor.context import MonitorContext
 from services.monitor.handlers import HANDLERS
 from services.monitor.settings import MonitorSettings
-from services.monitor.store import MIGRATIONS, tables
+from services.monitor.store import MIGRATIONS
 
 service = Service(
     name="monitor",
     settings=MonitorSettings,
-    open_store=lambda settings: SqlStore(settings.database("monitor"), "monitor", tables, MIGRATIONS),
+    open_store=lambda settings: SqlStore(settings.database("monitor"), "monitor", MIGRATIONS),
     context=lambda settings, own: MonitorContext(),
     handlers=HANDLERS,
     routers=routers,

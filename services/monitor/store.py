@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import sqlalchemy as sa
-from alembic.operations import Operations
 
 from contracts.monitor import AlertChanged
+from libs.store.schema import read_migrations
 from libs.store.sql import upsert
+from services.monitor import migrations
 from services.monitor.domain.joins import LogEntry, decode_entry, encode_entry
 from services.monitor.domain.model import Model, Outcome, State, decode_state, encode_state
 from services.monitor.domain.slots import Part, Slot, decode_part, decode_slot, encode_part, encode_slot, restored
@@ -124,13 +125,7 @@ requests = sa.Table(
     sa.Column("count", sa.BigInteger, nullable=False),
 )
 
-
-def create_tables(op: Operations) -> None:
-    """The first schema."""
-    tables.create_all(op.get_bind())
-
-
-MIGRATIONS: Final = (create_tables,)
+MIGRATIONS: Final = read_migrations(migrations)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import sqlalchemy as sa
-from alembic.operations import Operations
 
 from contracts.declaration import ModelSpec, StreamSpec
 from libs.errors import Fenced
-from libs.store.sql import Migration, upsert
+from libs.store.schema import read_migrations
+from libs.store.sql import upsert
+from services.registry import migrations
 from services.registry.domain import Champion
 
 tables: Final = sa.MetaData()
@@ -101,17 +102,7 @@ receipts = sa.Table(
     sa.Column("recorded_us", sa.BigInteger, nullable=False),
 )
 
-
-def create_tables(op: Operations) -> None:
-    tables.create_all(op.get_bind())
-
-
-def add_gates_of_run(op: Operations) -> None:
-    """Whether a run is decided is asked for each run: without an index, of the gates of all that ever were."""
-    _gates_of_run.create(op.get_bind(), checkfirst=True)
-
-
-MIGRATIONS: Final[tuple[Migration, ...]] = (create_tables, add_gates_of_run)
+MIGRATIONS: Final = read_migrations(migrations)
 
 # Clients ask which version answers all the time, and a statement costs more to build than to run.
 _OF_MODEL: Final[sa.BindParameter[str]] = sa.bindparam("model")

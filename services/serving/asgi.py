@@ -7,34 +7,32 @@ for another service: the answer is given once its predictions are in the outbox,
 
 from __future__ import annotations
 
-import math
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
-import numpy as np
 import orjson
-from opentelemetry.trace import SpanKind
 
-from contracts.ids import random_id, view_stream
 from libs.errors import Refused, Retry
 from libs.fields import shown
 from libs.http import MAX_BODY_BYTES, ROLE_KEY, Tokens, add_refusals, refusal
 from libs.runtime.runtime import Runtime
-from libs.service import Cause, Derived
-from libs.telemetry import Tracing, new_traceparent
 from services.serving.context import ServingContext
 from services.serving.domain.champions import Champion
-from services.serving.domain.requests import Row, identifier, moment_us, refused
-from services.serving.domain.tensors import answer, parse_infer
-from services.serving.handlers import request_prediction
-from services.serving.views import Completed
+from services.serving.domain.predict import KINDS, parse_predict, written_predict
+from services.serving.domain.requests import at_most, json_object, refused
+from services.serving.domain.tensors import parse_infer, written_infer
+from services.serving.recording import Recorder
 
 Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 Application = Callable[[Any, Any, Any], Awaitable[None]]
+Fields = Mapping[bytes, bytes]
+"""Header fields of a request, by their names in small letters."""
+Answered = tuple[bytes, list[tuple[bytes, bytes]]]
+"""The body of an answer, and the header fields that go with it."""
 
 ROLE: Final = "client"
 HOT_PATHS: Final = (
@@ -48,9 +46,6 @@ _PROBLEM: Final = (b"content-type", b"application/problem+json")
 _BINARY: Final = (b"content-type", b"application/octet-stream")
 _JSON_SIZE: Final = b"inference-header-content-length"
 _TRACEPARENT: Final = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}").fullmatch
-_NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
-_KINDS: Final = ("features", "instances", "event")
-_KNOWN_KEYS: Final = frozenset({*_KINDS, "event_id", "event_time"})
 _DISCONNECTED: Final = "http.disconnect"
 
 
@@ -67,7 +62,7 @@ def describe(document: dict[str, Any]) -> None:
             "event_id": {"type": "string"},
             "event_time": {"type": "string", "format": "date-time"},
         },
-        "oneOf": [{"required": [kind]} for kind in _KINDS],
+        "oneOf": [{"required": [kind]} for kind in KINDS],
     }
     tensor = {"type": "object", "required": ["name", "shape", "datatype"]}
     infer = {
@@ -107,7 +102,7 @@ class HotPath:
     def __init__(self, runtime: Runtime[ServingContext], inner: Application) -> None:
         self._runtime, self._inner, self._ctx = runtime, inner, runtime.context
         self._tokens = Tokens(runtime.settings.tokens)
-        self._max_rows, self._trace_ratio = runtime.own.max_rows, runtime.settings.trace_ratio
+        self._recorder, self._max_rows = Recorder(runtime), runtime.own.max_rows
         self._ctx.metrics.register(runtime.metrics.registry)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -131,7 +126,7 @@ class HotPath:
         scope: Scope,
         receive: Receive,
         send: Send,
-        work: Callable[[Champion, bytes, dict[bytes, bytes]], Awaitable[tuple[bytes, list[tuple[bytes, bytes]]]]],
+        work: Callable[[Champion, bytes, Fields], Awaitable[Answered]],
         model: str,
         version: str | None,
         *,
@@ -163,7 +158,7 @@ class HotPath:
         await send({"type": "http.response.start", "status": status, "headers": extra})
         await send({"type": "http.response.body", "body": content})
 
-    def _authorize(self, headers: Mapping[bytes, bytes]) -> None:
+    def _authorize(self, headers: Fields) -> None:
         roles = self._tokens.roles_of(headers.get(b"authorization", b""))
         if not roles:
             fix = "Send `Authorization: Bearer <token>`."
@@ -192,153 +187,34 @@ class HotPath:
             raise Refused(404, "Unknown version", detail, field="version", fix=fix)
         return champion
 
-    # -- /v1 ----------------------------------------------------------------------------------------------------------
+    async def _predict(self, champion: Champion, body: bytes, headers: Fields) -> Answered:
+        question, is_many = parse_predict(body, champion, self._ctx.views, self._max_rows)
+        answers, ids = await self._recorder.answer(champion, question, _trace_of(headers))
+        return written_predict(champion, answers, ids, is_many=is_many), [_JSON]
 
-    async def _predict(
-        self, champion: Champion, body: bytes, headers: dict[bytes, bytes]
-    ) -> tuple[bytes, list[tuple[bytes, bytes]]]:
-        request = _parsed(body)
-        for key in request:
-            if key not in _KNOWN_KEYS:
-                fix = "Send one of features, instances or event, and optionally event_id and event_time."
-                raise refused(422, f"There is no {shown(key)} in a request.", fix, str(key)[:80])
-        kinds = [kind for kind in _KINDS if kind in request]
-        if len(kinds) != 1:
-            given = " and ".join(kinds) or "nothing to predict for"
-            raise refused(
-                422, f"The request has {given}.", "Send exactly one of features, instances or event.", "features"
-            )
-        time_us = None if "event_time" not in request else moment_us(request["event_time"], "event_time")
-        event_id = None if "event_id" not in request else identifier(request["event_id"], "event_id")
-        completed: Completed | None = None
-        rows: list[Row]
-        if kinds == ["features"]:
-            rows = [champion.rows.row(request["features"], "features")]
-        elif kinds == ["instances"]:
-            rows = self._instances(champion, request["instances"], event_id)
-        else:
-            completed, event_id, time_us = self._complete(champion, request["event"], event_id, time_us)
-            rows = [[None if value != value else value for value in completed.vector]]
-        matrix = np.array(rows, np.float32)
-        position = None if completed is None else completed.position
-        ids, scores = await self._record(champion, rows, matrix, event_id, time_us, headers, position)
-        head = {"model": champion.model, "version": champion.version, "epoch": champion.epoch}
-        predictions = [
-            {"prediction_id": prediction_id, "event_id": of, "score": score, "decision": _decision(champion, score)}
-            for (prediction_id, of), score in zip(ids, scores, strict=True)
-        ]
-        if kinds == ["instances"]:
-            return orjson.dumps(head | {"predictions": predictions}), [_JSON]
-        return orjson.dumps(head | predictions[0]), [_JSON]
-
-    def _instances(self, champion: Champion, given: object, event_id: str | None) -> list[Row]:
-        if type(given) is not list or not given:
-            fix = "Send instances as a list of one or more objects of feature values."
-            raise refused(422, f"instances is {shown(given)}.", fix, "instances")
-        self._check_rows(len(given), "instances")
-        if event_id is not None:
-            fix = "Leave event_id out, or send features."
-            raise refused(422, "One event_id cannot be the id of several instances.", fix, "event_id")
-        return [champion.rows.row(one, f"instances[{number}]") for number, one in enumerate(given)]
-
-    def _complete(
-        self, champion: Champion, event: object, event_id: str | None, time_us: int | None
-    ) -> tuple[Completed, str | None, int]:
-        """The features of an event, from its own fields and the online view."""
-        reader = champion.events
-        fields = reader.fields(event)
-        if event_id is None and fields.get(reader.id_field) is not None:
-            event_id = identifier(fields[reader.id_field], f"event.{reader.id_field}")
-        if time_us is None and fields.get(reader.time_field) is not None:
-            time_us = moment_us(fields[reader.time_field], f"event.{reader.time_field}")
-        completed = self._ctx.views.complete((champion.model, champion.view_version), fields, time_us)
-        if completed is None:
-            raise refused(503, f"The online view of {champion.model} is not here yet.", "Try again, or send features.")
-        return completed, event_id, completed.at_us if time_us is None else time_us
-
-    # -- /v2 ----------------------------------------------------------------------------------------------------------
-
-    async def _infer(
-        self, champion: Champion, body: bytes, headers: dict[bytes, bytes]
-    ) -> tuple[bytes, list[tuple[bytes, bytes]]]:
-        raw = memoryview(b"")
-        size = headers.get(_JSON_SIZE)
-        if size is not None:
-            if not size.isdigit() or not 0 < int(size) <= len(body):
-                fix = "Send the size of the JSON part; a body of tensors alone is not taken."
-                raise refused(400, f"Inference-Header-Content-Length is {shown(size.decode('latin-1'))}.", fix)
-            raw, body = memoryview(body)[int(size) :], body[: int(size)]
-        request = parse_infer(_parsed(body), raw, champion.rows.names, champion.rows.index)
-        self._check_rows(len(request.rows), "inputs")
-        values: list[Row] = [[None if v != v else v for v in row] for row in request.rows.tolist()]
-        matrix = request.rows.astype(np.float32)
-        ids, scores = await self._record(champion, values, matrix, request.event_id, None, headers, None)
-        found: dict[str, Any] = {"score": scores, "prediction_id": [prediction_id for prediction_id, _ in ids]}
-        if champion.threshold is not None:
-            found["decision"] = [_decision(champion, score) for score in scores]
-        head = {
-            "model_name": champion.model,
-            "model_version": str(champion.version),
-            "parameters": {"epoch": champion.epoch},
-        }
-        content, json_size = answer(head, request, found)
+    async def _infer(self, champion: Champion, body: bytes, headers: Fields) -> Answered:
+        json_bytes, raw = _parts(body, headers)
+        request = parse_infer(json_object(json_bytes), raw, champion.rows.names, champion.rows.index)
+        at_most(self._max_rows, len(request.rows), "inputs")
+        answers, ids = await self._recorder.answer(champion, request.question(), _trace_of(headers))
+        content, json_size = written_infer(champion, request, answers, ids)
         if json_size is None:
             return content, [_JSON]
         return content, [_BINARY, (_JSON_SIZE, b"%d" % json_size)]
 
-    # -- both ---------------------------------------------------------------------------------------------------------
 
-    def _check_rows(self, count: int, field: str) -> None:
-        if count > self._max_rows:
-            fix = f"Send at most {self._max_rows} rows at once."
-            raise refused(413, f"{field} has {count} rows.", fix, field)
-
-    async def _record(
-        self,
-        champion: Champion,
-        rows: Sequence[Row],
-        matrix: np.ndarray[Any, np.dtype[np.float32]],
-        event_id: str | None,
-        time_us: int | None,
-        headers: Mapping[bytes, bytes],
-        position: dict[str, int] | None,
-    ) -> tuple[list[tuple[str, str]], list[float]]:
-        """Score the rows and record one prediction each; (prediction id, event id) and score of each. Raises Retry."""
-        scores: list[float] = champion.predict(matrix).tolist()
-        request_id = random_id()
-        if time_us is None:
-            folded_us = self._ctx.views.watermark_us((champion.model, champion.view_version))
-            time_us = folded_us or self._runtime.clock.now_us()
-        traceparent = _trace_of(headers) or new_traceparent(request_id, self._trace_ratio)
-        span = None
-        if self._runtime.tracing.enabled and traceparent.endswith("01"):
-            span = self._runtime.tracing.start(f"predict {champion.model}", traceparent, SpanKind.SERVER)
-            traceparent = Tracing.inject(span)
-        cause = Cause(request_id, time_us, request_id, traceparent)
-        stream = view_stream(champion.model, champion.view_version)
-        ids: list[tuple[str, str]] = []
-        outputs: list[Derived] = []
-        for row, score in zip(rows, scores, strict=True):
-            if not math.isfinite(score):
-                raise Refused(500, "Internal error", f"Version {champion.version} gave no finite score for this row.")
-            prediction_id = random_id()
-            of = event_id or prediction_id
-            payload = request_prediction(champion, of, score, row, position)
-            outputs.append(Derived(payload, cause, id=prediction_id, stream=stream))
-            ids.append((prediction_id, of))
-        try:
-            await self._runtime.record(outputs)
-        finally:
-            if span is not None:
-                span.end()
-        return ids, scores
+def _parts(body: bytes, headers: Fields) -> tuple[bytes, memoryview]:
+    """The JSON, and the tensors' bytes behind it."""
+    size = headers.get(_JSON_SIZE)
+    if size is None:
+        return body, memoryview(b"")
+    if not size.isdigit() or not 0 < int(size) <= len(body):
+        fix = "Send the size of the JSON part; a body of tensors alone is not taken."
+        raise refused(400, f"Inference-Header-Content-Length is {shown(size.decode('latin-1'))}.", fix)
+    return body[: int(size)], memoryview(body)[int(size) :]
 
 
-def _decision(champion: Champion, score: float) -> bool | None:
-    return None if champion.threshold is None else score >= champion.threshold
-
-
-def _trace_of(headers: Mapping[bytes, bytes]) -> str | None:
+def _trace_of(headers: Fields) -> str | None:
     given = headers.get(b"traceparent")
     if given is None:
         return None
@@ -346,21 +222,7 @@ def _trace_of(headers: Mapping[bytes, bytes]) -> str | None:
     return text if _TRACEPARENT(text) else None
 
 
-def _parsed(body: bytes) -> dict[str, Any]:
-    try:
-        found = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise refused(
-            400, f"The body is not JSON: {error}.", "Send one JSON object; NaN and Infinity are not JSON."
-        ) from None
-    if type(found) is not dict:
-        raise refused(400, f"The body is {shown(found)}.", "Send one JSON object.")
-    if b"\\u0000" in body and _NUL.search(body):
-        raise refused(400, "The body holds the character U+0000.", "Leave it out.")
-    return found
-
-
-async def _body(receive: Receive, headers: Mapping[bytes, bytes]) -> bytes:
+async def _body(receive: Receive, headers: Fields) -> bytes:
     if headers.get(b"content-encoding", b"identity") != b"identity":
         raise Refused(415, "Unsupported encoding", "The body is compressed.", fix="Send it as it is.")
     chunks: list[bytes] = []

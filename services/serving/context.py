@@ -17,9 +17,9 @@ from libs.features.tiles import Tile
 from libs.service import Context
 from libs.store.protocol import Transaction
 from services.serving.domain.champions import Champion, Fact, Line
+from services.serving.domain.online_view import OnlineView, OnlineViews, ViewKey
 from services.serving.settings import ServingSettings
 from services.serving.store import Declared, Progress, ServingStore, ViewRow, slot_key, slot_value
-from services.serving.views import OnlineView, OnlineViews, ViewKey
 
 SWEEP_SLOTS: Final = 2_000
 """Slots looked at per tick for expired ones, as many as feature publishes in a second by default."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import socket
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
@@ -19,7 +18,8 @@ from libs.errors import Retry
 from libs.service import Batch, Cause, Derived, Each, Output, Rebuild, Reply, Stateless
 from libs.settings import DEFAULT_PORTS, Settings
 from services.serving.context import ServingContext
-from services.serving.domain.champions import Champion, Fact, Outcome, Receipt, Target, next_receipt
+from services.serving.domain.champions import Fact, Outcome, Receipt, Target, next_receipt
+from services.serving.domain.dataplane import answer, prediction_made
 from services.serving.settings import ServingSettings
 from services.serving.store import Declared
 
@@ -87,60 +87,20 @@ def on_vectors(events: Sequence[Event[VectorComputed]], ctx: ServingContext) -> 
             ctx.metrics.unscored.labels("view_version").inc(len(positions) - len(fitting))
         if fitting:
             rows = np.array([events[position].data.values for position in fitting], np.float32)
-            for position, score in zip(fitting, champion.predict(rows).tolist(), strict=True):
-                if math.isfinite(score):
-                    answers[position] = stream_prediction(champion, events[position], score)
-                else:
+            for position, answered in zip(fitting, answer(champion, rows), strict=True):
+                if answered is None:
                     ctx.metrics.unscored.labels("not_finite").inc()
+                    continue
+                event = events[position]
+                answers[position] = prediction_made(
+                    champion,
+                    answered,
+                    origin="stream",
+                    stream=event.data.stream,
+                    event_id=event.data.event_id,
+                    vector_id=event.id,
+                )
     return answers
-
-
-def stream_prediction(champion: Champion, event: Event[VectorComputed], score: float) -> PredictionMade:
-    data, threshold = event.data, champion.threshold
-    return PredictionMade.checked(
-        model=data.model,
-        stream=data.stream,
-        event_id=data.event_id,
-        version=champion.version,
-        epoch=champion.epoch,
-        package=champion.package,
-        origin="stream",
-        role="champion",
-        score=score,
-        scores=None,
-        decision=None if threshold is None else score >= threshold,
-        view_version=data.view_version,
-        vector_id=event.id,
-        values=None,
-        view_position=None,
-    )
-
-
-def request_prediction(
-    champion: Champion,
-    event_id: str,
-    score: float,
-    values: Sequence[float | None],
-    view_position: dict[str, int] | None = None,
-) -> PredictionMade:
-    """An answer to a client, with the features that it was given for."""
-    return PredictionMade.checked(
-        model=champion.model,
-        stream=champion.stream,
-        event_id=event_id,
-        version=champion.version,
-        epoch=champion.epoch,
-        package=champion.package,
-        origin="request",
-        role="champion",
-        score=score,
-        scores=None,
-        decision=None if champion.threshold is None else score >= champion.threshold,
-        view_version=champion.view_version,
-        vector_id=None,
-        values=list(values),
-        view_position=view_position,
-    )
 
 
 def on_activation(

@@ -10,12 +10,12 @@ from services.trainer.handlers import HANDLERS
 from services.trainer.jobs import run_jobs
 from services.trainer.rebuild import REBUILD
 from services.trainer.settings import TrainerSettings
-from services.trainer.store import MIGRATIONS, tables
+from services.trainer.store import MIGRATIONS
 
 service: Service[TrainerContext] = Service(
     name="trainer",
     settings=TrainerSettings,
-    open_store=lambda settings: SqlStore(settings.database("trainer"), "trainer", tables, MIGRATIONS),
+    open_store=lambda settings: SqlStore(settings.database("trainer"), "trainer", MIGRATIONS),
     context=lambda settings, own: TrainerContext(),
     handlers=HANDLERS,
     routers=api.routers,

@@ -7,9 +7,10 @@ from dataclasses import asdict
 from typing import Any, Final
 
 import sqlalchemy as sa
-from alembic.operations import Operations
 
-from libs.store.sql import Migration, upsert
+from libs.store.schema import read_migrations
+from libs.store.sql import upsert
+from services.trainer import migrations
 from services.trainer.domain.decision import Cut, History, Pause
 
 tables: Final = sa.MetaData()
@@ -67,30 +68,12 @@ _jobs_of_model: Final = sa.Index("jobs_of_model", jobs.c.model, jobs.c.decided_u
 
 ACTIVE: Final = ("queued", "running")
 
-
-def create_tables(op: Operations) -> None:
-    tables.create_all(op.get_bind())
-
-
-def add_pause(op: Operations) -> None:
-    """Who paused a loop, when and why."""
-    if "pause" not in {column["name"] for column in sa.inspect(op.get_bind()).get_columns("models")}:
-        op.add_column("models", sa.Column("pause", sa.JSON))
-
-
-def add_jobs_of_model(op: Operations) -> None:
-    """Each decision looks at the jobs of its model before: without an index, at those of all models."""
-    _jobs_of_model.create(op.get_bind(), checkfirst=True)
-
-
-MIGRATIONS: Final[tuple[Migration, ...]] = (create_tables, add_pause, add_jobs_of_model)
+MIGRATIONS: Final = read_migrations(migrations)
 
 
 def pause_of(row: Any) -> Pause | None:
     """The pause of a model's row, None if its loop runs."""
-    if not row.paused:
-        return None
-    return Pause(**row.pause) if row.pause else Pause("somebody", row.event_us or 0, "no reason was recorded")
+    return Pause(**row.pause) if row.paused else None
 
 
 class TrainerStore:

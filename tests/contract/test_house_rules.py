@@ -110,3 +110,14 @@ def test_a_service_loads_only_what_its_extra_installs(service: str) -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.split()
     assert loaded == []
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_of)
+def test_schemas_come_from_frozen_files_only(path: Path) -> None:
+    """A migration that used today's tables would be another one tomorrow."""
+    tree = ast.parse(path.read_text())
+    made = [node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr == "create_all"]
+    assert not made, f"{module_of(path)} calls create_all: write a migration (libs.store.schema)"
+    if path.parent.name == "migrations":
+        used = {name.split(".")[0] for name in imports(path)} - set(sys.stdlib_module_names)
+        assert used <= {"sqlalchemy", "alembic"}, f"{module_of(path)} imports {used}: a released file never changes"

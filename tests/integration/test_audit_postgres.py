@@ -15,7 +15,8 @@ from libs.audit.leaves import encode_record
 from libs.audit.verify import verify_log
 from libs.keys import signing_key
 from libs.store.sql import SqlStore
-from tests.unit.audit.conftest import LogOnDisk, create_tables
+from services.governance.store import MIGRATIONS
+from tests.unit.audit.conftest import LogOnDisk
 
 
 @pytest.fixture
@@ -24,7 +25,7 @@ def on_postgres(tmp_path: Path) -> Iterator[LogOnDisk]:
         server = get_server(folder)
         try:
             url = server.get_uri()
-            store = SqlStore(url, "governance", log.metadata, (create_tables,))
+            store = SqlStore(url, "governance", MIGRATIONS)
             store.open()
             yield LogOnDisk(store, url, tmp_path, signing_key(tmp_path / "keys", "governance"))
             store.close()

@@ -83,7 +83,7 @@ def service() -> Service[OrderContext]:
     return Service(
         name="feature",
         settings=OwnSettings,
-        open_store=lambda s: SqlStore(s.database("feature"), "feature", tables, (create,)),
+        open_store=lambda s: SqlStore(s.database("feature"), "feature", (create,)),
         context=lambda settings, own: OrderContext(),
         handlers=(Merge((EventAccepted, LabelAccepted), on_released),),
     )

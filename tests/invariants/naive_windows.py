@@ -156,8 +156,8 @@ class Naive:
             entity = window.entities.get(key, _Entity())
             oldest_us = at_us - window.length_us
             records = [r for start, tile in entity.tiles.items() if oldest_us < start <= at_us for r in tile]
-            for aggregate, place in window.columns:
-                vector[place] = _aggregate(aggregate, records, at_us)
+            for name, place in window.columns:
+                vector[place] = aggregate(name, records, at_us)
         return vector
 
 
@@ -169,7 +169,7 @@ def differences(expected: Sequence[float], found: Sequence[float | None]) -> lis
     return np.flatnonzero(~np.isclose(expected, given, rtol=RELATIVE, atol=ABSOLUTE, equal_nan=True)).tolist()
 
 
-def _aggregate(name: str, records: Sequence[tuple[int, str, float]], at_us: int) -> float:
+def aggregate(name: str, records: Sequence[tuple[int, str, float]], at_us: int) -> float:
     values = [value for _, _, value in records]
     match name:
         case "count":

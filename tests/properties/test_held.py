@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import msgspec
 import pytest
-import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -20,7 +19,7 @@ SLACK = 20
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    store = SqlStore(f"sqlite:///{tmp_path_factory.mktemp('held') / 'monitor.db'}", "monitor", sa.MetaData(), ())
+    store = SqlStore(f"sqlite:///{tmp_path_factory.mktemp('held') / 'monitor.db'}", "monitor", ())
     store.open()
     yield store
     store.close()

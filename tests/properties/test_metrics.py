@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libs.metrics import best_f1_threshold, metric, roc_auc
+from libs.metrics import best_f1_threshold, metric_named
 
 _rows = st.lists(st.tuples(st.booleans(), st.integers(0, 6)), min_size=2, max_size=40).filter(
     lambda rows: len({positive for positive, _ in rows}) == 2
@@ -25,12 +25,13 @@ def test_roc_auc_counts_pairs(rows: list[tuple[bool, int]]) -> None:
         for other, theirs in rows
         if not other
     ]
-    assert roc_auc(label, score) == pytest.approx(sum(wins) / len(wins), abs=1e-12)
+    assert metric_named("roc_auc").value(label, score) == pytest.approx(sum(wins) / len(wins), abs=1e-12)
 
 
 @given(_rows)
 def test_no_threshold_has_a_better_f1(rows: list[tuple[bool, int]]) -> None:
     label = np.array([float(positive) for positive, _ in rows])
     score = np.array([value / 6 for _, value in rows])
-    found = metric("f1", label, score, best_f1_threshold(label, score))
-    assert found >= max(metric("f1", label, score, cut) for cut in score) - 1e-12
+    f1 = metric_named("f1")
+    found = f1.value(label, f1.judged(score, best_f1_threshold(label, score)))
+    assert found >= max(f1.value(label, f1.judged(score, cut)) for cut in score) - 1e-12

@@ -12,6 +12,7 @@ import yaml
 from contracts.declaration import DAY_US, HOUR_US, Declaration, StreamSpec, format_duration, parse_duration_us
 from libs.declaration import MAX_BYTES, DeclarationError, load_declaration
 from libs.features import compile_plan
+from libs.metrics import METRICS
 
 ROOT = Path(__file__).parents[2]
 SMALLEST = (ROOT / "docs/examples/smallest.yaml").read_text()
@@ -115,6 +116,7 @@ STREAM, MODEL = "streams.orders", "models.order-returned"
         ("type: boolean", "type: string", 21, f"{MODEL}.label", "is of type string"),
         ("task: binary", "task: regression", 21, f"{MODEL}.label", "name a number field"),
         ("task: binary", "task: binary\n    metric: mae", 20, f"{MODEL}.metric", "use roc_auc or"),
+        ("task: binary", "task: binary\n    metric: roc_acu", 20, f"{MODEL}.metric", "did you mean 'roc_auc'?"),
         ("task: binary", "task: binary\n    candidates: [linear]", 20, f"{MODEL}.candidates[0]", "use logistic or"),
         ("task: binary", "task: binary\n    promotion: {margin: -1}", 20, f"{MODEL}.promotion.margin", "greater than"),
         ("task: binary", "task: binary\n    promotion: 3", 20, f"{MODEL}.promotion", "a mapping is expected"),
@@ -124,7 +126,7 @@ STREAM, MODEL = "streams.orders", "models.order-returned"
         ("by: [customer]", "by: [[customer]]", 24, f"{MODEL}.features[1].by", "list of field names"),
         ("over: [24h", "over: [30s", 24, f"{MODEL}.features[1].over[0]", "from 1m to 90d"),
         ("over: [24h", "over: [91d", 24, f"{MODEL}.features[1].over[0]", "from 1m to 90d"),
-        ("count, mean", "count, median", 24, f"{MODEL}.features[1].compute[1]", "is not one of"),
+        ("count, mean", "count, median", 24, f"{MODEL}.features[1].compute[1]", "no aggregation 'median'"),
         ("fields: [amount]", "fields: amount", 23, f"{MODEL}.features[0].fields", "write it as `[a, b]`"),
         ("fields: [amount]", "fields: []", 23, f"{MODEL}.features[0].fields", "at least 1"),
         ("fields: [amount]", "fields: [customer]", 23, f"{MODEL}.features[0].fields[0]", "is of type string"),
@@ -217,3 +219,11 @@ def test_id_and_time_are_fields_without_being_listed() -> None:
     stream = StreamSpec.model_validate({"topic": "t", "id": "i", "time": "at", "fields": {"x": {"type": "number"}}})
     kinds = [field and field.type for field in map(stream.field, ("i", "at", "x", "y"))]
     assert kinds == ["string", "time", "number", None]
+
+
+@pytest.mark.parametrize(("metric", "task"), [(metric.name, task) for metric in METRICS for task in metric.tasks])
+def test_every_metric_that_fits_the_task_can_be_declared(metric: str, task: str) -> None:
+    text = SMALLEST.replace("task: binary", f"task: {task}\n    metric: {metric}")
+    if task == "regression":
+        text = text.replace("type: boolean", "type: number")
+    assert load_declaration(text, "shop.yaml").models["order-returned"].metric_name == metric

@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import sqlalchemy as sa
 from typer.testing import CliRunner
 
 from libs.cli.main import app
@@ -39,7 +38,7 @@ def test_on_a_new_machine_it_says_how_to_start(tmp_path: Path) -> None:
 
 
 def test_a_sound_folder_and_then_each_thing_that_is_wrong_with_it(tmp_path: Path) -> None:
-    store = SqlStore(f"sqlite:///{tmp_path / 'registry.db'}", "registry", sa.MetaData(), ())
+    store = SqlStore(f"sqlite:///{tmp_path / 'registry.db'}", "registry", ())
     store.open()
     store.close()
     signing_key(tmp_path / "keys", "trainer")

@@ -16,7 +16,7 @@ from contracts.registry import ChampionChanged, GateDecided, ModelDeclared
 from contracts.trainer import RunCompleted
 from libs.clock import DAY_US, format_us
 from libs.keys import signing_key, verification_keys
-from libs.metrics import BINARY_METRICS, REGRESSION_METRICS, MetricName
+from libs.metrics import METRICS, Metric
 from libs.packages.package import read_package, write_package
 from libs.service import Derived
 from services.registry.context import RegistryContext
@@ -43,7 +43,6 @@ UNSEEN_US: Final = 5 * DAY_US
 """Before the cut: a horizon of a day, and four days held out."""
 FIRST_DAY: Final = 16
 SECOND_DAY: Final = 32
-LOWER_IS_BETTER: Final = {"log_loss", "brier", "mae", "rmse"}
 CONFIDENCE_90: Final = 1.2815515655
 """Standard errors between an estimate and its one-sided bound of 90 %."""
 
@@ -106,7 +105,7 @@ def rows_until(table: TrainingTable, cut_us: int, knows: Knows) -> TrainingTable
 class House:
     """Trainer and registry on their real stores; what one says is read by the other as it stands on the topic."""
 
-    def __init__(self, folder: Path, task: Task, metric: MetricName) -> None:
+    def __init__(self, folder: Path, task: Task, metric: str) -> None:
         self.folder, self.metric, self.versions = folder, metric, 0
         self.table = tiny_table(1600, seed=1, task=task)
         self.trainer: Handled[TrainerContext] = Handled(trainer_service, folder)
@@ -167,15 +166,17 @@ class House:
 
 
 @pytest.fixture
-def house(tmp_path: Path, metric: MetricName) -> Iterator[House]:
-    house = House(tmp_path, "regression" if metric in REGRESSION_METRICS else "binary", metric)
+def house(tmp_path: Path, metric: Metric, task: Task) -> Iterator[House]:
+    house = House(tmp_path, task, metric.name)
     yield house
     house.close()
 
 
 @pytest.mark.parametrize("candidate", ["better", "equal", "worse"])
-@pytest.mark.parametrize("metric", [*BINARY_METRICS, *REGRESSION_METRICS])
-def test_the_better_model_answers(house: House, candidate: Literal["better", "equal", "worse"]) -> None:
+@pytest.mark.parametrize(
+    ("metric", "task"), [pytest.param(m, task, id=f"{m.name}-{task}") for m in METRICS for task in m.tasks]
+)
+def test_the_better_model_answers(house: House, metric: Metric, candidate: Literal["better", "equal", "worse"]) -> None:
     knowledge: dict[str, tuple[Knows, Knows]] = {
         "better": ("the opposite", "the signal"),
         "equal": ("the signal", "what the champion knows"),
@@ -190,7 +191,7 @@ def test_the_better_model_answers(house: House, candidate: Literal["better", "eq
     assert completed.champion is not None
     ours, theirs = completed.candidate.metrics[house.metric], completed.champion.metrics[house.metric]
     assert (compared.candidate, compared.champion) == (ours, theirs)
-    improvement = theirs - ours if house.metric in LOWER_IS_BETTER else ours - theirs
+    improvement = ours - theirs if metric.higher_is_better else theirs - ours
     bound = improvement - CONFIDENCE_90 * compared.standard_error
     assert (compared.improvement, compared.improvement_lower) == pytest.approx((improvement, bound), rel=1e-9)
     (gate,) = (g for g in decided if isinstance(g, GateDecided) and g.gate == "better_than_champion")

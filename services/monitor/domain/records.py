@@ -9,7 +9,6 @@ from functools import cached_property
 from typing import Literal, NamedTuple, TypeAlias
 
 from libs.features import LabelRule
-from libs.metrics import MetricName
 from libs.sketches.profile import Profile
 
 
@@ -48,7 +47,7 @@ class Policy:
     """What a model's declaration says about measuring it. All times are event time, in microseconds."""
 
     task: Literal["binary", "multiclass", "regression"]
-    metric: MetricName
+    metric: str
     label: LabelRule
     horizon_us: int
     windows_us: tuple[int, ...]

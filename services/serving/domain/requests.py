@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, Final
+
+import orjson
 
 from contracts.declaration import StreamSpec
 from libs.clock import parse_us
@@ -22,15 +25,38 @@ from libs.fields import (
     shown,
 )
 
-_LARGEST: Final = 3.4028235677973366e38
-"""float32's largest number, with what rounds to it."""
+LARGEST: Final = 3.4028235677973366e38
+"""From here on a number is infinite as a float32: its largest, and half a step more."""
 _MAX_REMEMBERED: Final = 1_000
+_NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
-Row = Sequence[float | None]
+Row = list[float | None]
+"""A row of features in the order of a schema; None for missing."""
 
 
 def refused(status: int, detail: str, fix: str, field: str | None = None) -> Refused:
     return Refused(status, "Invalid request" if status < 500 else "Unavailable", detail, field=field, fix=fix)
+
+
+def json_object(body: bytes) -> dict[str, Any]:
+    """A body that is one JSON object; raises Refused."""
+    try:
+        found = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise refused(
+            400, f"The body is not JSON: {error}.", "Send one JSON object; NaN and Infinity are not JSON."
+        ) from None
+    if type(found) is not dict:
+        raise refused(400, f"The body is {shown(found)}.", "Send one JSON object.")
+    if b"\\u0000" in body and _NUL.search(body):
+        raise refused(400, "The body holds the character U+0000.", "Leave it out.")
+    return found
+
+
+def at_most(most: int, count: int, field: str) -> None:
+    """Raises Refused for a request of too many rows."""
+    if count > most:
+        raise refused(413, f"{field} has {count} rows.", f"Send at most {most} rows at once.", field)
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
@@ -77,7 +103,7 @@ class RowReader:
         getter = itemgetter(*names)
         self._get: Callable[[Any], tuple[Any, ...]] = getter if len(names) > 1 else lambda given: (getter(given),)
 
-    def row(self, given: object, where: str) -> list[float | None]:
+    def row(self, given: object, where: str) -> Row:
         """One row, as given; raises Refused."""
         if type(given) is not dict:
             raise refused(422, f"{where} is {shown(given)}.", f"Send {where} as an object of feature values.", where)
@@ -87,11 +113,11 @@ class RowReader:
             raise self._missing(given, where) from None
         if len(given) != len(values):
             raise self._unknown(given, where)
-        row: list[float | None] = []
+        row: Row = []
         for position, value in enumerate(values):
             kind = type(value)
             if kind is float or kind is int:
-                if not -_LARGEST < value < _LARGEST:
+                if not -LARGEST < value < LARGEST:
                     raise self._too_large(self.names[position], value, where)
                 row.append(float(value))
             else:

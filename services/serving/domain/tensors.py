@@ -16,7 +16,9 @@ import orjson
 from numpy.typing import NDArray
 
 from libs.fields import shown
-from services.serving.domain.requests import identifier, nearest, refused
+from services.serving.domain.champions import Champion
+from services.serving.domain.dataplane import Answer, Question
+from services.serving.domain.requests import LARGEST, Row, identifier, nearest, refused
 
 INPUT: Final = "features"
 OUTPUTS: Final = ("score", "decision", "prediction_id")
@@ -48,6 +50,10 @@ class Infer:
     binary: frozenset[str]
     """Outputs wanted as raw bytes."""
 
+    def question(self) -> Question:
+        values: list[Row] = [[None if value != value else value for value in row] for row in self.rows.tolist()]
+        return Question(values, self.rows.astype(np.float32), self.event_id)
+
 
 def parse_infer(body: Mapping[str, Any], raw: memoryview, names: Sequence[str], index: Mapping[str, int]) -> Infer:
     """Read a request's JSON and the tensors behind it; raises Refused naming the tensor and the fix."""
@@ -62,10 +68,9 @@ def parse_infer(body: Mapping[str, Any], raw: memoryview, names: Sequence[str], 
     tensors = [_tensor(one, number, read) for number, one in enumerate(inputs)]
     read.finish()
     rows = _assemble(tensors, names, index)
-    with np.errstate(over="ignore"):
-        infinite = np.isinf(rows.astype(np.float32))
-    if infinite.any():
-        row, column = (int(at[0]) for at in np.nonzero(infinite))
+    beyond = np.abs(rows) >= LARGEST  # NaN is not
+    if beyond.any():
+        row, column = (int(at[0]) for at in np.nonzero(beyond))
         fix = "Send finite numbers that a float32 can hold; null, or NaN in a binary tensor, is a missing value."
         raise refused(400, f"{names[column]} of row {row} is {rows[row, column]}.", fix, f"inputs.{names[column]}")
     event_id = parameters.get("event_id")
@@ -238,7 +243,6 @@ def _outputs(wanted: object, all_binary: bool) -> tuple[tuple[str, ...], frozens
     return tuple(names), frozenset(binary)
 
 
-Data = Sequence[float] | Sequence[bool] | Sequence[str]
 _ENCODERS: Final[dict[str, tuple[Literal["FP64", "BOOL", "BYTES"], Callable[[Any], bytes]]]] = {
     "score": ("FP64", lambda data: np.array(data, "<f8").tobytes()),
     "decision": ("BOOL", lambda data: np.array(data, "?").tobytes()),
@@ -246,8 +250,21 @@ _ENCODERS: Final[dict[str, tuple[Literal["FP64", "BOOL", "BYTES"], Callable[[Any
 }
 
 
-def answer(head: dict[str, Any], request: Infer, found: Mapping[str, Data]) -> tuple[bytes, int | None]:
-    """The response's body, and the size of its JSON part if bytes follow it. `found` has what the model answers."""
+def written_infer(
+    champion: Champion, request: Infer, answers: Sequence[Answer], ids: Sequence[tuple[str, str]]
+) -> tuple[bytes, int | None]:
+    """The body of the answer, and the size of its JSON part if bytes follow it. `ids`: prediction id and event id."""
+    head = {
+        "model_name": champion.model,
+        "model_version": str(champion.version),
+        "parameters": {"epoch": champion.epoch},
+    }
+    found: dict[str, Sequence[Any]] = {
+        "score": [answered.score for answered in answers],
+        "prediction_id": [prediction_id for prediction_id, _ in ids],
+    }
+    if champion.threshold is not None:
+        found["decision"] = [answered.decision for answered in answers]
     outputs: list[dict[str, Any]] = []
     tail: list[bytes] = []
     for name in request.outputs or OUTPUTS:

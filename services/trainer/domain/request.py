@@ -7,7 +7,7 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from contracts.trainer import Comparison
-from libs.metrics import BINARY_METRICS, REGRESSION_METRICS, MetricName
+from libs.metrics import metrics_of
 from libs.packages.manifest import Count, Finite, Parameter
 
 Task: TypeAlias = Literal["binary", "regression"]
@@ -53,7 +53,7 @@ class TrainingRequest(Part):
     view_version: str
     features: tuple[str, ...] = Field(min_length=1)
     candidates: tuple[Candidate, ...] = Field(min_length=1)
-    metric: MetricName
+    metric: str
     confidence: Annotated[float, Field(ge=0.5, lt=1.0)] = 0.9
     threshold: Finite | None = None
     """Decision threshold of a binary model; None: the one with the best f1 on validation rows."""
@@ -72,7 +72,7 @@ class TrainingRequest(Part):
 
     @model_validator(mode="after")
     def _task_fits(self) -> TrainingRequest:
-        names = BINARY_METRICS if self.task == "binary" else REGRESSION_METRICS
+        names = [metric.name for metric in metrics_of(self.task)]
         if self.metric not in names:
             raise ValueError(f"metric {self.metric} does not fit task {self.task}: use one of {', '.join(names)}")
         wrong = "linear" if self.task == "binary" else "logistic"
@@ -122,7 +122,7 @@ class Trial(Part):
 class Evidence(Part):
     """What the gates look at; also the package's metrics.json."""
 
-    metric: MetricName
+    metric: str
     training_rows: Count
     evaluation_rows: Count
     candidate: Scores

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from libs.metrics import HIGHER_IS_BETTER, UndefinedMetricError, best_f1_threshold, metric
+from libs.metrics import DEFAULT_THRESHOLD, UndefinedMetricError, best_f1_threshold, metric_named
 from services.trainer.domain.estimators import fit, resolved
 from services.trainer.domain.request import Candidate, TrainingRequest, Trial
 from services.trainer.domain.split import TrainingTable
@@ -18,7 +18,6 @@ VALIDATION_SHARE: Final = 0.2
 MAX_FIT_ROWS: Final = 40_000
 MAX_VALIDATION_ROWS: Final = 8_000
 MIN_VALIDATION_ROWS: Final = 50
-DEFAULT_THRESHOLD: Final = 0.5
 
 
 @dataclass(frozen=True)
@@ -49,6 +48,7 @@ def select(
         usable = all(0.0 < table.label[part].mean() < 1.0 for part in (fit_rows, validation))
     if not undecided or not usable:
         return Selection(request.candidates[0], threshold, ())
+    metric = metric_named(request.metric)
     trials: list[Trial] = []
     best: tuple[float, Candidate, NDArray[np.float64]] | None = None
     for candidate in request.candidates:
@@ -64,13 +64,11 @@ def select(
             )
             score = fitted.predict(table.rows[validation])
             try:
-                value = metric(request.metric, table.label[validation], score)
+                value = metric.value(table.label[validation], metric.judged(score))
             except UndefinedMetricError:
                 value = None
-            if value is not None:
-                gain = value if HIGHER_IS_BETTER[request.metric] else -value
-                if best is None or gain > best[0]:
-                    best = gain, candidate, score
+            if value is not None and (best is None or metric.improvement(value, over=best[0]) > 0.0):
+                best = value, candidate, score
         parameters = resolved(candidate.estimator, candidate.parameters, len(fit_rows))
         trials.append(Trial(estimator=candidate.estimator, parameters=parameters, value=value))
     if best is None:

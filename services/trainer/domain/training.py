@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from libs.clock import format_us, parse_us
-from libs.metrics import BINARY_METRICS, REGRESSION_METRICS, compare, evaluate
+from libs.metrics import DEFAULT_THRESHOLD, compare, decisions, evaluate
 from libs.packages.manifest import (
     DatasetRecord,
     FeatureSchema,
@@ -139,10 +139,9 @@ def _evidence(
     champion: Package | None,
     parity_rows: int,
 ) -> Evidence:
-    names = BINARY_METRICS if request.task == "binary" else REGRESSION_METRICS
     label, unseen = table.label[split.evaluation], table.rows[split.evaluation]
     score = _finite(exported.served.predict(unseen), "the candidate")
-    threshold = 0.5 if selection.threshold is None else selection.threshold
+    threshold = DEFAULT_THRESHOLD if selection.threshold is None else selection.threshold
     theirs, comparison, no_comparison_because = None, None, None
     if champion is None:
         no_comparison_because = "there is no champion"
@@ -150,8 +149,11 @@ def _evidence(
         no_comparison_because = f"the champion uses features of another view, {champion.manifest.features.view_version}"
     else:
         their_score = _finite(Scorer(champion).predict(unseen), f"the champion {champion.digest}")
-        their_threshold = 0.5 if champion.manifest.threshold is None else champion.manifest.threshold
-        theirs = Scores(digest=champion.digest, metrics=dict(evaluate(names, label, their_score, their_threshold)))
+        their_threshold = champion.manifest.threshold
+        if their_threshold is None:
+            their_threshold = DEFAULT_THRESHOLD
+        their_decisions = decisions(their_score, their_threshold)
+        theirs = Scores(digest=champion.digest, metrics=evaluate(request.task, label, their_score, their_decisions))
         comparison = compare(
             request.metric,
             label,
@@ -165,7 +167,7 @@ def _evidence(
         metric=request.metric,
         training_rows=len(split.training),
         evaluation_rows=len(split.evaluation),
-        candidate=Scores(digest=None, metrics=dict(evaluate(names, label, score, threshold))),
+        candidate=Scores(digest=None, metrics=evaluate(request.task, label, score, decisions(score, threshold))),
         champion=theirs,
         comparison=comparison,
         no_comparison_because=no_comparison_because,

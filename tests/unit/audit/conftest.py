@@ -11,21 +11,16 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from alembic.operations import Operations
 
 from contracts.envelope import Record, encode
 from libs.audit import log
 from libs.audit.leaves import LoggedRecord
 from libs.keys import SigningKey, signing_key
 from libs.store.sql import SqlStore
+from services.governance.store import MIGRATIONS
 from tests.model_life import Consumed
 
 ORIGIN = "evenkeel/governance/test"
-
-
-def create_tables(op: Operations) -> None:
-    for table in log.metadata.sorted_tables:
-        op.create_table(table.name, *(sa.Column(c.name, c.type, primary_key=c.primary_key) for c in table.columns))
 
 
 @dataclass
@@ -93,7 +88,7 @@ class LogOnDisk:
 @pytest.fixture
 def on_disk(tmp_path: Path) -> Iterator[LogOnDisk]:
     path = tmp_path / "governance.db"
-    store = SqlStore(f"sqlite:///{path}", "governance", log.metadata, (create_tables,))
+    store = SqlStore(f"sqlite:///{path}", "governance", MIGRATIONS)
     store.open()
     yield LogOnDisk(store, f"sqlite:///{path}", path, signing_key(tmp_path / "keys", "governance"))
     store.close()

@@ -28,7 +28,7 @@ from libs.store.sql import SqlStore
 from services.monitor.context import MonitorContext
 from services.monitor.handlers import on_champion_changed, on_model_declared, on_released, on_run_completed
 from services.monitor.settings import MonitorSettings
-from services.monitor.store import MIGRATIONS, tables
+from services.monitor.store import MIGRATIONS
 
 START = "2026-01-01T00:00:00Z"
 START_US = parse_us(START)
@@ -229,7 +229,7 @@ class Monitor:
 
     def __init__(self, data_dir: Path, database_url: str | None = None) -> None:
         self.settings = Settings(data_dir=data_dir, database_url=database_url)
-        self.store = SqlStore(self.settings.database("monitor"), "monitor", tables, MIGRATIONS)
+        self.store = SqlStore(self.settings.database("monitor"), "monitor", MIGRATIONS)
         self.store.open()
         self.restart()
 

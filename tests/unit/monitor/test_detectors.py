@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from libs.features import parse_label
-from libs.metrics import metric
 from libs.sketches.profile import build_profile
-from services.monitor.domain.decay import current, find_decay, influence, measured
+from services.monitor.domain.decay import current, find_decay, measured
 from services.monitor.domain.drift import ErrorWatch, feature_shifts, shifted
 from services.monitor.domain.records import Baseline, Policy
 from services.monitor.domain.slots import Rows, Slot, concatenate
@@ -165,19 +164,6 @@ def test_the_standard_error_of_roc_auc_is_that_of_repeated_samples() -> None:
     value, error = found
     assert value == pytest.approx(np.mean(repeated), abs=0.02)
     assert error == pytest.approx(np.std(repeated) * np.sqrt(1500 / 6000), rel=0.35)
-
-
-@pytest.mark.parametrize("name", ["log_loss", "accuracy", "f1", "roc_auc", "rmse", "mae"])
-def test_influence_is_what_a_row_changes(name: str) -> None:
-    """Leaving a row out moves the metric by about its influence over n."""
-    one = sample(400, 1.0, 5)
-    score = (one.score >= 0.5).astype(float) if name in ("accuracy", "f1") else one.score
-    value = metric(name, one.label, score)  # type: ignore[arg-type]
-    each = influence(name, one.label, score, value)  # type: ignore[arg-type]
-    assert each.mean() == pytest.approx(0.0, abs=1e-9)
-    for i in (0, 17, 399):
-        without = metric(name, np.delete(one.label, i), np.delete(score, i))  # type: ignore[arg-type]
-        assert value - without == pytest.approx(each[i] / 400, abs=3e-5)
 
 
 def test_a_champion_that_got_worse_is_found_with_its_effect() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from libs.clock import DAY_US
 from libs.features import parse_label
-from libs.metrics import roc_auc
+from libs.metrics import metric_named
 from libs.sketches.profile import build_profile
 from services.monitor.domain.model import AlertCleared, Decayed, ErrorsRose, Finding, InputsShifted, Measured, Model
 from services.monitor.domain.records import Baseline, Champion, Incoming, Labelled, Policy, Predicted, Vectored
@@ -93,7 +93,8 @@ def test_the_metrics_of_a_window_are_those_of_its_joined_rows() -> None:
     (found,) = [one for one in run(model(champion(1)), records, 1) if isinstance(one, Measured)]
     labels = {r.event_id: r.fields["late"] for r in records if isinstance(r, Labelled) and r.order_us < DAY_US}
     pairs = [(labels[r.event_id], r.score) for r in records if isinstance(r, Predicted) and r.event_id in labels]
-    expected = roc_auc(np.array([one for one, _ in pairs], float), np.array([score for _, score in pairs]))
+    late, scores = np.array([one for one, _ in pairs], float), np.array([score for _, score in pairs])
+    expected = metric_named("roc_auc").value(late, scores)
     assert found.metrics["roc_auc"] == expected
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,9 @@ import orjson
 import pytest
 
 from libs.errors import Refused
-from services.serving.domain.tensors import Infer, answer, metadata, parse_infer
+from services.serving.domain.dataplane import Answer
+from services.serving.domain.tensors import Infer, metadata, parse_infer, written_infer
+from tests.unit.serving.test_champions import champion
 
 NAMES = ("a", "b", "c")
 INDEX = {name: position for position, name in enumerate(NAMES)}
@@ -147,14 +150,17 @@ def test_one_event_id_is_for_one_row() -> None:
         read(tensor([1] * 6, (2, 3)), parameters={"event_id": "e"})
 
 
-FOUND: dict[str, Any] = {"score": [0.25, 0.75], "decision": [False, True], "prediction_id": ["p1", "p22"]}
+DECIDES = replace(champion(4), threshold=0.5)
+ANSWERS, IDS = [Answer(0.25, False), Answer(0.75, True)], [("p1", "e"), ("p22", "f")]
 
 
 def test_an_answer_echoes_the_id_and_has_all_outputs() -> None:
-    content, json_size = answer({"model_name": "m"}, read(tensor([1, 2, 3]), id="r1"), FOUND)
+    content, json_size = written_infer(DECIDES, read(tensor([1, 2, 3]), id="r1"), ANSWERS, IDS)
     assert json_size is None
     assert orjson.loads(content) == {
         "model_name": "m",
+        "model_version": "4",
+        "parameters": {"epoch": 4},
         "id": "r1",
         "outputs": [
             {"name": "score", "datatype": "FP64", "shape": [2], "data": [0.25, 0.75]},
@@ -165,15 +171,18 @@ def test_an_answer_echoes_the_id_and_has_all_outputs() -> None:
 
 
 def test_only_the_outputs_asked_for_and_only_those_there_are() -> None:
-    content, _ = answer({}, read(tensor([1, 2, 3]), outputs=[{"name": "decision"}, {"name": "score"}]), FOUND)
+    request = read(tensor([1, 2, 3]), outputs=[{"name": "decision"}, {"name": "score"}])
+    content, _ = written_infer(DECIDES, request, ANSWERS, IDS)
     assert [output["name"] for output in orjson.loads(content)["outputs"]] == ["decision", "score"]
-    content, _ = answer({}, read(tensor([1, 2, 3])), {"score": [1.5], "prediction_id": ["p"]})
+    content, _ = written_infer(champion(4), read(tensor([1, 2, 3])), [Answer(1.5, None)], IDS[:1])
     assert [output["name"] for output in orjson.loads(content)["outputs"]] == ["score", "prediction_id"]
     assert "id" not in orjson.loads(content)
 
 
 def test_binary_outputs_follow_the_json() -> None:
-    content, json_size = answer({}, read(tensor([1, 2, 3]), parameters={"binary_data_output": True}), FOUND)
+    content, json_size = written_infer(
+        DECIDES, read(tensor([1, 2, 3]), parameters={"binary_data_output": True}), ANSWERS, IDS
+    )
     assert json_size is not None
     head = orjson.loads(content[:json_size])
     assert [output["parameters"]["binary_data_size"] for output in head["outputs"]] == [16, 2, 13]

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from libs.clock import DAY_US, HOUR_US, format_us, parse_us
 from libs.keys import verification_keys
-from libs.metrics import roc_auc
+from libs.metrics import metric_named
 from libs.packages.package import Package, read_package
 from libs.packages.scorer import LinearModel, OnnxModel, Scorer
 from services.trainer.domain.estimators import fit, resolved
@@ -64,7 +64,7 @@ def test_evidence_is_computed_on_the_evaluation_rows_by_what_is_served() -> None
     window &= table.event_time_us < parse_us(split.evaluation_until)
     assert window.sum() == split.evaluation_rows == result.evidence.evaluation_rows
     served = OnnxModel(result.contents.model_onnx, result.contents.manifest.onnx, len(FEATURES))
-    expected = roc_auc(table.label[window], served.predict(table.rows[window]))
+    expected = metric_named("roc_auc").value(table.label[window], served.predict(table.rows[window]))
     assert result.evidence.candidate.metrics["roc_auc"] == expected
     assert result.evidence.no_comparison_because == "there is no champion"
     assert result.contents.metrics == result.evidence.model_dump(mode="json")
@@ -81,7 +81,8 @@ def test_champion_is_scored_on_the_same_rows(champion: Package) -> None:
     window &= table.event_time_us < parse_us(split.evaluation_until)
     assert theirs.digest == champion.digest
     assert theirs.metrics["roc_auc"] == comparison.champion
-    assert comparison.champion == roc_auc(table.label[window], Scorer(champion).predict(table.rows[window]))
+    theirs = Scorer(champion).predict(table.rows[window])
+    assert comparison.champion == metric_named("roc_auc").value(table.label[window], theirs)
     assert comparison.n == split.evaluation_rows
     assert comparison.improvement > comparison.improvement_lower
     assert comparison.confidence == 0.9

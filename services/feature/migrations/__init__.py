@@ -1,0 +1,1 @@
+"""The history of feature's tables, oldest first: see libs.store.schema."""
