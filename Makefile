@@ -41,10 +41,10 @@ types: $(READY) ## Static types
 	@$(BIN)/mypy
 
 contracts: $(READY) ## Write the schemas and AsyncAPI documents from contracts/*.py; refuses a breaking edit
-	@$(BIN)/python -m contracts.export
+	@$(BIN)/python -m evenkeel.contracts.export
 
 migration: $(READY) ## Write the next migration of a service's tables (SERVICE=registry NAME=add_seconds_of_receipts)
-	@$(BIN)/python -m libs.store.schema services.$(SERVICE).store $(NAME)
+	@$(BIN)/python -m evenkeel.libs.store.schema services.$(SERVICE).store $(NAME)
 	@$(BIN)/ruff format --quiet services/$(SERVICE)/migrations
 
 up: $(READY) ## Start the broker and the seven services; Ctrl-C stops them (UP_ARGS=--detach ...)
@@ -78,5 +78,5 @@ $(READY): requirements.txt pyproject.toml
 	@$(BIN)/uv pip install --python $(BIN)/python --compile-bytecode --require-hashes -r requirements.txt \
 		|| $(BIN)/python -m pip install --disable-pip-version-check --require-hashes -r requirements.txt
 	@$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps --no-build-isolation -e .
-	@test -n "$(BROKER)" || $(BIN)/python -m libs.bus.embedded --prepare
+	@test -n "$(BROKER)" || $(BIN)/python -m evenkeel.apps.broker --prepare
 	@touch $@

@@ -3,7 +3,7 @@
 Durations are written as text (`90s`, `15m`, `24h`, `7d`) and held as an `int` of microseconds; the attribute says so
 (`horizon_us`), the written key does not (`horizon`). Dumping gives the written form back, so that
 `Declaration.model_validate(declaration.model_dump())` is the same declaration.
-Checks that need more than one model at a time (does the field exist, is the label there) live in `libs.declaration`.
+Checks that need more than one model at a time (does the field exist, is the label there) live in `evenkeel.libs.declaration`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from contracts.payload import Word
+from evenkeel.contracts.payload import Word
 
 SECOND_US: Final = 1_000_000
 MINUTE_US: Final = 60 * SECOND_US

@@ -1,4 +1,4 @@
-"""Writes `schemas/<topic>.json` and `asyncapi/<service>.yaml` from the map: `python -m contracts.export [--check]`.
+"""Writes `schemas/<topic>.json` and `asyncapi/<service>.yaml` from the map: `python -m evenkeel.contracts.export [--check]`.
 
 Generated, committed, never edited. An edit that breaks a published schema within its major is refused: give the fact a
 new payload class and a new topic with the next major.
@@ -13,9 +13,9 @@ from typing import Any, Final
 
 import yaml
 
-from contracts.compatibility import breaking_changes
-from contracts.envelope import type_of
-from contracts.topics import SERVICES, TOPICS, Topic, consumed_by, published_by
+from evenkeel.contracts.compatibility import breaking_changes
+from evenkeel.contracts.envelope import type_of
+from evenkeel.contracts.topics import SERVICES, TOPICS, Topic, consumed_by, published_by
 
 HERE: Final = Path(__file__).parent
 _JSON_SCHEMA: Final = "https://json-schema.org/draft/2020-12/schema"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from contracts.payload import Count, Fact, Finite, Identifier, Integer, RecordId, Time
-from contracts.words import count, offsets, short, span, when
+from evenkeel.contracts.payload import Count, Fact, Finite, Identifier, Integer, RecordId, Time
+from evenkeel.contracts.words import count, offsets, short, span, when
 
 
 class VectorComputed(Fact):

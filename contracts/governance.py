@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from contracts.payload import Base64, Count, Fact, Payload
-from contracts.words import count
+from evenkeel.contracts.payload import Base64, Count, Fact, Payload
+from evenkeel.contracts.words import count
 
 
 class LeafOrder(Payload):

@@ -4,8 +4,20 @@ from __future__ import annotations
 
 from pydantic import Field, SerializeAsAny
 
-from contracts.ids import record_place
-from contracts.payload import Base64, Count, Fact, Identifier, Integer, Payload, RecordId, Sha256, Time, Value, Word
+from evenkeel.contracts.ids import record_place
+from evenkeel.contracts.payload import (
+    Base64,
+    Count,
+    Fact,
+    Identifier,
+    Integer,
+    Payload,
+    RecordId,
+    Sha256,
+    Time,
+    Value,
+    Word,
+)
 
 Fields = SerializeAsAny[dict[str, Value]]
 """Written without looking up each value in its union: three times as fast, and the same JSON."""

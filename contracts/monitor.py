@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from contracts.payload import Count, Fact, Finite, Identifier, Payload, Time, Word
-from contracts.words import chance, count, span
+from evenkeel.contracts.payload import Count, Fact, Finite, Identifier, Payload, Time, Word
+from evenkeel.contracts.words import chance, count, span
 
 
 class FeatureDrift(Payload):

@@ -18,7 +18,7 @@ Word = Annotated[str, StringConstraints(pattern=WORD_PATTERN)]
 and is checked where a user writes them. Who reads one that he does not know passes it on, or does what fits any."""
 RecordId = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 """What a producer calls a record: any text of 1 to 256 bytes of UTF-8 without control characters. The bytes are counted where
-a record comes in (`libs.fields.is_record_id`)."""
+a record comes in (`evenkeel.libs.fields.is_record_id`)."""
 FieldName = RecordId
 """What a producer calls a field of a record: as free as an id."""
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]

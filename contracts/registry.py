@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from contracts.declaration import ModelSpec, StreamSpec
-from contracts.payload import Caller, Count, Digest, Fact, Finite, Identifier, Payload, Time, Word, person
-from contracts.words import count, short, size, when
+from evenkeel.contracts.declaration import ModelSpec, StreamSpec
+from evenkeel.contracts.payload import Caller, Count, Digest, Fact, Finite, Identifier, Payload, Time, Word, person
+from evenkeel.contracts.words import count, short, size, when
 
 
 def _by(caller: Caller | None) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from contracts.ids import record_place
-from contracts.payload import Base64, Count, Fact
+from evenkeel.contracts.ids import record_place
+from evenkeel.contracts.payload import Base64, Count, Fact
 
 
 class RecordDeadLettered(Fact):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from contracts.payload import Count, Digest, Fact, Finite, Identifier, RecordId, Word
-from contracts.words import listed, seconds
+from evenkeel.contracts.payload import Count, Digest, Fact, Finite, Identifier, RecordId, Word
+from evenkeel.contracts.words import listed, seconds
 
 ORIGINS_IN_WORDS: Final = {"stream": "on the stream", "request": "for a request"}
 

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from contracts.payload import Fact, Payload
-from contracts.topics import BY_NAME, topics_carrying
+from evenkeel.contracts.payload import Fact, Payload
+from evenkeel.contracts.topics import BY_NAME, topics_carrying
 
 
 @dataclass(frozen=True, slots=True)

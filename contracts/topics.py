@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-from contracts import feature, governance, ingest, monitor, registry, runtime, serving, trainer
-from contracts.payload import Fact, Payload
+from evenkeel.contracts import feature, governance, ingest, monitor, registry, runtime, serving, trainer
+from evenkeel.contracts.payload import Fact, Payload
 
 SERVICES: Final = ("ingest", "feature", "trainer", "registry", "serving", "monitor", "governance")
 DAY_MS: Final = 86_400_000

@@ -6,8 +6,20 @@ from typing import Final
 
 from pydantic import Field
 
-from contracts.payload import Caller, Count, Digest, Fact, Finite, Identifier, Integer, Payload, Time, Word, person
-from contracts.words import count, seconds, short
+from evenkeel.contracts.payload import (
+    Caller,
+    Count,
+    Digest,
+    Fact,
+    Finite,
+    Identifier,
+    Integer,
+    Payload,
+    Time,
+    Word,
+    person,
+)
+from evenkeel.contracts.words import count, seconds, short
 
 TRIGGERS_IN_WORDS: Final = {
     "first_data": "there was enough data for a first model",
@@ -111,7 +123,7 @@ class Comparison(Payload):
     """How much better the candidate is than the champion on the same unseen rows, in the metric's unit.
 
     `candidate` and `champion` are the metric as it is. `improvement` is oriented, whichever way the metric points: positive
-    means that the candidate is better. `libs.metrics.compare` makes it, and nobody turns it again.
+    means that the candidate is better. `evenkeel.libs.metrics.compare` makes it, and nobody turns it again.
     """
 
     metric: Word

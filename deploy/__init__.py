@@ -1,1 +1,1 @@
-"""Deployment files; `deploy.kafka` is package data of the embedded broker."""
+"""Deployment files; `evenkeel.deploy.kafka` is package data of the embedded broker."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Final, Protocol
 
-from contracts.envelope import format_us, parse_us
+from evenkeel.contracts.envelope import format_us, parse_us
 
 __all__ = ["DAY_US", "HOUR_US", "MINUTE_US", "SECOND_US", "Clock", "SystemClock", "format_us", "parse_us"]
 

@@ -16,11 +16,11 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from contracts.declaration import Declaration, FieldSpec, LabelSpec, ModelSpec, StreamSpec, format_duration
-from contracts.topics import BY_NAME
-from libs.features.labels import parse_label
-from libs.features.plan import Path, PlanError, Problem, compile_plan, unknown
-from libs.metrics import METRICS
+from evenkeel.contracts.declaration import Declaration, FieldSpec, LabelSpec, ModelSpec, StreamSpec, format_duration
+from evenkeel.contracts.topics import BY_NAME
+from evenkeel.libs.features.labels import parse_label
+from evenkeel.libs.features.plan import Path, PlanError, Problem, compile_plan, unknown
+from evenkeel.libs.metrics import METRICS
 
 MAX_BYTES: Final = 1_000_000
 _MAX_DEPTH: Final = 20

@@ -11,9 +11,9 @@ import re
 from collections.abc import Callable
 from typing import Any, Final, Literal
 
-from contracts.declaration import FieldSpec
-from contracts.envelope import parse_us
-from contracts.payload import IDENTIFIER_PATTERN
+from evenkeel.contracts.declaration import FieldSpec
+from evenkeel.contracts.envelope import parse_us
+from evenkeel.contracts.payload import IDENTIFIER_PATTERN
 
 Rule = Literal[
     "size",

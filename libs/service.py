@@ -4,7 +4,7 @@ A handler takes events and a context and gives back what follows from them. It n
 
 - `Each(Payload, on_x)`: `on_x(event, ctx) -> [payload, …]`, one event at a time, for the control plane.
 - `Batch(Payload, on_xs)`: `on_xs(events, ctx) -> [Derived, …]`, everything that was read at once, for the data plane.
-- `Merge(payloads, on_released)`: as Batch, but the events of several topics in event-time order (libs.runtime.merge).
+- `Merge(payloads, on_released)`: as Batch, but the events of several topics in event-time order (evenkeel.libs.runtime.merge).
 - `Stateless(Payload, Output, on_xs)`: one payload or None per event, shared by replicas, for scoring.
 - `Raw(on_records)`: records as they are, for topics outside the map (ingest) or for all of them (governance).
 """
@@ -17,17 +17,17 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
 
-from contracts.envelope import Event, Record
-from contracts.payload import Payload
-from libs.bus.protocol import PROMPT, FetchSettings, TopicPartition
-from libs.settings import OwnSettings, Settings
-from libs.store.protocol import Store, Transaction
+from evenkeel.contracts.envelope import Event, Record
+from evenkeel.contracts.payload import Payload
+from evenkeel.libs.bus.protocol import PROMPT, FetchSettings, TopicPartition
+from evenkeel.libs.settings import OwnSettings, Settings
+from evenkeel.libs.store.protocol import Store, Transaction
 
 if TYPE_CHECKING:
     from fastapi import APIRouter
 
-    from libs.runtime.runtime import Runtime
-    from libs.telemetry import BatchTrace
+    from evenkeel.libs.runtime.runtime import Runtime
+    from evenkeel.libs.telemetry import BatchTrace
 
 
 class Cause(msgspec.Struct, frozen=True, gc=False):
@@ -166,7 +166,7 @@ class Raw(Generic[C]):
 
 @dataclass(frozen=True, slots=True)
 class Stateless(Generic[C]):
-    """One output at most per input and no state: replicas share the partitions (libs.runtime.stateless).
+    """One output at most per input and no state: replicas share the partitions (evenkeel.libs.runtime.stateless).
 
     The handler runs outside any transaction and may only read what the context keeps for it.
     """
@@ -190,7 +190,7 @@ def _nothing(ctx: Any) -> Sequence[Output]:
 
 @dataclass(frozen=True, slots=True)
 class Rebuild(Generic[C]):
-    """How a lost store comes back (libs.runtime.rebuild): its inputs are read again from their beginnings, and what was
+    """How a lost store comes back (evenkeel.libs.runtime.rebuild): its inputs are read again from their beginnings, and what was
     published before is not published again. Whatever does not follow from the inputs follows from what is here."""
 
     fold: Callable[[Sequence[Event[Any]], C], None] = lambda told, ctx: None

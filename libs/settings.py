@@ -14,8 +14,8 @@ from typing import Final, Literal, TypeVar
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from contracts.topics import SERVICES
-from libs.errors import SettingsError
+from evenkeel.contracts.topics import SERVICES
+from evenkeel.libs.errors import SettingsError
 
 PREFIX: Final = "EVENKEEL_"
 SUPERVISOR_VARIABLES: Final = frozenset({"EVENKEEL_PORT_BASE", "EVENKEEL_BROKER_PORT"})

@@ -22,7 +22,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, SpanKind, TraceFlags
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from contracts.envelope import Event, Record
+from evenkeel.contracts.envelope import Event, Record
 
 CLIENT_REPEATS_SECONDS: Final = 10.0
 BATCH_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)

@@ -1,1 +1,1 @@
-"""The seven services. Each imports only itself, `libs` and `contracts`."""
+"""The seven services. Each imports only itself, `evenkeel.libs` and `evenkeel.contracts`."""

@@ -1,4 +1,4 @@
-"""Runs one service: `python -m services <name>`. The only composition root."""
+"""Runs one service: `python -m evenkeel.services <name>`. The only composition root."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from typing import Any, Final
 import structlog
 import uvicorn
 
-from contracts.topics import SERVICES
-from libs.bus.kafka import KafkaBus
-from libs.errors import EvenkeelError, SettingsError, Stop
-from libs.http import create_app
-from libs.runtime import failpoints
-from libs.runtime.rebuild import prepare
-from libs.runtime.runtime import Runtime
-from libs.service import Service
-from libs.settings import DEFAULT_PORTS, read_settings
-from libs.telemetry import configure_logging
+from evenkeel.contracts.topics import SERVICES
+from evenkeel.libs.bus.kafka import KafkaBus
+from evenkeel.libs.errors import EvenkeelError, SettingsError, Stop
+from evenkeel.libs.http.app import create_app
+from evenkeel.libs.runtime import failpoints
+from evenkeel.libs.runtime.rebuild import prepare
+from evenkeel.libs.runtime.runtime import Runtime
+from evenkeel.libs.service import Service
+from evenkeel.libs.settings import DEFAULT_PORTS, read_settings
+from evenkeel.libs.telemetry import configure_logging
 
 log = structlog.get_logger("services")
 
@@ -34,7 +34,7 @@ STOP_SECONDS_WITHOUT_BROKER: Final = 15.0
 
 def service_named(name: str) -> Service[Any]:
     """The declaration in `services/<name>/service.py`."""
-    declared: Service[Any] = importlib.import_module(f"services.{name}.service").service
+    declared: Service[Any] = importlib.import_module(f"evenkeel.services.{name}.service").service
     return declared
 
 
@@ -128,7 +128,7 @@ def _tell(**facts: object) -> None:
 def main() -> None:
     *verb, name = sys.argv[1:] or [""]
     if name not in SERVICES or verb not in ([], ["rebuild"]):
-        sys.exit(f"usage: python -m services [rebuild] {{{'|'.join(SERVICES)}}}")
+        sys.exit(f"usage: python -m evenkeel.services [rebuild] {{{'|'.join(SERVICES)}}}")
     import uvloop
 
     try:

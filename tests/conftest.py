@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from libs.bus.embedded import EmbeddedKafka
-from libs.bus.topics import create_map_topics
-from libs.process import free_port
+from evenkeel.apps.broker.embedded import EmbeddedKafka
+from evenkeel.libs.bus.topics import create_map_topics
+from evenkeel.libs.process.ports import free_port
 
 # While its broker is away the client says so many times a second, which would be most of what a failed test prints.
 logging.getLogger("aiokafka").setLevel(logging.CRITICAL)

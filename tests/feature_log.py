@@ -11,28 +11,28 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from contracts.declaration import Declaration
-from contracts.envelope import WATERMARK_TYPE, Event, Headers, attributes_of, parse_us
-from contracts.feature import VectorComputed, ViewUpdated
-from contracts.ids import LABEL_SUFFIX, accepted_event_id, accepted_label_id, label_stream
-from contracts.ingest import EventAccepted, LabelAccepted, RawRecord
-from contracts.payload import Payload
-from contracts.registry import ModelDeclared, StreamDeclared
-from contracts.topics import BY_NAME
-from libs.bus.kafka import KafkaBus
-from libs.declaration import load_declaration
-from libs.features import SlotUpdate, compile_plan
-from libs.process import is_gone
-from libs.runtime.outputs import OutputBuilder
-from libs.runtime.runtime import Runtime
-from libs.service import Cause, Derived, Watermark
-from libs.settings import Settings
-from libs.telemetry import Tracing
-from services.feature.context import FeatureContext
-from services.feature.domain import TrainingRow
-from services.feature.service import service
-from services.feature.settings import FeatureSettings
-from services.feature.store import FeatureStore
+from evenkeel.contracts.declaration import Declaration
+from evenkeel.contracts.envelope import WATERMARK_TYPE, Event, Headers, attributes_of, parse_us
+from evenkeel.contracts.feature import VectorComputed, ViewUpdated
+from evenkeel.contracts.ids import LABEL_SUFFIX, accepted_event_id, accepted_label_id, label_stream
+from evenkeel.contracts.ingest import EventAccepted, LabelAccepted, RawRecord
+from evenkeel.contracts.payload import Payload
+from evenkeel.contracts.registry import ModelDeclared, StreamDeclared
+from evenkeel.contracts.topics import BY_NAME
+from evenkeel.libs.bus.kafka import KafkaBus
+from evenkeel.libs.declaration import load_declaration
+from evenkeel.libs.features import SlotUpdate, compile_plan
+from evenkeel.libs.process.instance import is_gone
+from evenkeel.libs.runtime.outputs import OutputBuilder
+from evenkeel.libs.runtime.runtime import Runtime
+from evenkeel.libs.service import Cause, Derived, Watermark
+from evenkeel.libs.settings import Settings
+from evenkeel.libs.telemetry import Tracing
+from evenkeel.services.feature.context import FeatureContext
+from evenkeel.services.feature.domain import TrainingRow
+from evenkeel.services.feature.service import service
+from evenkeel.services.feature.settings import FeatureSettings
+from evenkeel.services.feature.store import FeatureStore
 
 MINUTE_US: Final = 60_000_000
 HOUR_US: Final = 60 * MINUTE_US
@@ -98,7 +98,7 @@ models:
 
 @dataclass(frozen=True, slots=True)
 class LogRecord:
-    """A record of the log; see contracts.envelope.Record."""
+    """A record of the log; see evenkeel.contracts.envelope.Record."""
 
     topic: str
     partition: int

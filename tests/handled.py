@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
-from contracts.envelope import Event, parse_us
-from contracts.payload import Payload
-from libs.service import Context, Reply, Service
-from libs.settings import Settings
+from evenkeel.contracts.envelope import Event, parse_us
+from evenkeel.contracts.payload import Payload
+from evenkeel.libs.service import Context, Reply, Service
+from evenkeel.libs.settings import Settings
 
 C = TypeVar("C", bound=Context)
 T = TypeVar("T")

@@ -24,14 +24,14 @@ from typing import Any, Final
 import httpx2
 import orjson
 
-from contracts.envelope import WATERMARK_TYPE, attributes_of, origin_of
-from contracts.topics import SERVICES, published_by
-from libs.http import ROLES
-from libs.process import LOOPBACK, free_port
-from libs.service import Service, Stateless
-from libs.settings import PREFIX
-from libs.testing import Running, eventually, read_topic, running, write_token
-from services.__main__ import main
+from evenkeel.contracts.envelope import WATERMARK_TYPE, attributes_of, origin_of
+from evenkeel.contracts.topics import SERVICES, published_by
+from evenkeel.libs.http.tokens import ROLES
+from evenkeel.libs.process.ports import LOOPBACK, free_port
+from evenkeel.libs.service import Service, Stateless
+from evenkeel.libs.settings import PREFIX
+from evenkeel.services.__main__ import main
+from tests.running import Running, eventually, read_topic, running, write_token
 
 ROOT: Final = Path(__file__).parents[1]
 LOOP: Final = (
@@ -59,11 +59,11 @@ KILL_SECONDS: Final = 120.0
 
 # A service's imports cost more than its start. They are done once, in a process that the others are forked from.
 _processes: Final = multiprocessing.get_context("forkserver")
-_processes.set_forkserver_preload(["__main__", __name__, *(f"services.{name}.service" for name in SERVICES)])
+_processes.set_forkserver_preload(["__main__", __name__, *(f"evenkeel.services.{name}.service" for name in SERVICES)])
 
 
 def _serve(name: str, variables: dict[str, str], log: Path) -> None:
-    """`python -m services NAME` with these settings alone, its output appended to `log`."""
+    """`python -m evenkeel.services NAME` with these settings alone, its output appended to `log`."""
     for variable in [variable for variable in os.environ if variable.startswith(PREFIX)]:
         del os.environ[variable]
     os.environ.update(variables)
@@ -71,7 +71,7 @@ def _serve(name: str, variables: dict[str, str], log: Path) -> None:
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for descriptor in (1, 2):
         os.dup2(output, descriptor)
-    sys.argv = ["services", name]
+    sys.argv = ["evenkeel.services", name]
     main()
 
 

@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from contracts import ids
-from contracts.declaration import Declaration
-from contracts.envelope import parse_us
-from contracts.feature import DatasetCommitted, VectorComputed
-from contracts.ingest import EventAccepted, RawRecord
-from contracts.monitor import DriftDetected, FeatureDrift, PerformanceDegraded
-from contracts.payload import Payload
-from contracts.registry import (
+from evenkeel.contracts import ids
+from evenkeel.contracts.declaration import Declaration
+from evenkeel.contracts.envelope import parse_us
+from evenkeel.contracts.feature import DatasetCommitted, VectorComputed
+from evenkeel.contracts.ingest import EventAccepted, RawRecord
+from evenkeel.contracts.monitor import DriftDetected, FeatureDrift, PerformanceDegraded
+from evenkeel.contracts.payload import Payload
+from evenkeel.contracts.registry import (
     ApprovalDecided,
     ChampionChanged,
     GateDecided,
@@ -26,13 +26,13 @@ from contracts.registry import (
     StreamDeclared,
     VersionRegistered,
 )
-from contracts.serving import PredictionMade, VersionActivated
-from contracts.trainer import Comparison, DatasetVersion, RetrainDecided, RunCompleted, RunStarted, Scores
-from libs.bus.protocol import OutgoingRecord
-from libs.declaration import load_declaration
-from libs.runtime.outputs import OutputBuilder
-from libs.service import Cause, Derived
-from libs.telemetry import Tracing
+from evenkeel.contracts.serving import PredictionMade, VersionActivated
+from evenkeel.contracts.trainer import Comparison, DatasetVersion, RetrainDecided, RunCompleted, RunStarted, Scores
+from evenkeel.libs.bus.protocol import OutgoingRecord
+from evenkeel.libs.declaration import load_declaration
+from evenkeel.libs.runtime.outputs import OutputBuilder
+from evenkeel.libs.service import Cause, Derived
+from evenkeel.libs.telemetry import Tracing
 
 MODEL = "order-returned"
 OTHER = "another-model"

@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx2
 
-from libs.cli.supervisor import Supervisor
+from evenkeel.apps.cli.supervisor import Supervisor
 
 MODEL = "flight-delay"
 PER_DAY = 240

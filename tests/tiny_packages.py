@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from libs.clock import DAY_US, HOUR_US, format_us, parse_us
-from libs.keys import signing_key
-from libs.packages.package import Package, PackageRef, write_package
-from services.trainer.domain.request import Candidate, DatasetClaim, EstimatorName, Task, TrainingRequest
-from services.trainer.domain.split import TrainingTable
-from services.trainer.domain.training import TrainingResult, train
+from evenkeel.libs.clock import DAY_US, HOUR_US, format_us, parse_us
+from evenkeel.libs.keys import signing_key
+from evenkeel.libs.packages.package import Package, PackageRef, write_package
+from evenkeel.services.trainer.domain.request import Candidate, DatasetClaim, EstimatorName, Task, TrainingRequest
+from evenkeel.services.trainer.domain.split import TrainingTable
+from evenkeel.services.trainer.domain.training import TrainingResult, train
 
 START_US = parse_us("2013-01-01T00:00:00Z")
 FEATURES = ("hour", "delay", "weather", "code")

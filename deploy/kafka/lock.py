@@ -1,4 +1,4 @@
-"""Write jgo.lock.toml from jgo.toml: `python -m deploy.kafka.lock`, after a change of versions."""
+"""Write jgo.lock.toml from jgo.toml: `python -m evenkeel.deploy.kafka.lock`, after a change of versions."""
 
 from __future__ import annotations
 

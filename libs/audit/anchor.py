@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from libs.audit.checkpoint import CheckpointError, read_checkpoint
+from evenkeel.libs.audit.checkpoint import CheckpointError, read_checkpoint
 
 FOLDER: Final = "checkpoints"
 _BLANK: Final = b"\n\n"

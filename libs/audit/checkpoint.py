@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
 
-from libs.audit.merkle import HASH_BYTES
-from libs.keys import SigningKey, VerificationKey
+from evenkeel.libs.audit.merkle import HASH_BYTES
+from evenkeel.libs.keys import SigningKey, VerificationKey
 
 MAX_NOTE_BYTES: Final = 1 << 16
 _ED25519: Final = b"\x01"

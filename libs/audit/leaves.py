@@ -12,9 +12,9 @@ from typing import Final
 import cramjam
 import msgspec
 
-from contracts.envelope import Headers, Record
-from libs.audit.fingerprints import NO_ID, fingerprint
-from libs.audit.merkle import leaf_hash
+from evenkeel.contracts.envelope import Headers, Record
+from evenkeel.libs.audit.fingerprints import NO_ID, fingerprint
+from evenkeel.libs.audit.merkle import leaf_hash
 
 _ZSTD_LEVEL: Final = 1
 _NOT_A_RECORD: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)

@@ -15,11 +15,11 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from contracts.envelope import Record, format_us
-from libs.audit import merkle
-from libs.audit.checkpoint import Checkpoint, sign_checkpoint
-from libs.audit.fingerprints import FingerprintIndex, fingerprint
-from libs.audit.leaves import (
+from evenkeel.contracts.envelope import Record, format_us
+from evenkeel.libs.audit import merkle
+from evenkeel.libs.audit.checkpoint import Checkpoint, sign_checkpoint
+from evenkeel.libs.audit.fingerprints import FingerprintIndex, fingerprint
+from evenkeel.libs.audit.leaves import (
     LoggedRecord,
     decode_record,
     encode_record,
@@ -30,9 +30,9 @@ from libs.audit.leaves import (
     place_of,
     unpack,
 )
-from libs.errors import Stop
-from libs.keys import SigningKey
-from libs.store.sql import upsert
+from evenkeel.libs.errors import Stop
+from evenkeel.libs.keys import SigningKey
+from evenkeel.libs.store.sql import upsert
 
 SEGMENT_LEAVES: Final = 1024
 SEGMENT_BYTES: Final = 1 << 20

@@ -21,11 +21,11 @@ from urllib.parse import quote
 
 import sqlalchemy as sa
 
-from libs.audit import merkle
-from libs.audit.checkpoint import Checkpoint, CheckpointError, verify_checkpoint
-from libs.audit.fingerprints import FingerprintIndex
-from libs.audit.leaves import SegmentFacts, read_segment
-from libs.audit.log import (
+from evenkeel.libs.audit import merkle
+from evenkeel.libs.audit.checkpoint import Checkpoint, CheckpointError, verify_checkpoint
+from evenkeel.libs.audit.fingerprints import FingerprintIndex
+from evenkeel.libs.audit.leaves import SegmentFacts, read_segment
+from evenkeel.libs.audit.log import (
     Leaves,
     checkpoint_notes,
     duplicate_leaves,
@@ -34,7 +34,7 @@ from libs.audit.log import (
     segments,
     stored_tiles,
 )
-from libs.keys import VerificationKey
+from evenkeel.libs.keys import VerificationKey
 
 ProblemKind: TypeAlias = Literal[
     "trusted",  # the log contradicts the checkpoint that the auditor kept

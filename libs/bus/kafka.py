@@ -21,10 +21,10 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError
 from aiokafka.structs import OffsetAndMetadata
 
-from contracts.envelope import Record
-from contracts.topics import Topic
-from libs.bus.protocol import PROMPT, FetchSettings, OutgoingRecord, TopicPartition
-from libs.errors import Retry
+from evenkeel.contracts.envelope import Record
+from evenkeel.contracts.topics import Topic
+from evenkeel.libs.bus.protocol import PROMPT, FetchSettings, OutgoingRecord, TopicPartition
+from evenkeel.libs.errors import Retry
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
@@ -64,7 +64,7 @@ async def _call(what: str, awaitable: Awaitable[T], seconds: float = CALL_SECOND
 
 
 class KafkaBus:
-    """See libs.bus.protocol.Bus."""
+    """See evenkeel.libs.bus.protocol.Bus."""
 
     def __init__(self, broker: str, client_id: str, group_id: str | None = None, fetch: FetchSettings = PROMPT) -> None:
         self._broker, self._client_id, self._group_id, self._fetch = broker, client_id, group_id, fetch
@@ -281,7 +281,7 @@ class KafkaBus:
 
 
 class KafkaGroupReader:
-    """See libs.bus.protocol.GroupReader."""
+    """See evenkeel.libs.bus.protocol.GroupReader."""
 
     def __init__(self, broker: str, client_id: str, group_id: str, topic: str, fetch: FetchSettings) -> None:
         settings = CONSUMER_SETTINGS | {

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
-from contracts.envelope import Headers, Record
-from contracts.topics import Topic
+from evenkeel.contracts.envelope import Headers, Record
+from evenkeel.contracts.topics import Topic
 
 TopicPartition = tuple[str, int]
 

@@ -1,12 +1,12 @@
-"""Makes the map's topics on a broker: `python -m libs.bus.topics HOST:PORT`. Safe to repeat."""
+"""Makes the map's topics on a broker: `python -m evenkeel.libs.bus.topics HOST:PORT`. Safe to repeat."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
 
-from contracts.topics import TOPICS
-from libs.bus.kafka import KafkaBus
+from evenkeel.contracts.topics import TOPICS
+from evenkeel.libs.bus.kafka import KafkaBus
 
 
 async def create_map_topics(broker: str) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from contracts.declaration import LABEL_PATTERN
+from evenkeel.contracts.declaration import LABEL_PATTERN
 
 _EXPRESSION: Final = re.compile(LABEL_PATTERN)
 _OPERATORS: Final[dict[str, Callable[[float, float], bool]]] = {

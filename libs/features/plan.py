@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Final, Literal, NamedTuple, TypeAlias, assert_never
 
-from contracts.declaration import (
+from evenkeel.contracts.declaration import (
     DAY_US,
     MINUTE_US,
     CategoryFeature,
@@ -25,10 +25,10 @@ from contracts.declaration import (
     WindowFeature,
     format_duration,
 )
-from contracts.ids import LABEL_SUFFIX, label_stream
-from libs.features.aggregations import AGGREGATIONS, aggregation_named
-from libs.features.aggregations.aggregation import Need
-from libs.features.tiles import TILES_PER_WINDOW
+from evenkeel.contracts.ids import LABEL_SUFFIX, label_stream
+from evenkeel.libs.features.aggregations import AGGREGATIONS, aggregation_named
+from evenkeel.libs.features.aggregations.aggregation import Need
+from evenkeel.libs.features.tiles import TILES_PER_WINDOW
 
 MIN_WINDOW_US: Final = MINUTE_US
 MAX_WINDOW_US: Final = 90 * DAY_US

@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Final, TypeAlias
 
-from contracts.declaration import DAY_US, MINUTE_US, TimePart
-from contracts.envelope import parse_us
+from evenkeel.contracts.declaration import DAY_US, MINUTE_US, TimePart
+from evenkeel.contracts.envelope import parse_us
 
 NAN: Final = float("nan")
 _LARGEST: Final = 1e150

@@ -13,11 +13,11 @@ from typing import Final, NamedTuple, assert_never
 
 import msgspec
 
-from contracts.declaration import TimePart
-from libs.features.aggregations import Aggregation, aggregation_named
-from libs.features.plan import CategoryColumn, FeaturePlan, NumberColumn, Series, TimeColumn, WindowColumn
-from libs.features.scalars import NAN, Fields, category_reader, key_reader, number, time_part, time_us
-from libs.features.tiles import EMPTY, TILES_PER_WINDOW, Summary, Tile, TileState, merge
+from evenkeel.contracts.declaration import TimePart
+from evenkeel.libs.features.aggregations import Aggregation, aggregation_named
+from evenkeel.libs.features.plan import CategoryColumn, FeaturePlan, NumberColumn, Series, TimeColumn, WindowColumn
+from evenkeel.libs.features.scalars import NAN, Fields, category_reader, key_reader, number, time_part, time_us
+from evenkeel.libs.features.tiles import EMPTY, TILES_PER_WINDOW, Summary, Tile, TileState, merge
 
 _encoder: Final = msgspec.msgpack.Encoder()
 _decoder: Final = msgspec.msgpack.Decoder(list[list[list[int | float | str]]])

@@ -3,10 +3,10 @@
 `metric.py` says what a metric is, `catalogue.py` which there are, and each has a file of its own.
 """
 
-from libs.metrics.catalogue import METRICS, metric_named, metrics_of
-from libs.metrics.compare import compare, evaluate
-from libs.metrics.metric import DEFAULT_THRESHOLD, Metric, UndefinedMetricError, decisions
-from libs.metrics.threshold import best_f1_threshold
+from evenkeel.libs.metrics.catalogue import METRICS, metric_named, metrics_of
+from evenkeel.libs.metrics.compare import compare, evaluate
+from evenkeel.libs.metrics.metric import DEFAULT_THRESHOLD, Metric, UndefinedMetricError, decisions
+from evenkeel.libs.metrics.threshold import best_f1_threshold
 
 __all__ = [
     "DEFAULT_THRESHOLD",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from libs.metrics.metric import Array, centred, checked_decisions
+from evenkeel.libs.metrics.metric import Array, centred, checked_decisions
 
 
 def value(label: Array, decision: Array) -> float:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from libs.metrics import accuracy, brier, f1, log_loss, mae, precision, recall, rmse, roc_auc
-from libs.metrics.metric import Metric
+from evenkeel.libs.metrics import accuracy, brier, f1, log_loss, mae, precision, recall, rmse, roc_auc
+from evenkeel.libs.metrics.metric import Metric
 
 METRICS: Final[tuple[Metric, ...]] = (
     Metric("roc_auc", ("binary",), True, roc_auc.value, roc_auc.influence, stratified=True),

@@ -6,9 +6,9 @@ from statistics import NormalDist
 
 import numpy as np
 
-from contracts.trainer import Comparison
-from libs.metrics.catalogue import metric_named, metrics_of
-from libs.metrics.metric import DEFAULT_THRESHOLD, Array, UndefinedMetricError
+from evenkeel.contracts.trainer import Comparison
+from evenkeel.libs.metrics.catalogue import metric_named, metrics_of
+from evenkeel.libs.metrics.metric import DEFAULT_THRESHOLD, Array, UndefinedMetricError
 
 
 def evaluate(task: str, label: Array, score: Array, decision: Array) -> dict[str, float | None]:

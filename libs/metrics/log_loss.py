@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from libs.metrics.metric import Array, centred, checked_binary
+from evenkeel.libs.metrics.metric import Array, centred, checked_binary
 
 
 def value(label: Array, score: Array) -> float:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from libs.metrics.metric import Array, checked_decisions
-from libs.metrics.ratio import ratio, ratio_influence
+from evenkeel.libs.metrics.metric import Array, checked_decisions
+from evenkeel.libs.metrics.ratio import ratio, ratio_influence
 
 
 def value(label: Array, decision: Array) -> float:

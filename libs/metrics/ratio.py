@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from libs.metrics.metric import Array, UndefinedMetricError
+from evenkeel.libs.metrics.metric import Array, UndefinedMetricError
 
 
 def ratio(name: str, numerator: Array, denominator: Array) -> float:

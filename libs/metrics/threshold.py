@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from libs.metrics.metric import Array, UndefinedMetricError, checked_binary
+from evenkeel.libs.metrics.metric import Array, UndefinedMetricError, checked_binary
 
 
 def best_f1_threshold(label: Array, score: Array) -> float:

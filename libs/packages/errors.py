@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal, TypeAlias
 
-from libs.errors import EvenkeelError
+from evenkeel.libs.errors import EvenkeelError
 
 Reason: TypeAlias = Literal["not_found", "digest", "signature", "load", "golden_rows"]
 

@@ -17,8 +17,8 @@ from typing import Any, Final, TypeVar
 import orjson
 from pydantic import BaseModel, ValidationError
 
-from libs.keys import SigningKey, VerificationKey
-from libs.packages.errors import (
+from evenkeel.libs.keys import SigningKey, VerificationKey
+from evenkeel.libs.packages.errors import (
     DigestMismatch,
     ExternalDataRefused,
     FileSetMismatch,
@@ -26,7 +26,7 @@ from libs.packages.errors import (
     PackageNotFound,
     SignatureInvalid,
 )
-from libs.packages.manifest import (
+from evenkeel.libs.packages.manifest import (
     DIGEST_PATTERN,
     FileRecord,
     GoldenRows,
@@ -35,8 +35,8 @@ from libs.packages.manifest import (
     ManifestCore,
     canonical_json,
 )
-from libs.packages.signature import sign_manifest, verify_manifest
-from libs.sketches.profile import Profile
+from evenkeel.libs.packages.signature import sign_manifest, verify_manifest
+from evenkeel.libs.sketches.profile import Profile
 
 MANIFEST: Final = "manifest.json"
 MODEL: Final = "model.onnx"

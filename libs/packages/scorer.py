@@ -9,9 +9,9 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as ort
 
-from libs.packages.errors import GoldenMismatch, ManifestInvalid, ModelUnloadable
-from libs.packages.manifest import LinearCoefficients, ModelFile
-from libs.packages.package import Package
+from evenkeel.libs.packages.errors import GoldenMismatch, ManifestInvalid, ModelUnloadable
+from evenkeel.libs.packages.manifest import LinearCoefficients, ModelFile
+from evenkeel.libs.packages.package import Package
 
 Rows = NDArray[np.float32]
 Scores = NDArray[np.float64]

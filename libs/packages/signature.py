@@ -14,8 +14,8 @@ from typing import Final, Literal
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from libs.keys import SigningKey, VerificationKey
-from libs.packages.errors import SignatureInvalid, SignerUnknown
+from evenkeel.libs.keys import SigningKey, VerificationKey
+from evenkeel.libs.packages.errors import SignatureInvalid, SignerUnknown
 
 PAYLOAD_TYPE: Final = "application/vnd.in-toto+json"
 STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"

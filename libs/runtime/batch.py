@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from pydantic import ValidationError
 
-from contracts.envelope import (
+from evenkeel.contracts.envelope import (
     SEAL_TYPE,
     WATERMARK_TYPE,
     EnvelopeError,
@@ -23,25 +23,25 @@ from contracts.envelope import (
     sealed_sources,
     type_of,
 )
-from contracts.ids import dead_letter_cause_id, record_place
-from contracts.payload import Payload
-from contracts.runtime import RecordDeadLettered
-from contracts.superseded import Superseded, former_majors
-from contracts.topics import BY_NAME, Plane, consumed_by
-from libs.bus.protocol import OutgoingRecord, TopicPartition
-from libs.errors import EvenkeelError, NotYet, Retry, Stop, Storm, Undecodable
-from libs.runtime.failpoints import failpoint
-from libs.runtime.held import HeldRecords, Where, decode_record, encode_record
-from libs.runtime.merge import EventTimeMerge, Group, name_of
-from libs.runtime.originals import KEPT_BYTES, base64_of, size_of
-from libs.runtime.outputs import OutputBuilder, Published, pack
-from libs.runtime.parking import Parked, ParkedQueues, read_parked
-from libs.service import Batch, Cause, Context, Derived, Each, Merge, Output, Raw, Released, Reply, Stateless
-from libs.store.protocol import MarkKey, RuntimeState, Transaction
-from libs.telemetry import BatchTrace
+from evenkeel.contracts.ids import dead_letter_cause_id, record_place
+from evenkeel.contracts.payload import Payload
+from evenkeel.contracts.runtime import RecordDeadLettered
+from evenkeel.contracts.superseded import Superseded, former_majors
+from evenkeel.contracts.topics import BY_NAME, Plane, consumed_by
+from evenkeel.libs.bus.protocol import OutgoingRecord, TopicPartition
+from evenkeel.libs.errors import EvenkeelError, NotYet, Retry, Stop, Storm, Undecodable
+from evenkeel.libs.runtime.failpoints import failpoint
+from evenkeel.libs.runtime.held import HeldRecords, Where, decode_record, encode_record
+from evenkeel.libs.runtime.merge import EventTimeMerge, Group, name_of
+from evenkeel.libs.runtime.originals import KEPT_BYTES, base64_of, size_of
+from evenkeel.libs.runtime.outputs import OutputBuilder, Published, pack
+from evenkeel.libs.runtime.parking import Parked, ParkedQueues, read_parked
+from evenkeel.libs.service import Batch, Cause, Context, Derived, Each, Merge, Output, Raw, Released, Reply, Stateless
+from evenkeel.libs.store.protocol import MarkKey, RuntimeState, Transaction
+from evenkeel.libs.telemetry import BatchTrace
 
 if TYPE_CHECKING:
-    from libs.runtime.runtime import Runtime
+    from evenkeel.libs.runtime.runtime import Runtime
 
 C = TypeVar("C", bound=Context)
 T = TypeVar("T")
@@ -219,7 +219,7 @@ class BatchProcessor(Generic[C]):
     # -- transactions -----------------------------------------------------------------------------------------------
 
     def consume(self, records: Sequence[Record]) -> Committed:
-        """One transaction over what was read. Raises what libs.errors says; nothing has happened then."""
+        """One transaction over what was read. Raises what evenkeel.libs.errors says; nothing has happened then."""
         committed = Committed()
         trace = self._runtime.tracing.batch()
         with self._runtime.metrics.batch_seconds.time():

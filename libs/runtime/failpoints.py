@@ -6,7 +6,7 @@ import os
 import signal
 from typing import Final
 
-from libs.errors import SettingsError
+from evenkeel.libs.errors import SettingsError
 
 NAMES: Final = frozenset(
     {

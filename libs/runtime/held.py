@@ -14,8 +14,8 @@ from typing import Any, Final
 
 import msgspec
 
-from contracts.envelope import Record
-from libs.store.protocol import HeldEntry, Transaction
+from evenkeel.contracts.envelope import Record
+from evenkeel.libs.store.protocol import HeldEntry, Transaction
 
 Where = tuple[str, int, int]
 """(topic, partition, offset)."""
@@ -27,7 +27,7 @@ ENTRY_RECORDS: Final = 2_000
 
 
 class StoredRecord(msgspec.Struct, array_like=True):
-    """A record as it is kept on disk; see contracts.envelope.Record."""
+    """A record as it is kept on disk; see evenkeel.contracts.envelope.Record."""
 
     topic: str
     partition: int

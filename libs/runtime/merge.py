@@ -17,9 +17,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from contracts.envelope import Event
-from contracts.ids import merged_as
-from contracts.payload import Payload
+from evenkeel.contracts.envelope import Event
+from evenkeel.contracts.ids import merged_as
+from evenkeel.contracts.payload import Payload
 
 Group = frozenset[tuple[type[Payload], str]]
 InputKey = tuple[str, int, str]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from base64 import b64encode
 from typing import Final
 
-from contracts.envelope import Record
+from evenkeel.contracts.envelope import Record
 
 KEPT_BYTES: Final = 262_144
 """A record is kept whole up to this size; a larger one would not fit into a record of ours."""

@@ -8,13 +8,13 @@ from typing import Final, Protocol
 
 import msgspec
 
-from contracts.envelope import SEAL_TYPE, WATERMARK_TYPE, encode, format_us, seal_value, type_of
-from contracts.ids import derived_id
-from contracts.payload import Payload
-from contracts.topics import Plane, Topic, published_by, topic_of
-from libs.bus.protocol import OutgoingRecord
-from libs.service import Derived, Output, Seal, Watermark
-from libs.telemetry import BatchTrace
+from evenkeel.contracts.envelope import SEAL_TYPE, WATERMARK_TYPE, encode, format_us, seal_value, type_of
+from evenkeel.contracts.ids import derived_id
+from evenkeel.contracts.payload import Payload
+from evenkeel.contracts.topics import Plane, Topic, published_by, topic_of
+from evenkeel.libs.bus.protocol import OutgoingRecord
+from evenkeel.libs.service import Derived, Output, Seal, Watermark
+from evenkeel.libs.telemetry import BatchTrace
 
 MAX_VALUE_BYTES: Final = 450_000
 """Of one record of ours. A batch of the client takes 524,288 bytes, of which keys and headers need some."""

@@ -16,9 +16,9 @@ from typing import Any
 
 import msgspec
 
-from contracts.envelope import Event, format_us
-from libs.runtime.merge import Group
-from libs.store.protocol import ParkedRecord
+from evenkeel.contracts.envelope import Event, format_us
+from evenkeel.libs.runtime.merge import Group
+from evenkeel.libs.store.protocol import ParkedRecord
 
 QueueKey = tuple[Group | None, bytes]
 """(group of the merge, record key); None: no group wants the record's stream any more."""
@@ -47,7 +47,7 @@ class Parked:
     """Wall time."""
     event: Event[Any]
     record: bytes
-    """As libs.runtime.held stores it."""
+    """As evenkeel.libs.runtime.held stores it."""
 
     @property
     def stored(self) -> ParkedRecord:

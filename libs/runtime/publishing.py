@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Final, Protocol
 
-from libs.bus.protocol import Bus, OutgoingRecord
-from libs.errors import Retry
-from libs.runtime.failpoints import failpoint
-from libs.telemetry import Metrics
+from evenkeel.libs.bus.protocol import Bus, OutgoingRecord
+from evenkeel.libs.errors import Retry
+from evenkeel.libs.runtime.failpoints import failpoint
+from evenkeel.libs.telemetry import Metrics
 
 PUBLISH_GROUP: Final = 2_000
 """Most records of several outbox rows that are published together."""

@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, Final, TypeVar
 
-from libs.errors import Refused, Retry
+from evenkeel.libs.errors import Refused, Retry
 
 T = TypeVar("T")
 Question = Callable[[Any], Any]

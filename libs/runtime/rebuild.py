@@ -26,7 +26,7 @@ import msgspec
 import structlog
 from pydantic import ValidationError
 
-from contracts.envelope import (
+from evenkeel.contracts.envelope import (
     SEAL_TYPE,
     WATERMARK_TYPE,
     EnvelopeError,
@@ -37,15 +37,15 @@ from contracts.envelope import (
     parse_us,
     sealed_sources,
 )
-from contracts.topics import BY_NAME, Plane, Topic, consumed_by, published_by, topic_of
-from libs.bus.protocol import Bus, TopicPartition
-from libs.clock import SECOND_US
-from libs.errors import EvenkeelError, Stop
-from libs.runtime.outputs import source_of
-from libs.service import Order, Seal, Service, Stateless
+from evenkeel.contracts.topics import BY_NAME, Plane, Topic, consumed_by, published_by, topic_of
+from evenkeel.libs.bus.protocol import Bus, TopicPartition
+from evenkeel.libs.clock import SECOND_US
+from evenkeel.libs.errors import EvenkeelError, Stop
+from evenkeel.libs.runtime.outputs import source_of
+from evenkeel.libs.service import Order, Seal, Service, Stateless
 
 if TYPE_CHECKING:
-    from libs.runtime.runtime import Runtime
+    from evenkeel.libs.runtime.runtime import Runtime
 
 log = structlog.get_logger(__name__)
 
@@ -74,7 +74,7 @@ class Note(msgspec.Struct):
 
 @dataclass
 class Found:
-    """What stands on the service's own topics before its seals. See libs.runtime.outputs.Published."""
+    """What stands on the service's own topics before its seals. See evenkeel.libs.runtime.outputs.Published."""
 
     stores: set[str] = field(default_factory=set)
     told: list[Event[Any]] = field(default_factory=list)

@@ -9,7 +9,7 @@
    for lag tools only.
 
 Commands, ticks and finished jobs go through steps 3, 5, 6, 8 and 9 with a shard of their own. All of 2–8 runs in one
-thread (libs.runtime.batch), 9 is libs.runtime.publishing; the event loop only does I/O. What a fault does: libs.errors.
+thread (batch.py), 9 is publishing.py; the event loop only does I/O. What a fault does: libs/errors.py.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ from typing import Any, Final, Generic, TypeVar
 import msgspec
 import structlog
 
-from contracts.envelope import Record
-from contracts.topics import consumed_by, published_by
-from libs.bus.protocol import Bus, TopicPartition
-from libs.clock import SECOND_US, Clock, SystemClock
-from libs.errors import DataLoss, EvenkeelError, Fenced, NotYet, Refused, Retry, Stop
-from libs.process import instance_name, is_gone
-from libs.runtime import outputs as outbox
-from libs.runtime.batch import BatchProcessor, Committed, HandlerFailed, no_facts
-from libs.runtime.failpoints import failpoint
-from libs.runtime.merge import Group, name_of
-from libs.runtime.parking import Parked
-from libs.runtime.publishing import Publisher
-from libs.runtime.reading import Readers
-from libs.runtime.rebuild import InOrder, Note, Rebuilding, as_written, check_whole
-from libs.runtime.stateless import run_stateless
-from libs.service import Context, Output, Reply, Service, Stateless
-from libs.settings import Settings
-from libs.telemetry import Metrics, Tracing
+from evenkeel.contracts.envelope import Record
+from evenkeel.contracts.topics import consumed_by, published_by
+from evenkeel.libs.bus.protocol import Bus, TopicPartition
+from evenkeel.libs.clock import SECOND_US, Clock, SystemClock
+from evenkeel.libs.errors import DataLoss, EvenkeelError, Fenced, NotYet, Refused, Retry, Stop
+from evenkeel.libs.process.instance import instance_name, is_gone
+from evenkeel.libs.runtime import outputs as outbox
+from evenkeel.libs.runtime.batch import BatchProcessor, Committed, HandlerFailed, no_facts
+from evenkeel.libs.runtime.failpoints import failpoint
+from evenkeel.libs.runtime.merge import Group, name_of
+from evenkeel.libs.runtime.parking import Parked
+from evenkeel.libs.runtime.publishing import Publisher
+from evenkeel.libs.runtime.reading import Readers
+from evenkeel.libs.runtime.rebuild import InOrder, Note, Rebuilding, as_written, check_whole
+from evenkeel.libs.runtime.stateless import run_stateless
+from evenkeel.libs.service import Context, Output, Reply, Service, Stateless
+from evenkeel.libs.settings import Settings
+from evenkeel.libs.telemetry import Metrics, Tracing
 
 C = TypeVar("C", bound=Context)
 T = TypeVar("T")
@@ -599,7 +599,7 @@ class Runtime(Generic[C]):
         return await self._readers.ask(question)
 
     async def parked(self) -> list[tuple[Group | None, list[Parked]]]:
-        """What is parked, a queue for each key, the longest parked first (libs.runtime.parking)."""
+        """What is parked, a queue for each key, the longest parked first (evenkeel.libs.runtime.parking)."""
         self._check_loaded()
         return await self.in_writer(self._batch.parked)
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 from pydantic import ValidationError
 
-from contracts.envelope import (
+from evenkeel.contracts.envelope import (
     IN_BAND_TYPES,
     SEAL_TYPE,
     EnvelopeError,
@@ -32,17 +32,17 @@ from contracts.envelope import (
     sealed_sources,
     type_of,
 )
-from contracts.ids import derived_id
-from contracts.topics import topic_of, topics_carrying
-from libs.bus.protocol import GroupReader, OutgoingRecord
-from libs.errors import Retry, Stop
-from libs.runtime.batch import payload_fault, refuse_nul
-from libs.runtime.failpoints import failpoint
-from libs.runtime.outputs import partition_of, source_of
-from libs.service import Stateless
+from evenkeel.contracts.ids import derived_id
+from evenkeel.contracts.topics import topic_of, topics_carrying
+from evenkeel.libs.bus.protocol import GroupReader, OutgoingRecord
+from evenkeel.libs.errors import Retry, Stop
+from evenkeel.libs.runtime.batch import payload_fault, refuse_nul
+from evenkeel.libs.runtime.failpoints import failpoint
+from evenkeel.libs.runtime.outputs import partition_of, source_of
+from evenkeel.libs.service import Stateless
 
 if TYPE_CHECKING:
-    from libs.runtime.runtime import Runtime
+    from evenkeel.libs.runtime.runtime import Runtime
 
 log = structlog.get_logger(__name__)
 COMMIT_SECONDS: Final = 0.5

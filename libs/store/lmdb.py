@@ -17,8 +17,8 @@ from typing import Any, Final
 import lmdb
 import msgspec
 
-from libs.errors import Fenced, Retry, Stop
-from libs.store.protocol import MarkKey, ParkedRecord, RuntimeState, TopicPartition, Transaction
+from evenkeel.libs.errors import Fenced, Retry, Stop
+from evenkeel.libs.store.protocol import MarkKey, ParkedRecord, RuntimeState, TopicPartition, Transaction
 
 FORMAT: Final = 1
 MAP_BYTES: Final = 16 * 2**30
@@ -94,7 +94,7 @@ class LmdbConnection:
 
 
 class LmdbTransaction:
-    """See libs.store.protocol.Transaction."""
+    """See evenkeel.libs.store.protocol.Transaction."""
 
     def __init__(self, connection: LmdbConnection) -> None:
         self.connection = connection
@@ -159,7 +159,7 @@ class LmdbTransaction:
 
 
 class LmdbStore:
-    """See libs.store.protocol.Store. A folder may be opened once in a process, and by several processes."""
+    """See evenkeel.libs.store.protocol.Store. A folder may be opened once in a process, and by several processes."""
 
     def __init__(self, folder: Path, databases: Iterable[str] = (), map_bytes: int = MAP_BYTES) -> None:
         self._folder, self._names, self._map_bytes = folder, (*_RUNTIME, *databases), map_bytes

@@ -17,7 +17,7 @@ MarkKey = tuple[bytes, bytes, str, int]
 
 
 HeldEntry = tuple[int, bytes]
-"""(row, what libs.runtime.held says in it)."""
+"""(row, what evenkeel.libs.runtime.held says in it)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class RuntimeState:
     """Lowest first."""
     parked: list[ParkedRecord] = field(default_factory=list)
     rebuild: bytes | None = None
-    """What libs.runtime.rebuild notes in a store that took another one's place."""
+    """What evenkeel.libs.runtime.rebuild notes in a store that took another one's place."""
 
 
 class Transaction(Protocol):

@@ -4,7 +4,7 @@ A folder `migrations` holds `0001_….py`, `0002_….py` and so on, each with a 
 operations. Once a file is released it never changes: it names its columns itself and does not import today's tables, so
 that an old store and a new one go the same way. A test holds the sum of all files equal to the tables as they are now.
 
-`python -m libs.store.schema MODULE NAME` writes the next file of a module that has `tables` and `migrations`, from what
+`python -m evenkeel.libs.store.schema MODULE NAME` writes the next file of a module that has `tables` and `migrations`, from what
 the tables have and the files have not: read it, and add what to do with rows that are there.
 """
 
@@ -24,7 +24,7 @@ from alembic.autogenerate import compare_metadata, produce_migrations, render_py
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
 
-from libs.errors import Stop
+from evenkeel.libs.errors import Stop
 
 Migration = Callable[[Operations], None]
 

@@ -16,10 +16,10 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.exc import DatabaseError, DBAPIError, OperationalError
 
-from libs.errors import Fenced, Retry, Stop
-from libs.store import migrations
-from libs.store.protocol import MarkKey, ParkedRecord, RuntimeState, TopicPartition, Transaction
-from libs.store.schema import Migration, migrate, read_migrations
+from evenkeel.libs.errors import Fenced, Retry, Stop
+from evenkeel.libs.store import migrations
+from evenkeel.libs.store.protocol import MarkKey, ParkedRecord, RuntimeState, TopicPartition, Transaction
+from evenkeel.libs.store.schema import Migration, migrate, read_migrations
 
 tables: Final = sa.MetaData()
 """The runtime's own, beside those of the service."""
@@ -146,7 +146,7 @@ _extend_lease: Final = (
 
 
 class SqlTransaction:
-    """See libs.store.protocol.Transaction."""
+    """See evenkeel.libs.store.protocol.Transaction."""
 
     def __init__(self, connection: sa.Connection) -> None:
         self.connection = connection
@@ -224,7 +224,7 @@ class SqlTransaction:
 
 
 class SqlStore:
-    """See libs.store.protocol.Store."""
+    """See evenkeel.libs.store.protocol.Store."""
 
     def __init__(self, url: str, service: str, migrations: Sequence[Migration]) -> None:
         self._service, self._migrations = service, migrations

@@ -8,13 +8,14 @@ from typing import Any
 import sqlalchemy as sa
 from fastapi import APIRouter, Query
 
-from contracts.envelope import format_us
-from libs.errors import Refused
-from libs.features import compile_plan
-from libs.http import role, router
-from libs.runtime.runtime import Runtime
-from services.feature.context import FeatureContext, FeatureMetrics
-from services.feature.store import Commit, FeatureStore, ViewRow
+from evenkeel.contracts.envelope import format_us
+from evenkeel.libs.errors import Refused
+from evenkeel.libs.features import compile_plan
+from evenkeel.libs.http.roles import role
+from evenkeel.libs.http.routing import router
+from evenkeel.libs.runtime.runtime import Runtime
+from evenkeel.services.feature.context import FeatureContext, FeatureMetrics
+from evenkeel.services.feature.store import Commit, FeatureStore, ViewRow
 
 
 def routers(runtime: Runtime[FeatureContext]) -> Sequence[APIRouter]:

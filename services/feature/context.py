@@ -8,20 +8,20 @@ from dataclasses import replace
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from contracts.envelope import Event, parse_us
-from contracts.feature import DatasetCommitted
-from contracts.ids import LABEL_SUFFIX
-from contracts.ingest import EventAccepted, LabelAccepted
-from contracts.payload import Payload
-from contracts.registry import ModelDeclared
-from libs.clock import DAY_US, SECOND_US
-from libs.errors import NotYet
-from libs.features import SlotUpdate, compile_plan, parse_label
-from libs.service import Context
-from libs.store.protocol import Transaction
-from services.feature.domain import NEVER_US, Counts, Folded, View, components
-from services.feature.settings import FeatureSettings
-from services.feature.store import FeatureStore, Progress, ViewProgress, ViewRow
+from evenkeel.contracts.envelope import Event, parse_us
+from evenkeel.contracts.feature import DatasetCommitted
+from evenkeel.contracts.ids import LABEL_SUFFIX
+from evenkeel.contracts.ingest import EventAccepted, LabelAccepted
+from evenkeel.contracts.payload import Payload
+from evenkeel.contracts.registry import ModelDeclared
+from evenkeel.libs.clock import DAY_US, SECOND_US
+from evenkeel.libs.errors import NotYet
+from evenkeel.libs.features import SlotUpdate, compile_plan, parse_label
+from evenkeel.libs.service import Context
+from evenkeel.libs.store.protocol import Transaction
+from evenkeel.services.feature.domain import NEVER_US, Counts, Folded, View, components
+from evenkeel.services.feature.settings import FeatureSettings
+from evenkeel.services.feature.store import FeatureStore, Progress, ViewProgress, ViewRow
 
 Group = frozenset[tuple[type[Payload], str]]
 Readers = dict[str, list[View]]

@@ -28,15 +28,15 @@ from deltalake import (
 from deltalake.exceptions import DeltaError, TableNotFoundError
 from numpy.typing import NDArray
 
-from libs.disk import bytes_below
-from libs.errors import Retry, Stop
-from libs.features.plan import RESERVED_NAMES
-from libs.runtime.failpoints import failpoint
-from libs.runtime.runtime import Runtime
-from services.feature.context import FeatureContext
-from services.feature.domain import TrainingRow
-from services.feature.handlers import on_dataset_written
-from services.feature.store import Commit, FeatureStore
+from evenkeel.libs.disk import bytes_below
+from evenkeel.libs.errors import Retry, Stop
+from evenkeel.libs.features.plan import RESERVED_NAMES
+from evenkeel.libs.runtime.failpoints import failpoint
+from evenkeel.libs.runtime.runtime import Runtime
+from evenkeel.services.feature.context import FeatureContext
+from evenkeel.services.feature.domain import TrainingRow
+from evenkeel.services.feature.handlers import on_dataset_written
+from evenkeel.services.feature.store import Commit, FeatureStore
 
 log = structlog.get_logger(__name__)
 

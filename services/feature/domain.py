@@ -13,9 +13,9 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from contracts.ids import label_stream, view_stream
-from libs.clock import DAY_US
-from libs.features import FeaturePlan, FeatureState, LabelRule
+from evenkeel.contracts.ids import label_stream, view_stream
+from evenkeel.libs.clock import DAY_US
+from evenkeel.libs.features import FeaturePlan, FeatureState, LabelRule
 
 NEVER_US: Final = 2**63 - 1
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
-from contracts.envelope import Event, format_us
-from contracts.feature import DatasetCommitted, VectorComputed, ViewStarted, ViewUpdated
-from contracts.governance import SubjectErased
-from contracts.ids import dataset_committed_id, vector_id, view_started_id
-from contracts.ingest import EventAccepted, LabelAccepted
-from contracts.registry import ModelDeclared, StreamDeclared
-from contracts.topics import BY_NAME, Plane
-from libs.bus.protocol import TopicPartition
-from libs.service import Cause, Derived, Each, Merge, Order, Output, Rebuild, Released, Reply, Watermark
-from services.feature.context import FeatureContext
-from services.feature.domain import Folded, View
-from services.feature.store import Commit, Offsets
+from evenkeel.contracts.envelope import Event, format_us
+from evenkeel.contracts.feature import DatasetCommitted, VectorComputed, ViewStarted, ViewUpdated
+from evenkeel.contracts.governance import SubjectErased
+from evenkeel.contracts.ids import dataset_committed_id, vector_id, view_started_id
+from evenkeel.contracts.ingest import EventAccepted, LabelAccepted
+from evenkeel.contracts.registry import ModelDeclared, StreamDeclared
+from evenkeel.contracts.topics import BY_NAME, Plane
+from evenkeel.libs.bus.protocol import TopicPartition
+from evenkeel.libs.service import Cause, Derived, Each, Merge, Order, Output, Rebuild, Released, Reply, Watermark
+from evenkeel.services.feature.context import FeatureContext
+from evenkeel.services.feature.domain import Folded, View
+from evenkeel.services.feature.store import Commit, Offsets
 
 
 def on_stream_declared(event: Event[StreamDeclared], ctx: FeatureContext) -> list[Derived]:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from libs.bus.protocol import STREAMING
-from libs.service import Service
-from libs.store.sql import SqlStore
-from services.feature.api import routers
-from services.feature.context import FeatureContext
-from services.feature.datasets import write_datasets
-from services.feature.handlers import HANDLERS, REBUILD, on_tick
-from services.feature.settings import FeatureSettings
-from services.feature.store import MIGRATIONS
+from evenkeel.libs.bus.protocol import STREAMING
+from evenkeel.libs.service import Service
+from evenkeel.libs.store.sql import SqlStore
+from evenkeel.services.feature.api import routers
+from evenkeel.services.feature.context import FeatureContext
+from evenkeel.services.feature.datasets import write_datasets
+from evenkeel.services.feature.handlers import HANDLERS, REBUILD, on_tick
+from evenkeel.services.feature.settings import FeatureSettings
+from evenkeel.services.feature.store import MIGRATIONS
 
 service = Service(
     name="feature",

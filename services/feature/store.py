@@ -14,11 +14,19 @@ from typing import Any, Final
 import msgspec
 import sqlalchemy as sa
 
-from contracts.registry import ModelDeclared, StreamDeclared
-from libs.store.schema import read_migrations
-from libs.store.sql import upsert
-from services.feature import migrations
-from services.feature.domain import Folded, TrainingRow, Waiting, pack_folded, pack_rows, unpack_folded, unpack_rows
+from evenkeel.contracts.registry import ModelDeclared, StreamDeclared
+from evenkeel.libs.store.schema import read_migrations
+from evenkeel.libs.store.sql import upsert
+from evenkeel.services.feature import migrations
+from evenkeel.services.feature.domain import (
+    Folded,
+    TrainingRow,
+    Waiting,
+    pack_folded,
+    pack_rows,
+    unpack_folded,
+    unpack_rows,
+)
 
 tables: Final = sa.MetaData()
 _number: Final = sa.BigInteger().with_variant(sa.Integer, "sqlite")

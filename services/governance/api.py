@@ -7,12 +7,13 @@ from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query
 
-from libs.http import role, router
-from libs.runtime.runtime import Runtime
-from services.governance import queries
-from services.governance.context import GovernanceContext
-from services.governance.domain.champions import ClockName
-from services.governance.metrics import GovernanceMetrics
+from evenkeel.libs.http.roles import role
+from evenkeel.libs.http.routing import router
+from evenkeel.libs.runtime.runtime import Runtime
+from evenkeel.services.governance import queries
+from evenkeel.services.governance.context import GovernanceContext
+from evenkeel.services.governance.domain.champions import ClockName
+from evenkeel.services.governance.metrics import GovernanceMetrics
 
 MAX_LEAF: Final = 2**62
 Leaf = Annotated[int, Query(ge=0, le=MAX_LEAF)]

@@ -6,9 +6,9 @@ import asyncio
 from contextlib import suppress
 from typing import Any, Final
 
-from libs.errors import EvenkeelError
-from libs.runtime.runtime import Runtime
-from services.governance.handlers import on_stopping
+from evenkeel.libs.errors import EvenkeelError
+from evenkeel.libs.runtime.runtime import Runtime
+from evenkeel.services.governance.handlers import on_stopping
 
 LAST_SIGNATURE_SECONDS: Final = 2.0
 """How long a service that stops waits for it; what it misses is signed after the next start."""

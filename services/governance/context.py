@@ -6,16 +6,16 @@ from collections.abc import Sequence
 
 import structlog
 
-from contracts.envelope import Record
-from libs.audit.anchor import Anchor, anchor_path
-from libs.audit.log import AuditLog, Run, add_runs, checkpoint_notes, duplicate_count, head, runs_between
-from libs.errors import Retry
-from libs.keys import SigningKey, signing_key
-from libs.service import Context
-from libs.store.protocol import Transaction
-from services.governance.domain.facts import Opaque, topics_with_facts
-from services.governance.settings import GovernanceSettings
-from services.governance.store import GovernanceStore
+from evenkeel.contracts.envelope import Record
+from evenkeel.libs.audit.anchor import Anchor, anchor_path
+from evenkeel.libs.audit.log import AuditLog, Run, add_runs, checkpoint_notes, duplicate_count, head, runs_between
+from evenkeel.libs.errors import Retry
+from evenkeel.libs.keys import SigningKey, signing_key
+from evenkeel.libs.service import Context
+from evenkeel.libs.store.protocol import Transaction
+from evenkeel.services.governance.domain.facts import Opaque, topics_with_facts
+from evenkeel.services.governance.settings import GovernanceSettings
+from evenkeel.services.governance.store import GovernanceStore
 
 log = structlog.get_logger(__name__)
 

@@ -6,14 +6,14 @@ from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from contracts.envelope import Record
-from contracts.governance import CheckpointSigned, LeafOrder
-from libs.audit.log import Run
-from libs.clock import SECOND_US
-from libs.runtime.failpoints import failpoint
-from libs.service import Cause, Derived, Output, Raw, Reply
-from services.governance.context import GovernanceContext
-from services.governance.domain.facts import Opaque, is_in_band, row_of
+from evenkeel.contracts.envelope import Record
+from evenkeel.contracts.governance import CheckpointSigned, LeafOrder
+from evenkeel.libs.audit.log import Run
+from evenkeel.libs.clock import SECOND_US
+from evenkeel.libs.runtime.failpoints import failpoint
+from evenkeel.libs.service import Cause, Derived, Output, Raw, Reply
+from evenkeel.services.governance.context import GovernanceContext
+from evenkeel.services.governance.domain.facts import Opaque, is_in_band, row_of
 
 MAX_RUNS: Final = 20_000
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from services.governance.context import GovernanceContext
+from evenkeel.services.governance.context import GovernanceContext
 
 
 class GovernanceMetrics(Collector):

@@ -9,20 +9,20 @@ from typing import Any
 import orjson
 import sqlalchemy as sa
 
-from contracts.envelope import format_us, parse_us, text_headers
-from contracts.registry import ChampionChanged, ModelDeclared
-from libs.audit import merkle
-from libs.audit.checkpoint import Checkpoint, read_checkpoint, verifier_key
-from libs.audit.leaves import LoggedRecord
-from libs.audit.log import AuditLog, Leaves, SqlTiles, head, latest_checkpoint
-from libs.errors import Refused, Stop
-from libs.keys import SigningKey
-from services.governance.domain.champions import ClockName, Reign, reign_at
-from services.governance.domain.lineage import explain_champion, explain_prediction
-from services.governance.domain.steps import step_of
-from services.governance.domain.trace import find_prediction, follow
-from services.governance.domain.walk import Walk, unknown_model
-from services.governance.store import StoredGraph
+from evenkeel.contracts.envelope import format_us, parse_us, text_headers
+from evenkeel.contracts.registry import ChampionChanged, ModelDeclared
+from evenkeel.libs.audit import merkle
+from evenkeel.libs.audit.checkpoint import Checkpoint, read_checkpoint, verifier_key
+from evenkeel.libs.audit.leaves import LoggedRecord
+from evenkeel.libs.audit.log import AuditLog, Leaves, SqlTiles, head, latest_checkpoint
+from evenkeel.libs.errors import Refused, Stop
+from evenkeel.libs.keys import SigningKey
+from evenkeel.services.governance.domain.champions import ClockName, Reign, reign_at
+from evenkeel.services.governance.domain.lineage import explain_champion, explain_prediction
+from evenkeel.services.governance.domain.steps import step_of
+from evenkeel.services.governance.domain.trace import find_prediction, follow
+from evenkeel.services.governance.domain.walk import Walk, unknown_model
+from evenkeel.services.governance.store import StoredGraph
 
 Json = dict[str, Any]
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from contracts.envelope import Event
-from contracts.governance import CheckpointSigned
-from libs.audit import merkle
-from libs.audit.anchor import anchored_notes
-from libs.audit.checkpoint import CheckpointError, read_checkpoint, verify_checkpoint
-from libs.audit.log import SqlTiles, put_checkpoint
-from libs.errors import Stop
-from libs.keys import verification_keys
-from libs.service import Order, Output, Rebuild
-from services.governance.context import GovernanceContext
+from evenkeel.contracts.envelope import Event
+from evenkeel.contracts.governance import CheckpointSigned
+from evenkeel.libs.audit import merkle
+from evenkeel.libs.audit.anchor import anchored_notes
+from evenkeel.libs.audit.checkpoint import CheckpointError, read_checkpoint, verify_checkpoint
+from evenkeel.libs.audit.log import SqlTiles, put_checkpoint
+from evenkeel.libs.errors import Stop
+from evenkeel.libs.keys import verification_keys
+from evenkeel.libs.service import Order, Output, Rebuild
+from evenkeel.services.governance.context import GovernanceContext
 
 
 def checkpoints(told: Sequence[Event[Any]]) -> list[CheckpointSigned]:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from libs.bus.protocol import FetchSettings
-from libs.service import Service
-from libs.store.sql import SqlStore
-from services.governance.api import routers
-from services.governance.background import sign_at_the_end
-from services.governance.context import GovernanceContext
-from services.governance.handlers import HANDLERS, on_tick
-from services.governance.rebuild import REBUILD
-from services.governance.settings import GovernanceSettings
-from services.governance.store import MIGRATIONS
+from evenkeel.libs.bus.protocol import FetchSettings
+from evenkeel.libs.service import Service
+from evenkeel.libs.store.sql import SqlStore
+from evenkeel.services.governance.api import routers
+from evenkeel.services.governance.background import sign_at_the_end
+from evenkeel.services.governance.context import GovernanceContext
+from evenkeel.services.governance.handlers import HANDLERS, on_tick
+from evenkeel.services.governance.rebuild import REBUILD
+from evenkeel.services.governance.settings import GovernanceSettings
+from evenkeel.services.governance.store import MIGRATIONS
 
 service: Service[GovernanceContext] = Service(
     name="governance",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from libs.settings import OwnSettings
+from evenkeel.libs.settings import OwnSettings
 
 
 class GovernanceSettings(OwnSettings):

@@ -9,13 +9,13 @@ from typing import Any, Final, TypeVar, cast
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from contracts.payload import Fact
-from contracts.superseded import topics_read_as
-from libs.audit import log
-from libs.audit.log import AuditLog
-from libs.store.schema import read_migrations
-from services.governance import migrations
-from services.governance.domain.facts import LoggedFact, Opaque, read_fact, read_payload
+from evenkeel.contracts.payload import Fact
+from evenkeel.contracts.superseded import topics_read_as
+from evenkeel.libs.audit import log
+from evenkeel.libs.audit.log import AuditLog
+from evenkeel.libs.store.schema import read_migrations
+from evenkeel.services.governance import migrations
+from evenkeel.services.governance.domain.facts import LoggedFact, Opaque, read_fact, read_payload
 
 F = TypeVar("F", bound=Fact)
 
@@ -89,7 +89,7 @@ class GovernanceStore:
 
 
 class StoredGraph(GovernanceStore):
-    """The graph that the walks go along (services.governance.domain.graph), with the log beside it."""
+    """The graph that the walks go along (evenkeel.services.governance.domain.graph), with the log beside it."""
 
     def __init__(self, connection: sa.Connection, audit_log: AuditLog) -> None:
         super().__init__(connection)

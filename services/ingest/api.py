@@ -10,23 +10,25 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict
 
-from contracts.envelope import HEARTBEAT_HEADER, Headers, format_us
-from contracts.ids import label_stream
-from libs.bus.protocol import OutgoingRecord
-from libs.errors import Refused, Retry
-from libs.fields import Fault
-from libs.http import problem, role, router
-from libs.runtime.outputs import partition_of
-from libs.runtime.runtime import Runtime
-from services.ingest import store
-from services.ingest.context import IngestContext
-from services.ingest.domain.cloudevents import BATCH, STRUCTURED
-from services.ingest.domain.contract import Kind
-from services.ingest.domain.json_record import parse, written
-from services.ingest.domain.stream import Route
-from services.ingest.handlers import heartbeat_us, identity
-from services.ingest.originals import Originals, shown_original
-from services.ingest.statistics import IngestMetrics
+from evenkeel.contracts.envelope import HEARTBEAT_HEADER, Headers, format_us
+from evenkeel.contracts.ids import label_stream
+from evenkeel.libs.bus.protocol import OutgoingRecord
+from evenkeel.libs.errors import Refused, Retry
+from evenkeel.libs.fields import Fault
+from evenkeel.libs.http.problems import problem
+from evenkeel.libs.http.roles import role
+from evenkeel.libs.http.routing import router
+from evenkeel.libs.runtime.outputs import partition_of
+from evenkeel.libs.runtime.runtime import Runtime
+from evenkeel.services.ingest import store
+from evenkeel.services.ingest.context import IngestContext
+from evenkeel.services.ingest.domain.cloudevents import BATCH, STRUCTURED
+from evenkeel.services.ingest.domain.contract import Kind
+from evenkeel.services.ingest.domain.json_record import parse, written
+from evenkeel.services.ingest.domain.stream import Route
+from evenkeel.services.ingest.handlers import heartbeat_us, identity
+from evenkeel.services.ingest.originals import Originals, shown_original
+from evenkeel.services.ingest.statistics import IngestMetrics
 
 MAX_RECORDS: Final = 2_000
 SHOWN_ERRORS: Final = 100

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 
 import structlog
 
-from contracts.declaration import StreamSpec
-from contracts.topics import BY_NAME
-from libs.service import Context
-from libs.store.protocol import Transaction
-from services.ingest import store
-from services.ingest.domain.stream import Route, Stream, routes_of
-from services.ingest.domain.watermark import Patience
-from services.ingest.settings import IngestSettings
+from evenkeel.contracts.declaration import StreamSpec
+from evenkeel.contracts.topics import BY_NAME
+from evenkeel.libs.service import Context
+from evenkeel.libs.store.protocol import Transaction
+from evenkeel.services.ingest import store
+from evenkeel.services.ingest.domain.stream import Route, Stream, routes_of
+from evenkeel.services.ingest.domain.watermark import Patience
+from evenkeel.services.ingest.settings import IngestSettings
 
 log = structlog.get_logger(__name__)
 

@@ -7,19 +7,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import sha256
 from typing import Any, Final
 
-from contracts.envelope import HEARTBEAT_HEADER, Event, Headers, Record, format_us, parse_us
-from contracts.governance import SubjectErased
-from contracts.ids import accepted_event_id, accepted_label_id, record_place, rejected_record_id
-from contracts.ingest import EventAccepted, EventRejected, LabelAccepted, RawRecord
-from contracts.payload import Payload
-from contracts.registry import StreamDeclared
-from libs.fields import FIRST_TIME_US, LAST_TIME_US, Fault, in_bounds, shown
-from libs.runtime.originals import KEPT_BYTES, base64_of, size_of
-from libs.service import Cause, Derived, Each, Output, Raw, Reply, Watermark
-from libs.telemetry import new_traceparent
-from services.ingest.context import IngestContext
-from services.ingest.domain.contract import Checked, Kind
-from services.ingest.domain.stream import Route, Stream
+from evenkeel.contracts.envelope import HEARTBEAT_HEADER, Event, Headers, Record, format_us, parse_us
+from evenkeel.contracts.governance import SubjectErased
+from evenkeel.contracts.ids import accepted_event_id, accepted_label_id, record_place, rejected_record_id
+from evenkeel.contracts.ingest import EventAccepted, EventRejected, LabelAccepted, RawRecord
+from evenkeel.contracts.payload import Payload
+from evenkeel.contracts.registry import StreamDeclared
+from evenkeel.libs.fields import FIRST_TIME_US, LAST_TIME_US, Fault, in_bounds, shown
+from evenkeel.libs.runtime.originals import KEPT_BYTES, base64_of, size_of
+from evenkeel.libs.service import Cause, Derived, Each, Output, Raw, Reply, Watermark
+from evenkeel.libs.telemetry import new_traceparent
+from evenkeel.services.ingest.context import IngestContext
+from evenkeel.services.ingest.domain.contract import Checked, Kind
+from evenkeel.services.ingest.domain.stream import Route, Stream
 
 ACCEPTED: Final[dict[Kind, type[Payload]]] = {"event": EventAccepted, "label": LabelAccepted}
 _ACCEPTED_ID: Final[dict[Kind, Callable[[str, str], str]]] = {"event": accepted_event_id, "label": accepted_label_id}

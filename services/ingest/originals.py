@@ -12,13 +12,13 @@ from typing import Any, Final, NamedTuple
 import structlog
 from pydantic import ValidationError
 
-from contracts.envelope import EnvelopeError, Record, attributes_of
-from contracts.ingest import EventRejected
-from contracts.topics import topic_of
-from libs.bus.protocol import OutgoingRecord
-from libs.errors import Refused
-from libs.runtime.runtime import Runtime
-from services.ingest.context import IngestContext
+from evenkeel.contracts.envelope import EnvelopeError, Record, attributes_of
+from evenkeel.contracts.ingest import EventRejected
+from evenkeel.contracts.topics import topic_of
+from evenkeel.libs.bus.protocol import OutgoingRecord
+from evenkeel.libs.errors import Refused
+from evenkeel.libs.runtime.runtime import Runtime
+from evenkeel.services.ingest.context import IngestContext
 
 log = structlog.get_logger(__name__)
 

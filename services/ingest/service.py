@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from libs.bus.protocol import STREAMING
-from libs.service import Service
-from libs.store.sql import SqlStore
-from services.ingest import api
-from services.ingest.context import IngestContext
-from services.ingest.handlers import HANDLERS
-from services.ingest.settings import IngestSettings
-from services.ingest.silence import watch_silence
-from services.ingest.store import MIGRATIONS
+from evenkeel.libs.bus.protocol import STREAMING
+from evenkeel.libs.service import Service
+from evenkeel.libs.store.sql import SqlStore
+from evenkeel.services.ingest import api
+from evenkeel.services.ingest.context import IngestContext
+from evenkeel.services.ingest.handlers import HANDLERS
+from evenkeel.services.ingest.settings import IngestSettings
+from evenkeel.services.ingest.silence import watch_silence
+from evenkeel.services.ingest.store import MIGRATIONS
 
 service: Service[IngestContext] = Service(
     name="ingest",

@@ -8,13 +8,13 @@ from typing import Any, Final
 
 import structlog
 
-from libs.bus.protocol import TopicPartition
-from libs.errors import Retry
-from libs.runtime.runtime import Runtime
-from services.ingest.context import IngestContext
-from services.ingest.domain.stream import Route
-from services.ingest.domain.watermark import Patience
-from services.ingest.handlers import on_waited_enough
+from evenkeel.libs.bus.protocol import TopicPartition
+from evenkeel.libs.errors import Retry
+from evenkeel.libs.runtime.runtime import Runtime
+from evenkeel.services.ingest.context import IngestContext
+from evenkeel.services.ingest.domain.stream import Route
+from evenkeel.services.ingest.domain.watermark import Patience
+from evenkeel.services.ingest.handlers import on_waited_enough
 
 log = structlog.get_logger(__name__)
 LOOK_SECONDS: Final = 1.0

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from services.ingest.context import IngestContext
+from evenkeel.services.ingest.context import IngestContext
 
 
 class IngestMetrics(Collector):

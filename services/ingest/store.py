@@ -10,12 +10,12 @@ import msgspec
 import orjson
 import sqlalchemy as sa
 
-from contracts.declaration import StreamSpec
-from libs.store.schema import read_migrations
-from services.ingest import migrations
-from services.ingest.domain.identities import IdBatch, SeenIds
-from services.ingest.domain.stream import Stream
-from services.ingest.domain.watermark import StreamClock
+from evenkeel.contracts.declaration import StreamSpec
+from evenkeel.libs.store.schema import read_migrations
+from evenkeel.services.ingest import migrations
+from evenkeel.services.ingest.domain.identities import IdBatch, SeenIds
+from evenkeel.services.ingest.domain.stream import Stream
+from evenkeel.services.ingest.domain.watermark import StreamClock
 
 tables: Final = sa.MetaData()
 

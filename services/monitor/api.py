@@ -7,12 +7,13 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
-from contracts.declaration import parse_duration_us
-from libs.errors import Refused
-from libs.http import role, router
-from libs.runtime.runtime import Runtime
-from services.monitor import queries
-from services.monitor.context import MonitorContext
+from evenkeel.contracts.declaration import parse_duration_us
+from evenkeel.libs.errors import Refused
+from evenkeel.libs.http.roles import role
+from evenkeel.libs.http.routing import router
+from evenkeel.libs.runtime.runtime import Runtime
+from evenkeel.services.monitor import queries
+from evenkeel.services.monitor.context import MonitorContext
 
 Json = dict[str, Any]
 Limit = Annotated[int, Query(ge=1, le=10_000)]

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from contracts.declaration import ModelSpec
-from contracts.feature import VectorComputed
-from contracts.ids import label_stream
-from contracts.ingest import LabelAccepted
-from contracts.payload import Payload
-from contracts.registry import ChampionChanged, ModelDeclared
-from contracts.serving import PredictionMade
-from contracts.trainer import RunCompleted
-from libs.errors import NotYet, Retry
-from libs.features import parse_label
-from libs.keys import verification_keys
-from libs.packages.errors import PackageError, PackageNotFound
-from libs.packages.package import read_package
-from libs.service import Context
-from libs.sketches.profile import Profile
-from libs.store.protocol import Transaction
-from services.monitor.domain.model import Model
-from services.monitor.domain.records import Baseline, Champion, Policy
-from services.monitor.settings import MonitorSettings
-from services.monitor.store import MonitorStore
+from evenkeel.contracts.declaration import ModelSpec
+from evenkeel.contracts.feature import VectorComputed
+from evenkeel.contracts.ids import label_stream
+from evenkeel.contracts.ingest import LabelAccepted
+from evenkeel.contracts.payload import Payload
+from evenkeel.contracts.registry import ChampionChanged, ModelDeclared
+from evenkeel.contracts.serving import PredictionMade
+from evenkeel.contracts.trainer import RunCompleted
+from evenkeel.libs.errors import NotYet, Retry
+from evenkeel.libs.features import parse_label
+from evenkeel.libs.keys import verification_keys
+from evenkeel.libs.packages.errors import PackageError, PackageNotFound
+from evenkeel.libs.packages.package import read_package
+from evenkeel.libs.service import Context
+from evenkeel.libs.sketches.profile import Profile
+from evenkeel.libs.store.protocol import Transaction
+from evenkeel.services.monitor.domain.model import Model
+from evenkeel.services.monitor.domain.records import Baseline, Champion, Policy
+from evenkeel.services.monitor.settings import MonitorSettings
+from evenkeel.services.monitor.store import MonitorStore
 
 Group = frozenset[tuple[type[Payload], str]]
 

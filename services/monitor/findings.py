@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, Literal, NamedTuple
 
-from contracts.declaration import format_duration
-from contracts.ids import alert_id, decay_id, drift_id, window_id
-from contracts.monitor import AlertChanged, DriftDetected, FeatureDrift, PerformanceDegraded, WindowMeasured
-from libs.clock import format_us
-from libs.service import Cause, Derived
-from services.monitor.domain.drift import FeatureShift
-from services.monitor.domain.model import (
+from evenkeel.contracts.declaration import format_duration
+from evenkeel.contracts.ids import alert_id, decay_id, drift_id, window_id
+from evenkeel.contracts.monitor import AlertChanged, DriftDetected, FeatureDrift, PerformanceDegraded, WindowMeasured
+from evenkeel.libs.clock import format_us
+from evenkeel.libs.service import Cause, Derived
+from evenkeel.services.monitor.domain.drift import FeatureShift
+from evenkeel.services.monitor.domain.model import (
     AlertCleared,
     Decayed,
     ErrorsRose,
@@ -19,7 +19,7 @@ from services.monitor.domain.model import (
     Measured,
     Span,
 )
-from services.monitor.domain.records import Predicted
+from evenkeel.services.monitor.domain.records import Predicted
 
 NAMED: Final = 3
 """Features named in a sentence."""

@@ -6,19 +6,19 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final
 
-from contracts.envelope import Event
-from contracts.feature import VectorComputed
-from contracts.ingest import EventRejected, LabelAccepted
-from contracts.monitor import AlertChanged
-from contracts.registry import ChampionChanged, ModelDeclared, StreamDeclared
-from contracts.serving import PredictionMade, ReplicaSeen
-from contracts.trainer import RetrainDecided, RunCompleted, RunFailed, RunStarted
-from libs.clock import DAY_US
-from libs.service import Batch, Derived, Each, Merge, Output, Released
-from services.monitor.context import MonitorContext
-from services.monitor.domain.model import AlertCleared, Finding, Measured
-from services.monitor.domain.records import Incoming, Labelled, Predicted, Vectored
-from services.monitor.findings import alert_cleared, profile_unusable, signal, window_measured
+from evenkeel.contracts.envelope import Event
+from evenkeel.contracts.feature import VectorComputed
+from evenkeel.contracts.ingest import EventRejected, LabelAccepted
+from evenkeel.contracts.monitor import AlertChanged
+from evenkeel.contracts.registry import ChampionChanged, ModelDeclared, StreamDeclared
+from evenkeel.contracts.serving import PredictionMade, ReplicaSeen
+from evenkeel.contracts.trainer import RetrainDecided, RunCompleted, RunFailed, RunStarted
+from evenkeel.libs.clock import DAY_US
+from evenkeel.libs.service import Batch, Derived, Each, Merge, Output, Released
+from evenkeel.services.monitor.context import MonitorContext
+from evenkeel.services.monitor.domain.model import AlertCleared, Finding, Measured
+from evenkeel.services.monitor.domain.records import Incoming, Labelled, Predicted, Vectored
+from evenkeel.services.monitor.findings import alert_cleared, profile_unusable, signal, window_measured
 
 _DECISION: Final[dict[object, int]] = {False: 0, True: 1}
 """Codes of decisions; -1 is none of these: there was no threshold, or the name of a class was answered."""

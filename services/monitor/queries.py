@@ -7,10 +7,10 @@ from typing import Any
 import orjson
 import sqlalchemy as sa
 
-from contracts.envelope import format_us
-from libs.errors import Refused
-from services.monitor.domain.model import decode_state
-from services.monitor.store import (
+from evenkeel.contracts.envelope import format_us
+from evenkeel.libs.errors import Refused
+from evenkeel.services.monitor.domain.model import decode_state
+from evenkeel.services.monitor.store import (
     alerts,
     champions,
     declarations,

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from libs.bus.protocol import LEISURELY
-from libs.service import Rebuild, Service
-from libs.store.sql import SqlStore
-from services.monitor.api import routers
-from services.monitor.context import MonitorContext
-from services.monitor.handlers import HANDLERS
-from services.monitor.settings import MonitorSettings
-from services.monitor.store import MIGRATIONS
+from evenkeel.libs.bus.protocol import LEISURELY
+from evenkeel.libs.service import Rebuild, Service
+from evenkeel.libs.store.sql import SqlStore
+from evenkeel.services.monitor.api import routers
+from evenkeel.services.monitor.context import MonitorContext
+from evenkeel.services.monitor.handlers import HANDLERS
+from evenkeel.services.monitor.settings import MonitorSettings
+from evenkeel.services.monitor.store import MIGRATIONS
 
 service = Service(
     name="monitor",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic_settings import SettingsConfigDict
 
-from libs.settings import OwnSettings
+from evenkeel.libs.settings import OwnSettings
 
 
 class MonitorSettings(OwnSettings):

@@ -9,13 +9,21 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from contracts.monitor import AlertChanged
-from libs.store.schema import read_migrations
-from libs.store.sql import upsert
-from services.monitor import migrations
-from services.monitor.domain.joins import LogEntry, decode_entry, encode_entry
-from services.monitor.domain.model import Model, Outcome, State, decode_state, encode_state
-from services.monitor.domain.slots import Part, Slot, decode_part, decode_slot, encode_part, encode_slot, restored
+from evenkeel.contracts.monitor import AlertChanged
+from evenkeel.libs.store.schema import read_migrations
+from evenkeel.libs.store.sql import upsert
+from evenkeel.services.monitor import migrations
+from evenkeel.services.monitor.domain.joins import LogEntry, decode_entry, encode_entry
+from evenkeel.services.monitor.domain.model import Model, Outcome, State, decode_state, encode_state
+from evenkeel.services.monitor.domain.slots import (
+    Part,
+    Slot,
+    decode_part,
+    decode_slot,
+    encode_part,
+    encode_slot,
+    restored,
+)
 
 tables: Final = sa.MetaData()
 _number: Final = sa.BigInteger().with_variant(sa.Integer, "sqlite")

@@ -10,14 +10,16 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from contracts.declaration import Declaration
-from contracts.envelope import format_us
-from libs.declaration import DeclarationError, load_declaration
-from libs.errors import Refused
-from libs.http import problem, role, router
-from libs.runtime.runtime import Runtime
-from services.registry.handlers import Approval, Rollback, on_apply, on_approval, on_rollback
-from services.registry.store import RegistryStore
+from evenkeel.contracts.declaration import Declaration
+from evenkeel.contracts.envelope import format_us
+from evenkeel.libs.declaration import DeclarationError, load_declaration
+from evenkeel.libs.errors import Refused
+from evenkeel.libs.http.problems import problem
+from evenkeel.libs.http.roles import role
+from evenkeel.libs.http.routing import router
+from evenkeel.libs.runtime.runtime import Runtime
+from evenkeel.services.registry.handlers import Approval, Rollback, on_apply, on_approval, on_rollback
+from evenkeel.services.registry.store import RegistryStore
 
 
 class RollbackRequest(BaseModel):

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from libs.errors import EvenkeelError
-from libs.keys import VerificationKey, verification_keys
-from libs.packages.package import read_package
-from libs.packages.scorer import Scorer
-from libs.service import Context
-from libs.settings import Settings
-from services.registry.settings import RegistrySettings
-from services.registry.store import RegistryStore
+from evenkeel.libs.errors import EvenkeelError
+from evenkeel.libs.keys import VerificationKey, verification_keys
+from evenkeel.libs.packages.package import read_package
+from evenkeel.libs.packages.scorer import Scorer
+from evenkeel.libs.service import Context
+from evenkeel.libs.settings import Settings
+from evenkeel.services.registry.settings import RegistrySettings
+from evenkeel.services.registry.store import RegistryStore
 
 
 class RegistryContext(Context):

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from contracts.declaration import PromotionPolicy
-from contracts.trainer import Comparison
+from evenkeel.contracts.declaration import PromotionPolicy
+from evenkeel.contracts.trainer import Comparison
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from contracts.declaration import Declaration, ModelSpec, StreamSpec
-from contracts.envelope import Event
-from contracts.ids import LABEL_SUFFIX, approval_nonce, random_id
-from contracts.monitor import PerformanceDegraded
-from contracts.payload import Payload
-from contracts.registry import (
+from evenkeel.contracts.declaration import Declaration, ModelSpec, StreamSpec
+from evenkeel.contracts.envelope import Event
+from evenkeel.contracts.ids import LABEL_SUFFIX, approval_nonce, random_id
+from evenkeel.contracts.monitor import PerformanceDegraded
+from evenkeel.contracts.payload import Payload
+from evenkeel.contracts.registry import (
     ApprovalDecided,
     ChampionChanged,
     GateDecided,
@@ -20,15 +20,15 @@ from contracts.registry import (
     StreamDeclared,
     VersionRegistered,
 )
-from contracts.serving import ActivationFailed, VersionActivated
-from contracts.trainer import RunCompleted
-from libs.errors import Refused
-from libs.features import compile_plan
-from libs.runtime.failpoints import failpoint
-from libs.service import Cause, Derived, Each, Reply
-from services.registry import domain
-from services.registry.context import RegistryContext
-from services.registry.domain import Candidate, Champion, Gate
+from evenkeel.contracts.serving import ActivationFailed, VersionActivated
+from evenkeel.contracts.trainer import RunCompleted
+from evenkeel.libs.errors import Refused
+from evenkeel.libs.features import compile_plan
+from evenkeel.libs.runtime.failpoints import failpoint
+from evenkeel.libs.service import Cause, Derived, Each, Reply
+from evenkeel.services.registry import domain
+from evenkeel.services.registry.context import RegistryContext
+from evenkeel.services.registry.domain import Candidate, Champion, Gate
 
 Cause_ = Literal["promotion", "approval", "rollback", "command"]
 

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import Any, Final
 
-from contracts.declaration import ModelSpec
-from contracts.envelope import Event
-from contracts.registry import (
+from evenkeel.contracts.declaration import ModelSpec
+from evenkeel.contracts.envelope import Event
+from evenkeel.contracts.registry import (
     ApprovalDecided,
     ChampionChanged,
     GateDecided,
@@ -20,11 +20,11 @@ from contracts.registry import (
     StreamDeclared,
     VersionRegistered,
 )
-from libs.service import Cause, Derived, Output, Rebuild
-from services.registry import domain
-from services.registry.context import RegistryContext
-from services.registry.domain import Gate
-from services.registry.handlers import ask_for_approval, judge, promote
+from evenkeel.libs.service import Cause, Derived, Output, Rebuild
+from evenkeel.services.registry import domain
+from evenkeel.services.registry.context import RegistryContext
+from evenkeel.services.registry.domain import Gate
+from evenkeel.services.registry.handlers import ask_for_approval, judge, promote
 
 
 def fold(told: Sequence[Event[Any]], ctx: RegistryContext) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from libs.service import Service
-from libs.store.sql import SqlStore
-from services.registry import api
-from services.registry.context import RegistryContext
-from services.registry.handlers import HANDLERS
-from services.registry.rebuild import REBUILD
-from services.registry.settings import RegistrySettings
-from services.registry.store import MIGRATIONS
+from evenkeel.libs.service import Service
+from evenkeel.libs.store.sql import SqlStore
+from evenkeel.services.registry import api
+from evenkeel.services.registry.context import RegistryContext
+from evenkeel.services.registry.handlers import HANDLERS
+from evenkeel.services.registry.rebuild import REBUILD
+from evenkeel.services.registry.settings import RegistrySettings
+from evenkeel.services.registry.store import MIGRATIONS
 
 service: Service[RegistryContext] = Service(
     name="registry",

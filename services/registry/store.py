@@ -7,12 +7,12 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from contracts.declaration import ModelSpec, StreamSpec
-from libs.errors import Fenced
-from libs.store.schema import read_migrations
-from libs.store.sql import upsert
-from services.registry import migrations
-from services.registry.domain import Champion
+from evenkeel.contracts.declaration import ModelSpec, StreamSpec
+from evenkeel.libs.errors import Fenced
+from evenkeel.libs.store.schema import read_migrations
+from evenkeel.libs.store.sql import upsert
+from evenkeel.services.registry import migrations
+from evenkeel.services.registry.domain import Champion
 
 tables: Final = sa.MetaData()
 

@@ -11,23 +11,23 @@ from typing import Any, Final, Literal
 import structlog
 from opentelemetry.trace import SpanKind
 
-from contracts.ids import random_id
-from contracts.serving import ReplicaSeen
-from libs.errors import EvenkeelError, Retry, Stop
-from libs.features import FeaturePlan
-from libs.features.plan import CategoryColumn
-from libs.features.scalars import category_reader
-from libs.keys import verification_keys
-from libs.packages.errors import PackageError
-from libs.runtime.failpoints import failpoint
-from libs.runtime.runtime import Runtime
-from libs.service import Reply
-from libs.settings import DEFAULT_PORTS
-from libs.telemetry import Tracing
-from services.serving.context import ServingContext
-from services.serving.domain.champions import Champion, Fact, Line, Outcome, Predict, Target
-from services.serving.domain.requests import EventReader, RowReader
-from services.serving.handlers import on_activation, on_replica, replica_name
+from evenkeel.contracts.ids import random_id
+from evenkeel.contracts.serving import ReplicaSeen
+from evenkeel.libs.errors import EvenkeelError, Retry, Stop
+from evenkeel.libs.features import FeaturePlan
+from evenkeel.libs.features.plan import CategoryColumn
+from evenkeel.libs.features.scalars import category_reader
+from evenkeel.libs.keys import verification_keys
+from evenkeel.libs.packages.errors import PackageError
+from evenkeel.libs.runtime.failpoints import failpoint
+from evenkeel.libs.runtime.runtime import Runtime
+from evenkeel.libs.service import Reply
+from evenkeel.libs.settings import DEFAULT_PORTS
+from evenkeel.libs.telemetry import Tracing
+from evenkeel.services.serving.context import ServingContext
+from evenkeel.services.serving.domain.champions import Champion, Fact, Line, Outcome, Predict, Target
+from evenkeel.services.serving.domain.requests import EventReader, RowReader
+from evenkeel.services.serving.handlers import on_activation, on_replica, replica_name
 
 log = structlog.get_logger(__name__)
 
@@ -189,8 +189,8 @@ class Activator:
 
     def _verified(self, fact: Fact, target: Target, plan: FeaturePlan) -> tuple[Predict, float | None]:
         # Imported here, in the thread that loads: onnxruntime alone takes a third of a second, and a start need not.
-        from libs.packages.package import read_package
-        from libs.packages.scorer import Scorer
+        from evenkeel.libs.packages.package import read_package
+        from evenkeel.libs.packages.scorer import Scorer
 
         try:
             package = read_package(self._artifacts, target.package, verification_keys(self._keys))

@@ -9,13 +9,14 @@ from typing import Any
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 
-from contracts.envelope import format_us
-from libs.errors import Refused, Retry
-from libs.http import role, router
-from libs.runtime.runtime import Runtime
-from services.serving.context import ServingContext
-from services.serving.domain.champions import Champion
-from services.serving.domain.tensors import metadata
+from evenkeel.contracts.envelope import format_us
+from evenkeel.libs.errors import Refused, Retry
+from evenkeel.libs.http.roles import role
+from evenkeel.libs.http.routing import router
+from evenkeel.libs.runtime.runtime import Runtime
+from evenkeel.services.serving.context import ServingContext
+from evenkeel.services.serving.domain.champions import Champion
+from evenkeel.services.serving.domain.tensors import metadata
 
 
 def routers(runtime: Runtime[ServingContext]) -> Sequence[APIRouter]:

@@ -14,16 +14,20 @@ from typing import Any, Final
 
 import orjson
 
-from libs.errors import Refused, Retry
-from libs.fields import shown
-from libs.http import MAX_BODY_BYTES, ROLE_KEY, Tokens, add_refusals, refusal
-from libs.runtime.runtime import Runtime
-from services.serving.context import ServingContext
-from services.serving.domain.champions import Champion
-from services.serving.domain.predict import KINDS, parse_predict, written_predict
-from services.serving.domain.requests import at_most, json_object, refused
-from services.serving.domain.tensors import parse_infer, written_infer
-from services.serving.recording import Recorder
+from evenkeel.libs.errors import Refused, Retry
+from evenkeel.libs.fields import shown
+from evenkeel.libs.http.body import MAX_BODY_BYTES
+from evenkeel.libs.http.openapi import add_refusals
+from evenkeel.libs.http.problems import refusal
+from evenkeel.libs.http.roles import ROLE_KEY
+from evenkeel.libs.http.tokens import Tokens
+from evenkeel.libs.runtime.runtime import Runtime
+from evenkeel.services.serving.context import ServingContext
+from evenkeel.services.serving.domain.champions import Champion
+from evenkeel.services.serving.domain.predict import KINDS, parse_predict, written_predict
+from evenkeel.services.serving.domain.requests import at_most, json_object, refused
+from evenkeel.services.serving.domain.tensors import parse_infer, written_infer
+from evenkeel.services.serving.recording import Recorder
 
 Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]

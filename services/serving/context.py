@@ -8,18 +8,18 @@ from typing import Final, NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from contracts.declaration import StreamSpec
-from contracts.envelope import Event
-from contracts.feature import ViewUpdated
-from contracts.registry import ModelDeclared
-from libs.features import FeaturePlan, SlotUpdate, compile_plan
-from libs.features.tiles import Tile
-from libs.service import Context
-from libs.store.protocol import Transaction
-from services.serving.domain.champions import Champion, Fact, Line
-from services.serving.domain.online_view import OnlineView, OnlineViews, ViewKey
-from services.serving.settings import ServingSettings
-from services.serving.store import Declared, Progress, ServingStore, ViewRow, slot_key, slot_value
+from evenkeel.contracts.declaration import StreamSpec
+from evenkeel.contracts.envelope import Event
+from evenkeel.contracts.feature import ViewUpdated
+from evenkeel.contracts.registry import ModelDeclared
+from evenkeel.libs.features import FeaturePlan, SlotUpdate, compile_plan
+from evenkeel.libs.features.tiles import Tile
+from evenkeel.libs.service import Context
+from evenkeel.libs.store.protocol import Transaction
+from evenkeel.services.serving.domain.champions import Champion, Fact, Line
+from evenkeel.services.serving.domain.online_view import OnlineView, OnlineViews, ViewKey
+from evenkeel.services.serving.settings import ServingSettings
+from evenkeel.services.serving.store import Declared, Progress, ServingStore, ViewRow, slot_key, slot_value
 
 SWEEP_SLOTS: Final = 2_000
 """Slots looked at per tick for expired ones, as many as feature publishes in a second by default."""

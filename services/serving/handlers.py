@@ -8,20 +8,20 @@ from typing import Any, Final
 
 import numpy as np
 
-from contracts.envelope import Event
-from contracts.feature import VectorComputed, ViewUpdated
-from contracts.governance import SubjectErased
-from contracts.ids import prediction_id, receipt_id
-from contracts.registry import ChampionChanged, ModelDeclared
-from contracts.serving import ActivationFailed, PredictionMade, ReplicaSeen, VersionActivated
-from libs.errors import Retry
-from libs.service import Batch, Cause, Derived, Each, Output, Rebuild, Reply, Stateless
-from libs.settings import DEFAULT_PORTS, Settings
-from services.serving.context import ServingContext
-from services.serving.domain.champions import Fact, Outcome, Receipt, Target, next_receipt
-from services.serving.domain.dataplane import answer, prediction_made
-from services.serving.settings import ServingSettings
-from services.serving.store import Declared
+from evenkeel.contracts.envelope import Event
+from evenkeel.contracts.feature import VectorComputed, ViewUpdated
+from evenkeel.contracts.governance import SubjectErased
+from evenkeel.contracts.ids import prediction_id, receipt_id
+from evenkeel.contracts.registry import ChampionChanged, ModelDeclared
+from evenkeel.contracts.serving import ActivationFailed, PredictionMade, ReplicaSeen, VersionActivated
+from evenkeel.libs.errors import Retry
+from evenkeel.libs.service import Batch, Cause, Derived, Each, Output, Rebuild, Reply, Stateless
+from evenkeel.libs.settings import DEFAULT_PORTS, Settings
+from evenkeel.services.serving.context import ServingContext
+from evenkeel.services.serving.domain.champions import Fact, Outcome, Receipt, Target, next_receipt
+from evenkeel.services.serving.domain.dataplane import answer, prediction_made
+from evenkeel.services.serving.settings import ServingSettings
+from evenkeel.services.serving.store import Declared
 
 SETTLE_SECONDS: Final = 5.0
 """How long the scorer waits for the champions known at the start, before it asks for its records again."""

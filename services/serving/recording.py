@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from opentelemetry.trace import SpanKind
 
-from contracts.ids import random_id, view_stream
-from libs.errors import Refused
-from libs.runtime.runtime import Runtime
-from libs.service import Cause, Derived
-from libs.telemetry import Tracing, new_traceparent
-from services.serving.context import ServingContext
-from services.serving.domain.champions import Champion
-from services.serving.domain.dataplane import Answer, Question, answer, prediction_made
+from evenkeel.contracts.ids import random_id, view_stream
+from evenkeel.libs.errors import Refused
+from evenkeel.libs.runtime.runtime import Runtime
+from evenkeel.libs.service import Cause, Derived
+from evenkeel.libs.telemetry import Tracing, new_traceparent
+from evenkeel.services.serving.context import ServingContext
+from evenkeel.services.serving.domain.champions import Champion
+from evenkeel.services.serving.domain.dataplane import Answer, Question, answer, prediction_made
 
 
 class Recorder:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from libs.bus.protocol import STREAMING
-from libs.service import Service
-from libs.settings import Settings
-from libs.store.lmdb import LmdbStore
-from services.serving.activation import keep_champions
-from services.serving.api import routers
-from services.serving.asgi import HotPath, describe
-from services.serving.context import ServingContext
-from services.serving.handlers import HANDLERS, REBUILD, on_tick
-from services.serving.settings import ServingSettings
-from services.serving.store import DATABASES
+from evenkeel.libs.bus.protocol import STREAMING
+from evenkeel.libs.service import Service
+from evenkeel.libs.settings import Settings
+from evenkeel.libs.store.lmdb import LmdbStore
+from evenkeel.services.serving.activation import keep_champions
+from evenkeel.services.serving.api import routers
+from evenkeel.services.serving.asgi import HotPath, describe
+from evenkeel.services.serving.context import ServingContext
+from evenkeel.services.serving.handlers import HANDLERS, REBUILD, on_tick
+from evenkeel.services.serving.settings import ServingSettings
+from evenkeel.services.serving.store import DATABASES
 
 
 def open_store(settings: Settings) -> LmdbStore:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from contracts.payload import IDENTIFIER_PATTERN
-from libs.settings import OwnSettings
+from evenkeel.contracts.payload import IDENTIFIER_PATTERN
+from evenkeel.libs.settings import OwnSettings
 
 
 class ServingSettings(OwnSettings):

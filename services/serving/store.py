@@ -13,10 +13,10 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from contracts.registry import ModelDeclared
-from libs.features.tiles import TileState
-from libs.store.lmdb import LmdbConnection
-from services.serving.domain.champions import Fact, Receipt
+from evenkeel.contracts.registry import ModelDeclared
+from evenkeel.libs.features.tiles import TileState
+from evenkeel.libs.store.lmdb import LmdbConnection
+from evenkeel.services.serving.domain.champions import Fact, Receipt
 
 MODELS: Final = "models"
 FACTS: Final = "champions"

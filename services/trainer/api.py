@@ -8,13 +8,14 @@ from typing import Any
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
-from contracts.envelope import format_us
-from libs.errors import Refused
-from libs.http import role, router
-from libs.runtime.runtime import Runtime
-from services.trainer.domain.decision import Cut
-from services.trainer.handlers import on_pause, on_resume, on_train
-from services.trainer.store import ACTIVE, TrainerStore, pause_of
+from evenkeel.contracts.envelope import format_us
+from evenkeel.libs.errors import Refused
+from evenkeel.libs.http.roles import role
+from evenkeel.libs.http.routing import router
+from evenkeel.libs.runtime.runtime import Runtime
+from evenkeel.services.trainer.domain.decision import Cut
+from evenkeel.services.trainer.handlers import on_pause, on_resume, on_train
+from evenkeel.services.trainer.store import ACTIVE, TrainerStore, pause_of
 
 
 class LoopRequest(BaseModel):

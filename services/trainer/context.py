@@ -5,10 +5,10 @@ from __future__ import annotations
 from importlib import metadata
 from pathlib import Path
 
-from contracts.trainer import RetrainDecided
-from libs.service import Context
-from services.trainer.settings import TrainerSettings
-from services.trainer.store import TrainerStore
+from evenkeel.contracts.trainer import RetrainDecided
+from evenkeel.libs.service import Context
+from evenkeel.services.trainer.settings import TrainerSettings
+from evenkeel.services.trainer.store import TrainerStore
 
 
 class TrainerContext(Context):
@@ -36,7 +36,7 @@ class TrainerContext(Context):
 
 
 def _checkout_commit() -> str | None:
-    git = Path(__file__).parents[2] / ".git"
+    git = Path(__file__).resolve().parents[2] / ".git"
     try:
         head = (git / "HEAD").read_text().strip()
         if not head.startswith("ref: "):

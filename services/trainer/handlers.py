@@ -7,15 +7,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from contracts import ids
-from contracts.declaration import ModelSpec, StreamSpec
-from contracts.envelope import Event
-from contracts.feature import DatasetCommitted
-from contracts.ids import random_id
-from contracts.monitor import DriftDetected, PerformanceDegraded
-from contracts.payload import Payload
-from contracts.registry import ChampionChanged, GateDecided, ModelDeclared, StreamDeclared
-from contracts.trainer import (
+from evenkeel.contracts import ids
+from evenkeel.contracts.declaration import ModelSpec, StreamSpec
+from evenkeel.contracts.envelope import Event
+from evenkeel.contracts.feature import DatasetCommitted
+from evenkeel.contracts.ids import random_id
+from evenkeel.contracts.monitor import DriftDetected, PerformanceDegraded
+from evenkeel.contracts.payload import Payload
+from evenkeel.contracts.registry import ChampionChanged, GateDecided, ModelDeclared, StreamDeclared
+from evenkeel.contracts.trainer import (
     DatasetVersion,
     LoopChanged,
     RetrainDecided,
@@ -24,17 +24,17 @@ from contracts.trainer import (
     RunStarted,
     Scores,
 )
-from libs.clock import SECOND_US, format_us, parse_us
-from libs.errors import NotYet, Refused
-from libs.features import compile_plan
-from libs.runtime.failpoints import failpoint
-from libs.service import Cause, Derived, Each, Reply
-from libs.telemetry import new_traceparent
-from services.trainer.context import TrainerContext
-from services.trainer.domain import decision
-from services.trainer.domain.decision import Answer, Asked, Cut
-from services.trainer.domain.request import Candidate, DatasetClaim, JobRequest, JobResult, TrainingRequest
-from services.trainer.store import pause_of
+from evenkeel.libs.clock import SECOND_US, format_us, parse_us
+from evenkeel.libs.errors import NotYet, Refused
+from evenkeel.libs.features import compile_plan
+from evenkeel.libs.runtime.failpoints import failpoint
+from evenkeel.libs.service import Cause, Derived, Each, Reply
+from evenkeel.libs.telemetry import new_traceparent
+from evenkeel.services.trainer.context import TrainerContext
+from evenkeel.services.trainer.domain import decision
+from evenkeel.services.trainer.domain.decision import Answer, Asked, Cut
+from evenkeel.services.trainer.domain.request import Candidate, DatasetClaim, JobRequest, JobResult, TrainingRequest
+from evenkeel.services.trainer.store import pause_of
 
 LEASE_US = 30 * SECOND_US
 

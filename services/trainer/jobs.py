@@ -17,12 +17,12 @@ import structlog
 from opentelemetry.trace import SpanKind
 from pydantic import ValidationError
 
-from libs.errors import Retry
-from libs.runtime.runtime import Runtime
-from services.trainer.domain.request import JobResult
-from services.trainer.handlers import Started, on_job_alive, on_job_finished, on_job_wanted
-from services.trainer.settings import TrainerSettings
-from services.trainer.store import TrainerStore
+from evenkeel.libs.errors import Retry
+from evenkeel.libs.runtime.runtime import Runtime
+from evenkeel.services.trainer.domain.request import JobResult
+from evenkeel.services.trainer.handlers import Started, on_job_alive, on_job_finished, on_job_wanted
+from evenkeel.services.trainer.settings import TrainerSettings
+from evenkeel.services.trainer.store import TrainerStore
 
 log = structlog.get_logger(__name__)
 LOOK_SECONDS: Final = 0.1
@@ -65,7 +65,7 @@ async def _spawn(*arguments: str) -> Process:
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         environment.pop(variable, None)
     return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "services.trainer.job", *arguments, stdin=PIPE, env=environment
+        sys.executable, "-m", "evenkeel.services.trainer.job", *arguments, stdin=PIPE, env=environment
     )
 
 

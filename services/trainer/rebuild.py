@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from contracts.declaration import ModelSpec
-from contracts.envelope import Event, parse_us
-from contracts.trainer import RetrainDecided, RunCompleted, RunFailed, RunStarted
-from libs.service import Output, Rebuild
-from services.trainer.context import TrainerContext
-from services.trainer.domain.decision import Answer, Cut
-from services.trainer.handlers import request_of
+from evenkeel.contracts.declaration import ModelSpec
+from evenkeel.contracts.envelope import Event, parse_us
+from evenkeel.contracts.trainer import RetrainDecided, RunCompleted, RunFailed, RunStarted
+from evenkeel.libs.service import Output, Rebuild
+from evenkeel.services.trainer.context import TrainerContext
+from evenkeel.services.trainer.domain.decision import Answer, Cut
+from evenkeel.services.trainer.handlers import request_of
 
 PROCESS_FAULTS: Final = frozenset({"timeout", "crashed"})
 

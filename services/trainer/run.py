@@ -11,14 +11,14 @@ from typing import Final
 
 import pyarrow as pa
 
-from libs.clock import Clock, format_us, parse_us
-from libs.keys import signing_key, verification_keys
-from libs.packages.errors import PackageError
-from libs.packages.package import Package, read_package, write_package
-from libs.packages.scorer import Scorer
-from services.trainer.domain.request import JobRequest, JobResult, Refused
-from services.trainer.domain.training import train
-from services.trainer.table import read_table
+from evenkeel.libs.clock import Clock, format_us, parse_us
+from evenkeel.libs.keys import signing_key, verification_keys
+from evenkeel.libs.packages.errors import PackageError
+from evenkeel.libs.packages.package import Package, read_package, write_package
+from evenkeel.libs.packages.scorer import Scorer
+from evenkeel.services.trainer.domain.request import JobRequest, JobResult, Refused
+from evenkeel.services.trainer.domain.training import train
+from evenkeel.services.trainer.table import read_table
 
 RECORDED_LIBRARIES: Final = (
     "numpy",

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from libs.service import Service
-from libs.store.sql import SqlStore
-from services.trainer import api
-from services.trainer.context import TrainerContext
-from services.trainer.handlers import HANDLERS
-from services.trainer.jobs import run_jobs
-from services.trainer.rebuild import REBUILD
-from services.trainer.settings import TrainerSettings
-from services.trainer.store import MIGRATIONS
+from evenkeel.libs.service import Service
+from evenkeel.libs.store.sql import SqlStore
+from evenkeel.services.trainer import api
+from evenkeel.services.trainer.context import TrainerContext
+from evenkeel.services.trainer.handlers import HANDLERS
+from evenkeel.services.trainer.jobs import run_jobs
+from evenkeel.services.trainer.rebuild import REBUILD
+from evenkeel.services.trainer.settings import TrainerSettings
+from evenkeel.services.trainer.store import MIGRATIONS
 
 service: Service[TrainerContext] = Service(
     name="trainer",

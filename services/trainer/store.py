@@ -8,10 +8,10 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from libs.store.schema import read_migrations
-from libs.store.sql import upsert
-from services.trainer import migrations
-from services.trainer.domain.decision import Cut, History, Pause
+from evenkeel.libs.store.schema import read_migrations
+from evenkeel.libs.store.sql import upsert
+from evenkeel.services.trainer import migrations
+from evenkeel.services.trainer.domain.decision import Cut, History, Pause
 
 tables: Final = sa.MetaData()
 

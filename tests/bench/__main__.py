@@ -19,7 +19,7 @@ from typing import Final
 import msgspec
 import uvloop
 
-from libs.errors import EvenkeelError
+from evenkeel.libs.errors import EvenkeelError
 from tests.bench.bench import Bench, machine
 from tests.bench.figures import Result, page
 

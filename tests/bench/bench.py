@@ -17,9 +17,9 @@ from typing import Final
 
 import orjson
 
-from libs.cli.supervisor import PROCESS_SETTINGS
-from libs.errors import EvenkeelError
-from libs.process import ChildProcess
+from evenkeel.apps.cli.supervisor import PROCESS_SETTINGS
+from evenkeel.libs.errors import EvenkeelError
+from evenkeel.libs.process.child import ChildProcess
 from tests.bench.figures import Quantity, Result
 
 PEERS: Final = Path(__file__).with_name("peers")
@@ -182,7 +182,7 @@ def start_service(name: str, data_dir: Path, broker: str, port: int, **environme
         "EVENKEEL_ACCEPT_NEW_STORE": "true",  # each round begins with an empty one
     }
     log = data_dir / "logs" / f"{name}.log"
-    command = [sys.executable, "-m", "services", name]
+    command = [sys.executable, "-m", "evenkeel.services", name]
     return ChildProcess(command, log=log, environment={**os.environ, **PROCESS_SETTINGS, **own, **environment})
 
 

@@ -11,7 +11,7 @@ from typing import Final, cast
 
 import orjson
 
-from libs.process import LOOPBACK
+from evenkeel.libs.process.ports import LOOPBACK
 
 _LENGTH: Final = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE).search
 _END: Final = b"\r\n\r\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from libs.process import free_port
+from evenkeel.libs.process.ports import free_port
 from tests.bench.bench import Bench, Unavailable, cpu_seconds, run_peer, start_service, tail
 from tests.bench.figures import OURS, Target
 from tests.bench.streams import ACCEPTED, Outlet, broker, declare_stream, fill, listening, make_topic

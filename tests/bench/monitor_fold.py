@@ -14,21 +14,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from contracts.envelope import format_us
-from contracts.feature import VectorComputed
-from contracts.ingest import LabelAccepted
-from contracts.payload import Payload
-from contracts.registry import ModelDeclared
-from contracts.serving import PredictionMade
-from libs.bus.kafka import KafkaBus
-from libs.clock import HOUR_US
-from libs.process import is_gone
-from libs.runtime.outputs import OutputBuilder
-from libs.runtime.runtime import Runtime
-from libs.service import Cause, Derived, Watermark
-from libs.settings import Settings
-from libs.telemetry import Tracing
-from services.monitor.service import service
+from evenkeel.contracts.envelope import format_us
+from evenkeel.contracts.feature import VectorComputed
+from evenkeel.contracts.ingest import LabelAccepted
+from evenkeel.contracts.payload import Payload
+from evenkeel.contracts.registry import ModelDeclared
+from evenkeel.contracts.serving import PredictionMade
+from evenkeel.libs.bus.kafka import KafkaBus
+from evenkeel.libs.clock import HOUR_US
+from evenkeel.libs.process.instance import is_gone
+from evenkeel.libs.runtime.outputs import OutputBuilder
+from evenkeel.libs.runtime.runtime import Runtime
+from evenkeel.libs.service import Cause, Derived, Watermark
+from evenkeel.libs.settings import Settings
+from evenkeel.libs.telemetry import Tracing
+from evenkeel.services.monitor.service import service
 from tests.unit.monitor import scenes
 
 FEATURES = 38

@@ -10,14 +10,14 @@ from typing import Any, Final
 
 import orjson
 
-from contracts.registry import ChampionChanged
-from libs.cli.supervisor import Supervisor
-from libs.process import free_port_base
-from libs.testing import eventually, publish_events
+from evenkeel.apps.cli.supervisor import Supervisor
+from evenkeel.contracts.registry import ChampionChanged
+from evenkeel.libs.process.ports import free_port_base
 from tests.bench.bench import Bench, Unavailable, cpu_seconds
 from tests.bench.figures import OURS, Target
 from tests.bench.http_load import call, metrics, request
 from tests.bench.streams import MODEL, PLAN, START, Outlet, declare_model, declare_stream, fill
+from tests.running import eventually, publish_events
 from tests.tiny_packages import table_of, tiny_package, tiny_table
 
 SERVICES: Final = ("ingest", "feature", "serving", "monitor", "governance")
@@ -45,7 +45,7 @@ async def run(bench: Bench) -> None:
 async def _measure(bench: Bench, keys: int, events: int, number: int) -> None:
     data_dir = bench.folder / f"{keys}-{number}"
     base = free_port_base(8)
-    commands = {name: (sys.executable, "-m", "services", name) for name in SERVICES}
+    commands = {name: (sys.executable, "-m", "evenkeel.services", name) for name in SERVICES}
     supervisor = Supervisor(data_dir, port_base=base, broker_port=base + 8, commands=commands)
     bench.say(f"round {number + 1}: {keys:,} keys, starting the system")
     async with AsyncExitStack() as stack:

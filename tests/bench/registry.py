@@ -7,15 +7,15 @@ from typing import Any, Final
 
 import orjson
 
-from contracts.trainer import Comparison, DatasetVersion, RunCompleted, Scores
-from libs.keys import signing_key
-from libs.packages.package import PackageRef, write_package
-from libs.process import free_port
-from libs.testing import eventually, publish_events, write_token
+from evenkeel.contracts.trainer import Comparison, DatasetVersion, RunCompleted, Scores
+from evenkeel.libs.keys import signing_key
+from evenkeel.libs.packages.package import PackageRef, write_package
+from evenkeel.libs.process.ports import free_port
 from tests.bench.bench import Bench, Unavailable, start_peer, start_service, tail
 from tests.bench.figures import OURS, Target
 from tests.bench.http_load import call, first_answer, load, request
 from tests.bench.streams import Outlet, broker
+from tests.running import eventually, publish_events, write_token
 from tests.tiny_packages import tiny_training
 
 VERSIONS: Final = 100

@@ -12,19 +12,20 @@ from typing import Any, Final
 import numpy as np
 import orjson
 
-from contracts.declaration import ModelSpec, StreamSpec
-from contracts.registry import ChampionChanged, ModelDeclared
-from libs.bus.embedded import EmbeddedKafka
-from libs.bus.topics import create_map_topics
-from libs.clock import HOUR_US
-from libs.features import compile_plan
-from libs.packages.package import MANIFEST, PackageRef
-from libs.process import ChildProcess, free_port, free_port_base
-from libs.testing import eventually, publish_events, write_token
-from services.trainer.domain.split import TrainingTable
+from evenkeel.apps.broker.embedded import EmbeddedKafka
+from evenkeel.contracts.declaration import ModelSpec, StreamSpec
+from evenkeel.contracts.registry import ChampionChanged, ModelDeclared
+from evenkeel.libs.bus.topics import create_map_topics
+from evenkeel.libs.clock import HOUR_US
+from evenkeel.libs.features import compile_plan
+from evenkeel.libs.packages.package import MANIFEST, PackageRef
+from evenkeel.libs.process.child import ChildProcess
+from evenkeel.libs.process.ports import free_port, free_port_base
+from evenkeel.services.trainer.domain.split import TrainingTable
 from tests.bench.bench import Bench, Unavailable, cpu_seconds, run_peer, start_peer, start_service, tail
 from tests.bench.figures import OURS, Target
 from tests.bench.http_load import Load, call, first_answer, load, metrics, request
+from tests.running import eventually, publish_events, write_token
 from tests.tiny_packages import START_US, table_of, tiny_package
 
 TITLE: Final = "Single-row inference over HTTP"

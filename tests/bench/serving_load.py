@@ -15,19 +15,19 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
 
-from contracts.declaration import ModelSpec, StreamSpec
-from contracts.envelope import format_us
-from contracts.feature import VectorComputed, ViewUpdated
-from contracts.ids import label_stream
-from contracts.registry import ChampionChanged, ModelDeclared
-from libs.bus.embedded import EmbeddedKafka
-from libs.bus.topics import create_map_topics
-from libs.clock import MINUTE_US, parse_us
-from libs.features import FeaturePlan, FeatureState, compile_plan
-from libs.process import free_port
-from libs.testing import publish_events, write_token
+from evenkeel.apps.broker.embedded import EmbeddedKafka
+from evenkeel.contracts.declaration import ModelSpec, StreamSpec
+from evenkeel.contracts.envelope import format_us
+from evenkeel.contracts.feature import VectorComputed, ViewUpdated
+from evenkeel.contracts.ids import label_stream
+from evenkeel.contracts.registry import ChampionChanged, ModelDeclared
+from evenkeel.libs.bus.topics import create_map_topics
+from evenkeel.libs.clock import MINUTE_US, parse_us
+from evenkeel.libs.features import FeaturePlan, FeatureState, compile_plan
+from evenkeel.libs.process.ports import free_port
 from tests.bench.bench import cpu_seconds, start_service
 from tests.bench.http_load import first_answer, load, metrics, request
+from tests.running import publish_events, write_token
 from tests.tiny_packages import tiny_package
 
 NOON: Final = "2013-03-01T12:00:00Z"

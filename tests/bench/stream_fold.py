@@ -16,19 +16,19 @@ from typing import Any, Final
 
 import orjson
 
-from contracts.declaration import Declaration
-from contracts.registry import StreamDeclared
-from libs.bus.kafka import KafkaBus
-from libs.clock import DAY_US, parse_us
-from libs.process import is_gone
-from libs.runtime.outputs import OutputBuilder, partition_of
-from libs.runtime.runtime import Runtime
-from libs.service import Cause, Derived
-from libs.settings import Settings
-from libs.telemetry import Tracing
-from services.__main__ import collect_seldom
-from services.feature.service import service as feature
-from services.ingest.service import service as ingest
+from evenkeel.contracts.declaration import Declaration
+from evenkeel.contracts.registry import StreamDeclared
+from evenkeel.libs.bus.kafka import KafkaBus
+from evenkeel.libs.clock import DAY_US, parse_us
+from evenkeel.libs.process.instance import is_gone
+from evenkeel.libs.runtime.outputs import OutputBuilder, partition_of
+from evenkeel.libs.runtime.runtime import Runtime
+from evenkeel.libs.service import Cause, Derived
+from evenkeel.libs.settings import Settings
+from evenkeel.libs.telemetry import Tracing
+from evenkeel.services.__main__ import collect_seldom
+from evenkeel.services.feature.service import service as feature
+from evenkeel.services.ingest.service import service as ingest
 from tests.bench.streams import LABELS, MODEL, PARTITIONS, RAW, SPEC, START_US, STREAM, orders
 from tests.feature_log import Log, LogRecord
 

@@ -13,21 +13,22 @@ import orjson
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from contracts.declaration import ModelSpec, StreamSpec
-from contracts.envelope import HEARTBEAT_HEADER
-from contracts.registry import ModelDeclared, StreamDeclared
-from contracts.topics import BY_NAME
-from libs.bus.embedded import EmbeddedKafka
-from libs.bus.kafka import KafkaBus
-from libs.bus.protocol import OutgoingRecord
-from libs.bus.topics import create_map_topics
-from libs.clock import DAY_US, format_us, parse_us
-from libs.features import compile_plan
-from libs.process import ChildProcess, free_port
-from libs.runtime.outputs import partition_of
-from libs.testing import publish_events
+from evenkeel.apps.broker.embedded import EmbeddedKafka
+from evenkeel.contracts.declaration import ModelSpec, StreamSpec
+from evenkeel.contracts.envelope import HEARTBEAT_HEADER
+from evenkeel.contracts.registry import ModelDeclared, StreamDeclared
+from evenkeel.contracts.topics import BY_NAME
+from evenkeel.libs.bus.kafka import KafkaBus
+from evenkeel.libs.bus.protocol import OutgoingRecord
+from evenkeel.libs.bus.topics import create_map_topics
+from evenkeel.libs.clock import DAY_US, format_us, parse_us
+from evenkeel.libs.features import compile_plan
+from evenkeel.libs.process.child import ChildProcess
+from evenkeel.libs.process.ports import free_port
+from evenkeel.libs.runtime.outputs import partition_of
 from tests.bench.bench import Bench, Unavailable, cpu_seconds, tail
 from tests.bench.http_load import metrics
+from tests.running import publish_events
 
 START: Final = "2013-01-01T00:00:00Z"
 START_US: Final = parse_us(START)

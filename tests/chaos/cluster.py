@@ -10,8 +10,8 @@ from typing import Self
 
 from aiokafka.admin import AIOKafkaAdminClient
 
-from libs.bus.embedded import EmbeddedKafka, Member, new_cluster_id
-from libs.process import free_port_base
+from evenkeel.apps.broker.embedded import EmbeddedKafka, Member, new_cluster_id
+from evenkeel.libs.process.ports import free_port_base
 
 
 class Cluster:

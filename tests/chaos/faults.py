@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from contracts.topics import SERVICES
-from libs.cli.supervisor import BROKER, Supervisor
+from evenkeel.apps.cli.supervisor import BROKER, Supervisor
+from evenkeel.contracts.topics import SERVICES
 
 LEASE_SECONDS: Final = 6.0
 SESSION_SECONDS: Final = 10.0

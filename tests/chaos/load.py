@@ -16,13 +16,13 @@ from typing import Any, Final, NamedTuple
 import httpx2
 import orjson
 
-from libs.bus.kafka import KafkaBus
-from libs.bus.protocol import OutgoingRecord
-from libs.cli.supervisor import Supervisor
-from libs.clock import DAY_US, HOUR_US, SECOND_US, format_us, parse_us
-from libs.errors import Retry
-from libs.runtime.outputs import partition_of
-from libs.testing import Producer
+from evenkeel.apps.cli.supervisor import Supervisor
+from evenkeel.libs.bus.kafka import KafkaBus
+from evenkeel.libs.bus.protocol import OutgoingRecord
+from evenkeel.libs.clock import DAY_US, HOUR_US, SECOND_US, format_us, parse_us
+from evenkeel.libs.errors import Retry
+from evenkeel.libs.runtime.outputs import partition_of
+from tests.running import Producer
 
 MODEL: Final = "order-returned"
 ORDERS: Final = "shop.orders"

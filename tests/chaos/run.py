@@ -15,19 +15,19 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from contracts.ingest import EventAccepted, EventRejected, LabelAccepted
-from contracts.registry import ChampionChanged
-from contracts.serving import PredictionMade
-from contracts.trainer import RetrainDecided, RunCompleted, RunFailed
-from libs.bus.kafka import KafkaBus
-from libs.cli.supervisor import BROKER, Notice, Supervisor
-from libs.errors import Retry
-from libs.process import free_port, free_port_base
-from libs.testing import each_event, eventually, read_events
+from evenkeel.apps.cli.supervisor import BROKER, Notice, Supervisor
+from evenkeel.contracts.ingest import EventAccepted, EventRejected, LabelAccepted
+from evenkeel.contracts.registry import ChampionChanged
+from evenkeel.contracts.serving import PredictionMade
+from evenkeel.contracts.trainer import RetrainDecided, RunCompleted, RunFailed
+from evenkeel.libs.bus.kafka import KafkaBus
+from evenkeel.libs.errors import Retry
+from evenkeel.libs.process.ports import free_port, free_port_base
 from tests.chaos.faults import Fault, Faults, planned
 from tests.chaos.load import ORDERS, RETURNS, Load, Shop
 from tests.chaos.quiet import until_quiet
 from tests.invariants.oracle import Oracle
+from tests.running import each_event, eventually, read_events
 
 RECOVERY_LIMIT_SECONDS: Final = 60.0
 """Invariant 14."""

@@ -21,9 +21,9 @@ from typing import Final
 import httpx2
 import numpy as np
 
-from contracts.topics import SERVICES
-from libs.cli.supervisor import BROKER, Supervisor
-from libs.clock import SECOND_US
+from evenkeel.apps.cli.supervisor import BROKER, Supervisor
+from evenkeel.contracts.topics import SERVICES
+from evenkeel.libs.clock import SECOND_US
 from tests.chaos.load import Load, Shop
 from tests.chaos.quiet import restless, until_quiet
 from tests.chaos.run import account, loaded_system

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from contracts.serving import PredictionMade
-from libs.bus.embedded import EmbeddedKafka
-from libs.process import free_port
-from libs.testing import eventually, read_events
+from evenkeel.apps.broker.embedded import EmbeddedKafka
+from evenkeel.contracts.serving import PredictionMade
+from evenkeel.libs.process.ports import free_port
 from tests.chaos.quiet import until_quiet
 from tests.chaos.run import loaded_system
 from tests.invariants.oracle import Oracle, Violation
+from tests.running import eventually, read_events
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(600)]
 

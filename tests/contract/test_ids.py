@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from contracts import ids
+from evenkeel.contracts import ids
 
 ROOT = Path(__file__).parents[2]
 RECORD_IDS = ("o-1", "a b", "a/b", "100% sure?", "x|y#z@w", "日本語の識別子", "é" * 128, "𝔸" * 64, "\u200f\u202e", " ")
@@ -78,7 +78,7 @@ def test_two_views_of_a_model_have_vectors_and_predictions_of_their_own() -> Non
 
 
 def test_no_id_is_made_beside_these_functions() -> None:
-    """The runtime makes the default id of an output, and the ids of in-band records; everybody else asks `contracts.ids`."""
+    """The runtime makes the default id of an output, and the ids of in-band records; others ask `contracts.ids`."""
     allowed = {"contracts/ids.py", "libs/runtime/outputs.py", "libs/runtime/stateless.py"}
     callers = {
         str(path.relative_to(ROOT))

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from contracts.payload import Caller, Fact
-from contracts.topics import BY_NAME
-from contracts.trainer import Comparison
+from evenkeel.contracts.payload import Caller, Fact
+from evenkeel.contracts.topics import BY_NAME
+from evenkeel.contracts.trainer import Comparison
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "contracts" / "examples").glob("*/*.json"))

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from contracts.ingest import RawRecord
-from contracts.payload import Fact, Payload
-from contracts.runtime import RecordDeadLettered
-from contracts.topics import BY_NAME, SERVICES, TOPICS, Plane, Topic, consumed_by, published_by
-from libs.service import Batch, Each, Merge, Raw, Stateless
-from services.__main__ import service_named
-from services.governance.domain.facts import topics_with_facts
+from evenkeel.contracts.ingest import RawRecord
+from evenkeel.contracts.payload import Fact, Payload
+from evenkeel.contracts.runtime import RecordDeadLettered
+from evenkeel.contracts.topics import BY_NAME, SERVICES, TOPICS, Plane, Topic, consumed_by, published_by
+from evenkeel.libs.service import Batch, Each, Merge, Raw, Stateless
+from evenkeel.services.__main__ import service_named
+from evenkeel.services.governance.domain.facts import topics_with_facts
 
 ROOT = Path(__file__).parents[2]
 
@@ -109,7 +109,7 @@ def untold(topic: Topic) -> list[str]:
 @pytest.mark.parametrize("topic", TOPICS, ids=lambda t: t.name)
 def test_every_payload_tells_itself(topic: Topic) -> None:
     assert untold(topic) == [], (
-        f"say it in {topic.payload.__module__}.{topic.payload.__name__}, see contracts.payload.Fact"
+        f"say it in {topic.payload.__module__}.{topic.payload.__name__}, see evenkeel.contracts.payload.Fact"
     )
     assert topic.payload.what.strip()
 

@@ -10,11 +10,11 @@ from typing import Any
 import httpx2
 import pytest
 
-from libs.cli.supervisor import Supervisor
-from libs.cli.verify import verify_data_folder
-from libs.demo.replay import MODEL
-from libs.demo.run import demo
-from libs.process import free_port, free_port_base
+from evenkeel.apps.cli.supervisor import Supervisor
+from evenkeel.apps.cli.verify import verify_data_folder
+from evenkeel.apps.demo.replay import MODEL
+from evenkeel.apps.demo.run import demo
+from evenkeel.libs.process.ports import free_port, free_port_base
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 

@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from libs.cli.main import app
-from libs.process import ChildProcess, free_port, free_port_base
-from libs.testing import Producer
+from evenkeel.apps.cli.main import app
+from evenkeel.libs.process.child import ChildProcess
+from evenkeel.libs.process.ports import free_port, free_port_base
 from tests.otlp import Receiver, Span, edges, otlp_receiver, roots
+from tests.running import Producer
 from tests.small_loop import MODEL, SmallLoop, small_loop, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
@@ -62,7 +63,7 @@ def second_replica(loop: SmallLoop, port: int, traced: dict[str, str]) -> ChildP
         "EVENKEEL_SERVING_REPLICA": "second",
     }
     return ChildProcess(
-        (sys.executable, "-m", "services", "serving"),
+        (sys.executable, "-m", "evenkeel.services", "serving"),
         log=folder / "serving.log",
         environment={**os.environ, **traced, **own},
     )

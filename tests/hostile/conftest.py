@@ -13,22 +13,22 @@ from typing import Any
 import httpx2
 import pytest
 
-from contracts.envelope import Event, attributes_of, format_us, parse_us
-from contracts.payload import Payload
-from contracts.registry import ModelDeclared
-from contracts.serving import PredictionMade
-from contracts.topics import SERVICES, topics_carrying
-from contracts.trainer import DatasetVersion, RunCompleted, Scores
-from libs.bus.embedded import EmbeddedKafka
-from libs.bus.topics import create_map_topics
-from libs.clock import MINUTE_US, SECOND_US
-from libs.features import compile_plan
-from libs.http import ROLES
-from libs.packages.package import PackageRef
-from libs.process import free_port
-from libs.testing import Running, eventually, publish_events, read_events, read_topic, running, write_token
-from services.serving.settings import ServingSettings
+from evenkeel.apps.broker.embedded import EmbeddedKafka
+from evenkeel.contracts.envelope import Event, attributes_of, format_us, parse_us
+from evenkeel.contracts.payload import Payload
+from evenkeel.contracts.registry import ModelDeclared
+from evenkeel.contracts.serving import PredictionMade
+from evenkeel.contracts.topics import SERVICES, topics_carrying
+from evenkeel.contracts.trainer import DatasetVersion, RunCompleted, Scores
+from evenkeel.libs.bus.topics import create_map_topics
+from evenkeel.libs.clock import MINUTE_US, SECOND_US
+from evenkeel.libs.features import compile_plan
+from evenkeel.libs.http.tokens import ROLES
+from evenkeel.libs.packages.package import PackageRef
+from evenkeel.libs.process.ports import free_port
+from evenkeel.services.serving.settings import ServingSettings
 from tests.hostile.catalogue import MODEL, NOW, STREAM, order
+from tests.running import Running, eventually, publish_events, read_events, read_topic, running, write_token
 from tests.tiny_packages import tiny_package
 
 DECLARATION = """\
@@ -165,7 +165,7 @@ async def system(kafka: EmbeddedKafka, tmp_path_factory: pytest.TempPathFactory)
     found.tokens["all"] = write_token(found.folder, *ROLES)
     async with AsyncExitStack() as stack:
         for name in SERVICES:
-            service = import_module(f"services.{name}.service").service
+            service = import_module(f"evenkeel.services.{name}.service").service
             own = ServingSettings(max_rows=3) if name == "serving" else None
             started = running(service, found.broker, found.folder, own, http=True)
             found.services[name] = await stack.enter_async_context(started)

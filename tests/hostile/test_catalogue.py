@@ -17,16 +17,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from contracts.ingest import EventAccepted, EventRejected
-from contracts.registry import GateDecided, ModelDeclared
-from contracts.runtime import RecordDeadLettered
-from contracts.topics import BY_NAME
-from libs.features import compile_plan
-from libs.keys import signing_key
-from libs.packages.manifest import canonical_json
-from libs.packages.package import PackageRef
-from libs.packages.signature import sign_manifest
-from libs.testing import Producer, eventually, publish_events, read_topic
+from evenkeel.contracts.ingest import EventAccepted, EventRejected
+from evenkeel.contracts.registry import GateDecided, ModelDeclared
+from evenkeel.contracts.runtime import RecordDeadLettered
+from evenkeel.contracts.topics import BY_NAME
+from evenkeel.libs.features import compile_plan
+from evenkeel.libs.keys import signing_key
+from evenkeel.libs.packages.manifest import canonical_json
+from evenkeel.libs.packages.package import PackageRef
+from evenkeel.libs.packages.signature import sign_manifest
 from tests.hostile.catalogue import (
     CALLS,
     DECLARATIONS,
@@ -42,6 +41,7 @@ from tests.hostile.catalogue import (
     order,
 )
 from tests.hostile.conftest import AT, DECLARATION, System, run_of
+from tests.running import Producer, eventually, publish_events, read_topic
 from tests.tiny_packages import tiny_package
 
 pytestmark = pytest.mark.anyio

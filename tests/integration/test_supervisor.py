@@ -15,9 +15,10 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from contracts.topics import SERVICES
-from libs.cli.supervisor import Notice, Supervisor, SupervisorError, running_supervisor
-from libs.process import ChildProcess, free_port, free_port_base
+from evenkeel.apps.cli.supervisor import Notice, Supervisor, SupervisorError, running_supervisor
+from evenkeel.contracts.topics import SERVICES
+from evenkeel.libs.process.child import ChildProcess
+from evenkeel.libs.process.ports import free_port, free_port_base
 
 STAND_IN = """
 import http.server, os, signal, sys
@@ -165,7 +166,7 @@ def test_a_child_and_its_group_end_with_their_owner(tmp_path: Path) -> None:
 
 def evenkeel(*arguments: str, environment: Mapping[str, str] | None = None) -> tuple[int, list[dict[str, object]]]:
     result = subprocess.run(
-        [sys.executable, "-m", "libs.cli.main", *arguments, "--json"],
+        [sys.executable, "-m", "evenkeel.apps.cli.main", *arguments, "--json"],
         capture_output=True,
         text=True,
         env={**os.environ, **(environment or {})},
@@ -191,7 +192,7 @@ def test_down_and_reset_from_the_command_line(system: Supervisor, tmp_path: Path
 
     mine = tmp_path / "mine"
     owner = (
-        "import sys, threading; from pathlib import Path; from libs.cli.supervisor import Supervisor;"
+        "import sys, threading; from pathlib import Path; from evenkeel.apps.cli.supervisor import Supervisor;"
         f"s = Supervisor(Path(sys.argv[1]), port_base={free_port_base()}, broker={system.broker!r},"
         f" commands={{'serving': {STAND_INS['serving']!r}}}); s.start(); print('ready', flush=True);"
         "threading.Event().wait()"

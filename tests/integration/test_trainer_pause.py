@@ -7,14 +7,14 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from contracts.feature import DatasetCommitted
-from contracts.monitor import DriftDetected
-from contracts.registry import ModelDeclared, StreamDeclared
-from contracts.trainer import LoopChanged, RetrainDecided
-from libs.testing import eventually, publish_events, read_events, running, write_token
-from services.trainer.service import service
-from services.trainer.settings import TrainerSettings
+from evenkeel.contracts.feature import DatasetCommitted
+from evenkeel.contracts.monitor import DriftDetected
+from evenkeel.contracts.registry import ModelDeclared, StreamDeclared
+from evenkeel.contracts.trainer import LoopChanged, RetrainDecided
+from evenkeel.services.trainer.service import service
+from evenkeel.services.trainer.settings import TrainerSettings
 from tests.model_life import MODEL, VIEW, declaration
+from tests.running import eventually, publish_events, read_events, running, write_token
 
 pytestmark = pytest.mark.anyio
 

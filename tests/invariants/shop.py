@@ -22,9 +22,9 @@ from typing import Any, Final, TypeVar
 import httpx2
 from confluent_kafka import Producer
 
-from contracts.topics import SERVICES
-from libs.cli.supervisor import Supervisor
-from libs.process import free_port_base
+from evenkeel.apps.cli.supervisor import Supervisor
+from evenkeel.contracts.topics import SERVICES
+from evenkeel.libs.process.ports import free_port_base
 from tests.invariants.oracle import Answer, Exit, Oracle
 
 T = TypeVar("T")
@@ -85,8 +85,8 @@ def declared(*models: tuple[str, str]) -> str:
 
 def patched(folder: Path, *patches: tuple[str, str, str]) -> Path:
     """A copy of the product with patches (file, text that is there once, text instead); AssertionError if one does not fit."""
-    for part in ("contracts", "libs", "services"):
-        shutil.copytree(ROOT / part, folder / part)
+    for part in ("contracts", "deploy", "evenkeel", "libs", "services"):
+        shutil.copytree(ROOT / part, folder / part, symlinks=True)
     for name, before, after in patches:
         path = folder / name
         text = path.read_text()
@@ -103,7 +103,7 @@ class Shop:
             data_dir,
             port_base=free_port_base(),
             broker=broker,
-            commands={name: (sys.executable, "-m", "services", name) for name in services},
+            commands={name: (sys.executable, "-m", "evenkeel.services", name) for name in services},
             # The code to run comes first, and the folder that the tests run in does not count.
             environment={
                 "PYTHONPATH": str(code),

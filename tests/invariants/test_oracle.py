@@ -24,9 +24,9 @@ import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
-from libs.bus.embedded import EmbeddedKafka
-from libs.bus.topics import create_map_topics
-from libs.process import free_port
+from evenkeel.apps.broker.embedded import EmbeddedKafka
+from evenkeel.libs.bus.topics import create_map_topics
+from evenkeel.libs.process.ports import free_port
 from tests.invariants.oracle import Oracle, Violation
 from tests.invariants.shop import VISITS, Shop, declared, patched, until
 
@@ -85,7 +85,7 @@ def test_the_oracle_knows_nothing_of_the_product() -> None:
         for node in ast.walk(ast.parse(Path(__file__).with_name(f"{name}.py").read_text())):
             imported = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             imported += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            assert not {"contracts", "libs", "services"} & {module.partition(".")[0] for module in imported}, name
+            assert "evenkeel" not in {module.partition(".")[0] for module in imported}, name
 
 
 # -- bugs in the product -------------------------------------------------------------------------------------------------

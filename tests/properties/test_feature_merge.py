@@ -18,10 +18,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from contracts.feature import DatasetCommitted, VectorComputed
-from contracts.ids import label_stream
-from libs.errors import NotYet
-from libs.features import FeatureState, compile_plan, parse_label
+from evenkeel.contracts.feature import DatasetCommitted, VectorComputed
+from evenkeel.contracts.ids import label_stream
+from evenkeel.libs.errors import NotYet
+from evenkeel.libs.features import FeatureState, compile_plan, parse_label
 from tests.feature_log import DAY_US, HOUR_US, MINUTE_US, START_US, Feature, Log, LogRecord, accepted_id
 
 MODELS = ("delay", "load")

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from libs.runtime import held
-from libs.runtime.held import HeldRecords, StoredRecord
-from libs.store.protocol import HeldEntry, Store
-from libs.store.sql import SqlStore
+from evenkeel.libs.runtime import held
+from evenkeel.libs.runtime.held import HeldRecords, StoredRecord
+from evenkeel.libs.store.protocol import HeldEntry, Store
+from evenkeel.libs.store.sql import SqlStore
 
 SLACK = 20
 

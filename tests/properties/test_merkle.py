@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from libs.audit import merkle
+from evenkeel.libs.audit import merkle
 
 MAX_SIZE = 70_000  # three levels of tiles
 LEAVES = [merkle.leaf_hash(b"leaf %d" % index) for index in range(MAX_SIZE)]

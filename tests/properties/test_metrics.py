@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libs.metrics import best_f1_threshold, metric_named
+from evenkeel.libs.metrics import best_f1_threshold, metric_named
 
 _rows = st.lists(st.tuples(st.booleans(), st.integers(0, 6)), min_size=2, max_size=40).filter(
     lambda rows: len({positive for positive, _ in rows}) == 2

@@ -12,10 +12,10 @@ import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from contracts.envelope import Event
-from contracts.monitor import AlertChanged, DriftDetected, PerformanceDegraded, WindowMeasured
-from libs.clock import DAY_US
-from libs.service import Derived
+from evenkeel.contracts.envelope import Event
+from evenkeel.contracts.monitor import AlertChanged, DriftDetected, PerformanceDegraded, WindowMeasured
+from evenkeel.libs.clock import DAY_US
+from evenkeel.libs.service import Derived
 from tests.unit.monitor.scenes import (
     MODEL,
     Monitor,

@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libs.clock import HOUR_US
-from services.trainer.domain.split import temporal_split
+from evenkeel.libs.clock import HOUR_US
+from evenkeel.services.trainer.domain.split import temporal_split
 from tests.tiny_packages import START_US, table_of
 
 _hours = st.integers(0, 400)

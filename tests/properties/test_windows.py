@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contracts.declaration import MINUTE_US, SECOND_US
-from libs.declaration import load_declaration
-from libs.features import FeaturePlan, FeatureState, SlotUpdate, compile_plan
-from libs.features.plan import Series, WindowColumn
+from evenkeel.contracts.declaration import MINUTE_US, SECOND_US
+from evenkeel.libs.declaration import load_declaration
+from evenkeel.libs.features import FeaturePlan, FeatureState, SlotUpdate, compile_plan
+from evenkeel.libs.features.plan import Series, WindowColumn
 
 DECLARATION = """
 streams:

@@ -7,8 +7,8 @@ from typing import Protocol
 
 import pytest
 
-from libs.errors import Fenced, Retry
-from libs.store.protocol import ParkedRecord, RuntimeState, Store
+from evenkeel.libs.errors import Fenced, Retry
+from evenkeel.libs.store.protocol import ParkedRecord, RuntimeState, Store
 
 EMPTY = RuntimeState(positions={}, marks={}, sequences={}, watermarks={}, held=[], outbox=[])
 TP = ("ingest.event-accepted.v1", 2)
@@ -38,7 +38,7 @@ class Place(Protocol):
 
 
 class StoreSuite:
-    """Behaviour, not implementation: only what libs.store.protocol names."""
+    """Behaviour, not implementation: only what evenkeel.libs.store.protocol names."""
 
     @pytest.fixture
     def store(self, place: Place) -> Iterator[Store]:

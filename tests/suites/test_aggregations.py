@@ -15,10 +15,10 @@ from typing import Any, Final
 import numpy as np
 import pytest
 
-from contracts.declaration import HOUR_US, MINUTE_US, Declaration
-from contracts.payload import WORD_PATTERN
-from libs.features import FeatureState, PlanError, compile_plan
-from libs.features.aggregations import AGGREGATIONS, Aggregation, aggregation_named
+from evenkeel.contracts.declaration import HOUR_US, MINUTE_US, Declaration
+from evenkeel.contracts.payload import WORD_PATTERN
+from evenkeel.libs.features import FeatureState, PlanError, compile_plan
+from evenkeel.libs.features.aggregations import AGGREGATIONS, Aggregation, aggregation_named
 from tests.invariants.naive_windows import Naive, aggregate, differences
 
 START_US: Final = 1_400_000_040_000_000

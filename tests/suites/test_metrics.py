@@ -13,8 +13,17 @@ import pytest
 import sklearn.metrics as oracle
 from numpy.typing import NDArray
 
-from contracts.payload import IDENTIFIER_PATTERN
-from libs.metrics import METRICS, Metric, UndefinedMetricError, compare, decisions, evaluate, metric_named, metrics_of
+from evenkeel.contracts.payload import IDENTIFIER_PATTERN
+from evenkeel.libs.metrics import (
+    METRICS,
+    Metric,
+    UndefinedMetricError,
+    compare,
+    decisions,
+    evaluate,
+    metric_named,
+    metrics_of,
+)
 
 Array = NDArray[np.float64]
 

@@ -9,14 +9,14 @@ import jsonschema_rs
 import pytest
 import yaml
 
-from contracts.declaration import DAY_US, HOUR_US, Declaration, StreamSpec, format_duration, parse_duration_us
-from libs.declaration import MAX_BYTES, DeclarationError, load_declaration
-from libs.features import compile_plan
-from libs.metrics import METRICS
+from evenkeel.contracts.declaration import DAY_US, HOUR_US, Declaration, StreamSpec, format_duration, parse_duration_us
+from evenkeel.libs.declaration import MAX_BYTES, DeclarationError, load_declaration
+from evenkeel.libs.features import compile_plan
+from evenkeel.libs.metrics import METRICS
 
 ROOT = Path(__file__).parents[2]
 SMALLEST = (ROOT / "docs/examples/smallest.yaml").read_text()
-FLIGHT_DELAY = (ROOT / "libs/demo/flight-delay.yaml").read_text()
+FLIGHT_DELAY = (ROOT / "evenkeel/apps/demo/flight-delay.yaml").read_text()
 
 
 def test_the_smallest_file_is_short_and_complete() -> None:

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 import yaml
 
-from contracts.topics import SERVICES
-from libs.cli.supervisor import PROCESS_SETTINGS
-from libs.cli.tokens import ROLES as TOKEN_ROLES
-from libs.http import ROLES
-from libs.settings import DEFAULT_PORTS, SUPERVISOR_VARIABLES, Settings, read_settings
+from evenkeel.apps.cli.supervisor import PROCESS_SETTINGS
+from evenkeel.apps.cli.tokens import ROLES as TOKEN_ROLES
+from evenkeel.contracts.topics import SERVICES
+from evenkeel.libs.http.tokens import ROLES
+from evenkeel.libs.settings import DEFAULT_PORTS, SUPERVISOR_VARIABLES, Settings, read_settings
 
 ROOT = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -35,8 +35,8 @@ def test_compose_has_the_seven_services_and_their_infrastructure() -> None:
 
 @pytest.mark.parametrize("name", SERVICES)
 def test_every_variable_is_a_setting_of_its_service(name: str) -> None:
-    own = importlib.import_module(f"services.{name}.settings")
-    (settings_class,) = {importlib.import_module(f"services.{name}.service").service.settings}
+    own = importlib.import_module(f"evenkeel.services.{name}.settings")
+    (settings_class,) = {importlib.import_module(f"evenkeel.services.{name}.service").service.settings}
     assert settings_class.__module__ == own.__name__
     environment = {key: str(value).replace("${DATABASE_PASSWORD}", "x") for key, value in _environment(name).items()}
     shared, _ = read_settings(name, settings_class, environment)  # an unknown variable is an error
@@ -134,7 +134,7 @@ def test_prometheus_scrapes_every_service() -> None:
 
 
 def test_kafka_in_compose_is_the_embedded_one_in_version_and_settings() -> None:
-    package = resources.files("deploy.kafka")
+    package = resources.files("evenkeel.deploy.kafka")
     version = tomllib.loads(package.joinpath("jgo.toml").read_text())["dependencies"]["coordinates"][0].split(":")[2]
     assert COMPOSE["services"]["kafka"]["image"] == f"apache/kafka:{version}"
     text = Template(package.joinpath("server.properties.template").read_text())
@@ -168,7 +168,7 @@ def test_kafka_in_compose_is_the_embedded_one_in_version_and_settings() -> None:
 
 
 def test_every_jar_is_locked_by_its_sha256_and_no_address_is_named() -> None:
-    text = resources.files("deploy.kafka").joinpath("jgo.lock.toml").read_text()
+    text = resources.files("evenkeel.deploy.kafka").joinpath("jgo.lock.toml").read_text()
     jars = tomllib.loads(text)["dependencies"]
     assert len(jars) == 46
     assert all(re.fullmatch("[0-9a-f]{64}", jar["sha256"]) for jar in jars)
@@ -212,7 +212,7 @@ def test_serving_needs_no_scikit_learn_and_ingest_no_onnxruntime() -> None:
 
 def test_bootstrap_makes_the_token_where_services_look_for_it() -> None:
     command = COMPOSE["services"]["bootstrap"]["command"]
-    assert command[:3] == ["python", "-m", "libs.cli.tokens"]
+    assert command[:3] == ["python", "-m", "evenkeel.apps.cli.tokens"]
     assert command[3] == _environment("ingest")["EVENKEEL_KEYS_DIR"]
     assert _environment("ingest")["EVENKEEL_TOKENS_FILE"] == f"{command[3]}/tokens.json"
     assert TOKEN_ROLES == ROLES
@@ -220,7 +220,7 @@ def test_bootstrap_makes_the_token_where_services_look_for_it() -> None:
 
 def test_topics_are_made_before_the_services_start() -> None:
     topics = COMPOSE["services"]["topics"]
-    assert topics["command"] == ["python", "-m", "libs.bus.topics", _environment("ingest")["EVENKEEL_BROKER"]]
+    assert topics["command"] == ["python", "-m", "evenkeel.libs.bus.topics", _environment("ingest")["EVENKEEL_BROKER"]]
     assert topics["depends_on"] == {"kafka": {"condition": "service_healthy"}}
 
 

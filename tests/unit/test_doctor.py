@@ -11,10 +11,10 @@ from typing import Any
 
 from typer.testing import CliRunner
 
-from libs.cli.main import app
-from libs.keys import signing_key
-from libs.process import free_port, free_port_base
-from libs.store.sql import SqlStore
+from evenkeel.apps.cli.main import app
+from evenkeel.libs.keys import signing_key
+from evenkeel.libs.process.ports import free_port, free_port_base
+from evenkeel.libs.store.sql import SqlStore
 
 
 def doctor(folder: Path, *options: str, code: int = 0) -> list[dict[str, Any]]:

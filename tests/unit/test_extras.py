@@ -13,11 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from contracts.topics import SERVICES
+from evenkeel.contracts.topics import SERVICES
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-OURS = {"contracts", "deploy", "libs", "services"}
 
 
 def _file(module: str) -> Path | None:
@@ -60,7 +59,7 @@ def _third_party(*roots: str) -> dict[str, str]:
         waiting += [parent for parent in (module.rpartition(".")[0],) if parent]
         for name in _imports(module):
             top = name.split(".")[0]
-            if top in OURS:
+            if top == "evenkeel":
                 waiting.append(name)
             elif top not in sys.stdlib_module_names:
                 found[top] = module
@@ -98,11 +97,11 @@ def _installed_by(extra: str) -> frozenset[str]:
 
 @pytest.mark.parametrize("name", SERVICES)
 def test_a_service_imports_only_what_its_extra_installs(name: str) -> None:
-    assert _file(f"services.{name}.service")
+    assert _file(f"evenkeel.services.{name}.service")
     installed, distributions = _installed_by(name), metadata.packages_distributions()
     missing = {
         package: module
-        for package, module in _third_party("services.__main__", f"services.{name}.service").items()
+        for package, module in _third_party("evenkeel.services.__main__", f"evenkeel.services.{name}.service").items()
         if not {_normal(distribution) for distribution in distributions.get(package, [package])} & installed
     }
     assert not missing, f"{name} imports what evenkeel[{name}] does not install (package: our module): {missing}"

@@ -13,14 +13,17 @@ import httpx2
 import pytest
 from fastapi import APIRouter
 
-from contracts.topics import SERVICES
-from libs.bus.kafka import KafkaBus
-from libs.errors import SettingsError
-from libs.http import MAX_BODY_BYTES, create_app, role, router
-from libs.runtime.runtime import Runtime
-from libs.settings import Settings, read_settings
-from libs.testing import write_token
-from services.__main__ import service_named
+from evenkeel.contracts.topics import SERVICES
+from evenkeel.libs.bus.kafka import KafkaBus
+from evenkeel.libs.errors import SettingsError
+from evenkeel.libs.http.app import create_app
+from evenkeel.libs.http.body import MAX_BODY_BYTES
+from evenkeel.libs.http.roles import role
+from evenkeel.libs.http.routing import router
+from evenkeel.libs.runtime.runtime import Runtime
+from evenkeel.libs.settings import Settings, read_settings
+from evenkeel.services.__main__ import service_named
+from tests.running import write_token
 
 pytestmark = pytest.mark.anyio
 COMMANDS = {
@@ -122,7 +125,7 @@ async def test_a_body_over_the_limit_is_refused_before_it_is_looked_at(tmp_path:
 
 @pytest.mark.parametrize("name", SERVICES)
 def test_a_variable_that_nobody_reads_is_an_error_with_the_name_that_was_meant(name: str) -> None:
-    own = importlib.import_module(f"services.{name}.service").service.settings
+    own = importlib.import_module(f"evenkeel.services.{name}.service").service.settings
     with pytest.raises(SettingsError, match=f"EVENKEEL_BROKR is not a setting of {name}. Did you mean EVENKEEL_BROKER"):
         read_settings(name, own, {"EVENKEEL_BROKR": "127.0.0.1:9092"})
     others = {f"EVENKEEL_{other.upper()}_ANYTHING": "1" for other in SERVICES if other != name}

@@ -11,7 +11,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from libs.keys import KeyFolderError, signing_key, verification_keys
+from evenkeel.libs.keys import KeyFolderError, signing_key, verification_keys
 
 
 def test_key_is_made_once_with_mode_600_and_its_signature_verifies(tmp_path: Path) -> None:
@@ -38,7 +38,7 @@ def test_services_have_different_keys(tmp_path: Path) -> None:
 
 def test_processes_starting_at_once_agree_on_one_key(tmp_path: Path) -> None:
     program = (
-        "import sys; from pathlib import Path; from libs.keys import signing_key; sys.stdin.read(1);"
+        "import sys; from pathlib import Path; from evenkeel.libs.keys import signing_key; sys.stdin.read(1);"
         "print(signing_key(Path(sys.argv[1]), 'ingest').key_id)"
     )
     children = [

@@ -14,17 +14,19 @@ from typing import Any, Final
 import pytest
 import sqlalchemy as sa
 
-from contracts.topics import SERVICES
-from libs.errors import Stop
-from libs.store import sql
-from libs.store.schema import Migration, differences, draft, migrate, read_migrations
-from libs.store.sql import SqlStore
-from services.registry.store import MIGRATIONS, tables
+from evenkeel.contracts.topics import SERVICES
+from evenkeel.libs.errors import Stop
+from evenkeel.libs.store import sql
+from evenkeel.libs.store.schema import Migration, differences, draft, migrate, read_migrations
+from evenkeel.libs.store.sql import SqlStore
+from evenkeel.services.registry.store import MIGRATIONS, tables
 
 WITHOUT_SQL: Final = {"serving"}
 STORES: Final[dict[str, ModuleType]] = {
     "runtime": sql,
-    **{name: importlib.import_module(f"services.{name}.store") for name in SERVICES if name not in WITHOUT_SQL},
+    **{
+        name: importlib.import_module(f"evenkeel.services.{name}.store") for name in SERVICES if name not in WITHOUT_SQL
+    },
 }
 REVISIONS: Final = [
     pytest.param(store, done, id=f"{name}-{done}")

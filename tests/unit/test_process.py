@@ -9,17 +9,17 @@ import sys
 
 import pytest
 
-from libs import process
-from libs.process import LOOPBACK, free_port, free_port_base, port_is_free
+from evenkeel.libs.process import ports
+from evenkeel.libs.process.ports import LOOPBACK, free_port, free_port_base, port_is_free
 
 TAKE_ALL = """
 import json, sys
-from libs import process
-process._LOWEST_PORT, process._EPHEMERAL_PORTS = map(int, sys.argv[1:])
+from evenkeel.libs.process import ports
+ports._LOWEST_PORT, ports._EPHEMERAL_PORTS = map(int, sys.argv[1:])
 taken = []
 while True:
     try:
-        taken.append(process.free_port())
+        taken.append(ports.free_port())
     except OSError as error:
         print(json.dumps({"taken": taken, "refusal": str(error)}))
         break
@@ -29,11 +29,11 @@ while True:
 @pytest.fixture
 def few_ports(monkeypatch: pytest.MonkeyPatch) -> range:
     """Ten that are free, below those that are given out otherwise, as all that there are."""
-    tens = (range(first, first + 10) for first in range(9_000, process._LOWEST_PORT - 10, 10))
-    few = next(ports for ports in tens if all(map(port_is_free, ports)))
-    monkeypatch.setattr(process, "_given_out", process._GivenOut())
-    monkeypatch.setattr(process, "_LOWEST_PORT", few.start)
-    monkeypatch.setattr(process, "_EPHEMERAL_PORTS", few.stop)
+    tens = (range(first, first + 10) for first in range(9_000, ports._LOWEST_PORT - 10, 10))
+    few = next(ten for ten in tens if all(map(port_is_free, ten)))
+    monkeypatch.setattr(ports, "_given_out", ports._GivenOut())
+    monkeypatch.setattr(ports, "_LOWEST_PORT", few.start)
+    monkeypatch.setattr(ports, "_EPHEMERAL_PORTS", few.stop)
     return few
 
 

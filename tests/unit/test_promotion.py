@@ -9,24 +9,24 @@ from typing import Any, Final, Literal, assert_never
 
 import pytest
 
-from contracts.declaration import Declaration
-from contracts.feature import DatasetCommitted
-from contracts.payload import Payload
-from contracts.registry import ChampionChanged, GateDecided, ModelDeclared
-from contracts.trainer import RunCompleted
-from libs.clock import DAY_US, format_us
-from libs.keys import signing_key, verification_keys
-from libs.metrics import METRICS, Metric
-from libs.packages.package import read_package, write_package
-from libs.service import Derived
-from services.registry.context import RegistryContext
-from services.registry.handlers import on_apply, on_run_completed
-from services.registry.service import service as registry_service
-from services.trainer.context import TrainerContext
-from services.trainer.domain.request import JobResult, Task
-from services.trainer.domain.split import TrainingTable
-from services.trainer.domain.training import train
-from services.trainer.handlers import (
+from evenkeel.contracts.declaration import Declaration
+from evenkeel.contracts.feature import DatasetCommitted
+from evenkeel.contracts.payload import Payload
+from evenkeel.contracts.registry import ChampionChanged, GateDecided, ModelDeclared
+from evenkeel.contracts.trainer import RunCompleted
+from evenkeel.libs.clock import DAY_US, format_us
+from evenkeel.libs.keys import signing_key, verification_keys
+from evenkeel.libs.metrics import METRICS, Metric
+from evenkeel.libs.packages.package import read_package, write_package
+from evenkeel.libs.service import Derived
+from evenkeel.services.registry.context import RegistryContext
+from evenkeel.services.registry.handlers import on_apply, on_run_completed
+from evenkeel.services.registry.service import service as registry_service
+from evenkeel.services.trainer.context import TrainerContext
+from evenkeel.services.trainer.domain.request import JobResult, Task
+from evenkeel.services.trainer.domain.split import TrainingTable
+from evenkeel.services.trainer.domain.training import train
+from evenkeel.services.trainer.handlers import (
     on_champion_changed,
     on_dataset_committed,
     on_job_finished,
@@ -34,7 +34,7 @@ from services.trainer.handlers import (
     on_model_declared,
     on_train,
 )
-from services.trainer.service import service as trainer_service
+from evenkeel.services.trainer.service import service as trainer_service
 from tests.handled import Handled
 from tests.tiny_packages import FEATURES, START_US, VERSIONS, tiny_table
 

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from libs.errors import Refused, Retry
-from libs.runtime.reading import READERS, Readers
+from evenkeel.libs.errors import Refused, Retry
+from evenkeel.libs.runtime.reading import READERS, Readers
 
 pytestmark = pytest.mark.anyio
 

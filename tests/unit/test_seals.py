@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from contracts.envelope import Headers, sealed_sources
-from contracts.feature import VectorComputed, ViewUpdated
-from contracts.topics import published_by, topic_of
-from libs.bus.protocol import OutgoingRecord
-from libs.runtime.outputs import OutputBuilder, Published
-from libs.runtime.rebuild import Found
-from libs.service import Cause, Derived, Output, Seal, Watermark
-from libs.telemetry import Tracing
+from evenkeel.contracts.envelope import Headers, sealed_sources
+from evenkeel.contracts.feature import VectorComputed, ViewUpdated
+from evenkeel.contracts.topics import published_by, topic_of
+from evenkeel.libs.bus.protocol import OutgoingRecord
+from evenkeel.libs.runtime.outputs import OutputBuilder, Published
+from evenkeel.libs.runtime.rebuild import Found
+from evenkeel.libs.service import Cause, Derived, Output, Seal, Watermark
+from evenkeel.libs.telemetry import Tracing
 from tests.feature_log import HOUR_US, MINUTE_US, START_US, Feature, Log, LogRecord, accepted_id
 
 OLD, NEW = "/evenkeel/ingest/log", "/evenkeel/ingest/new"

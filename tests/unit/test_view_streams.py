@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from contracts import ids
-from contracts.envelope import Event
-from contracts.feature import VectorComputed
-from contracts.serving import PredictionMade
-from libs.runtime.merge import EventTimeMerge
+from evenkeel.contracts import ids
+from evenkeel.contracts.envelope import Event
+from evenkeel.contracts.feature import VectorComputed
+from evenkeel.contracts.serving import PredictionMade
+from evenkeel.libs.runtime.merge import EventTimeMerge
 
 
 def vector(view: str, number: int, time_us: int) -> Event[VectorComputed]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
-from libs.features.tiles import Summary, Tile
+from evenkeel.libs.features.tiles import Summary, Tile
 
 NAN: Final = float("nan")
 

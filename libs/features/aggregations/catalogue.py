@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from libs.features.aggregations import count, last, mean, std, time_since_last
-from libs.features.aggregations import max as max_
-from libs.features.aggregations import min as min_
-from libs.features.aggregations import sum as sum_
-from libs.features.aggregations.aggregation import Aggregation
+from evenkeel.libs.features.aggregations import count, last, mean, std, time_since_last
+from evenkeel.libs.features.aggregations import max as max_
+from evenkeel.libs.features.aggregations import min as min_
+from evenkeel.libs.features.aggregations import sum as sum_
+from evenkeel.libs.features.aggregations.aggregation import Aggregation
 
 AGGREGATIONS: Final[tuple[Aggregation, ...]] = (
     Aggregation("count", ("moments",), count.read, empty=0.0, of_records=True),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from libs.features.aggregations.aggregation import NAN
-from libs.features.tiles import Summary, Tile
+from evenkeel.libs.features.aggregations.aggregation import NAN
+from evenkeel.libs.features.tiles import Summary, Tile
 
 
 def read(summary: Summary, newest: Tile, at_us: int) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from libs.features.tiles import Summary, Tile
+from evenkeel.libs.features.tiles import Summary, Tile
 
 
 def read(summary: Summary, newest: Tile, at_us: int) -> float:

@@ -1,1 +1,1 @@
-"""The history of the runtime's own tables, which every store has: see libs.store.schema."""
+"""The history of the runtime's own tables, which every store has: see evenkeel.libs.store.schema."""

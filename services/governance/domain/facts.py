@@ -10,11 +10,11 @@ from typing import Any, Final, Generic, TypeVar
 
 from pydantic import ConfigDict, ValidationError
 
-from contracts.envelope import IN_BAND_TYPES, EnvelopeError, Record, attributes_of, parse_us, type_of
-from contracts.ids import record_place
-from contracts.payload import Fact
-from contracts.superseded import former_majors, read_as_today
-from contracts.topics import Plane, consumed_by, topics_carrying
+from evenkeel.contracts.envelope import IN_BAND_TYPES, EnvelopeError, Record, attributes_of, parse_us, type_of
+from evenkeel.contracts.ids import record_place
+from evenkeel.contracts.payload import Fact
+from evenkeel.contracts.superseded import former_majors, read_as_today
+from evenkeel.contracts.topics import Plane, consumed_by, topics_carrying
 
 F_co = TypeVar("F_co", bound=Fact, covariant=True)
 

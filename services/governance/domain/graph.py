@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol, TypeVar
 
-from contracts.payload import Fact
-from services.governance.domain.facts import LoggedFact
+from evenkeel.contracts.payload import Fact
+from evenkeel.services.governance.domain.facts import LoggedFact
 
 F = TypeVar("F", bound=Fact)
 

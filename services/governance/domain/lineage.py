@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from contracts.feature import DatasetCommitted, VectorComputed
-from contracts.ids import accepted_event_id
-from contracts.ingest import EventAccepted
-from contracts.payload import Fact
-from contracts.registry import (
+from evenkeel.contracts.feature import DatasetCommitted, VectorComputed
+from evenkeel.contracts.ids import accepted_event_id
+from evenkeel.contracts.ingest import EventAccepted
+from evenkeel.contracts.payload import Fact
+from evenkeel.contracts.registry import (
     ApprovalDecided,
     ChampionChanged,
     GateDecided,
@@ -19,11 +19,11 @@ from contracts.registry import (
     StreamDeclared,
     VersionRegistered,
 )
-from contracts.serving import ActivationFailed, PredictionMade, VersionActivated
-from contracts.trainer import DatasetVersion, RetrainDecided, RunCompleted
-from contracts.words import offsets
-from services.governance.domain.facts import LoggedFact
-from services.governance.domain.steps import (
+from evenkeel.contracts.serving import ActivationFailed, PredictionMade, VersionActivated
+from evenkeel.contracts.trainer import DatasetVersion, RetrainDecided, RunCompleted
+from evenkeel.contracts.words import offsets
+from evenkeel.services.governance.domain.facts import LoggedFact
+from evenkeel.services.governance.domain.steps import (
     asked_step,
     command_step,
     fallback_step,
@@ -31,7 +31,7 @@ from services.governance.domain.steps import (
     raw_record_step,
     request_step,
 )
-from services.governance.domain.walk import Walk
+from evenkeel.services.governance.domain.walk import Walk
 
 F = TypeVar("F", bound=Fact)
 

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from contracts.envelope import format_us
-from contracts.ids import record_place
-from contracts.ingest import EventAccepted
-from contracts.payload import Fact
-from contracts.registry import ChampionChanged, GateDecided, RollbackTarget
-from contracts.serving import PredictionMade
-from contracts.trainer import RetrainDecided
-from contracts.words import count, one_line
-from services.governance.domain.facts import LoggedFact
+from evenkeel.contracts.envelope import format_us
+from evenkeel.contracts.ids import record_place
+from evenkeel.contracts.ingest import EventAccepted
+from evenkeel.contracts.payload import Fact
+from evenkeel.contracts.registry import ChampionChanged, GateDecided, RollbackTarget
+from evenkeel.contracts.serving import PredictionMade
+from evenkeel.contracts.trainer import RetrainDecided
+from evenkeel.contracts.words import count, one_line
+from evenkeel.services.governance.domain.facts import LoggedFact
 
 
 @dataclass(frozen=True, slots=True)

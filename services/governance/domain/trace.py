@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
-from contracts.feature import VectorComputed
-from contracts.ids import accepted_event_id, prediction_id, vector_id
-from contracts.ingest import EventAccepted
-from contracts.monitor import DriftDetected, PerformanceDegraded
-from contracts.payload import Fact
-from contracts.registry import ApprovalDecided, ChampionChanged, ModelDeclared, StreamDeclared
-from contracts.serving import ActivationFailed, PredictionMade, VersionActivated
-from contracts.topics import TOPICS
-from contracts.trainer import RetrainDecided
-from libs.errors import Refused
-from services.governance.domain.facts import LoggedFact
-from services.governance.domain.graph import Graph
-from services.governance.domain.lineage import explain_event, explain_prediction
-from services.governance.domain.walk import Walk, unknown_model
+from evenkeel.contracts.feature import VectorComputed
+from evenkeel.contracts.ids import accepted_event_id, prediction_id, vector_id
+from evenkeel.contracts.ingest import EventAccepted
+from evenkeel.contracts.monitor import DriftDetected, PerformanceDegraded
+from evenkeel.contracts.payload import Fact
+from evenkeel.contracts.registry import ApprovalDecided, ChampionChanged, ModelDeclared, StreamDeclared
+from evenkeel.contracts.serving import ActivationFailed, PredictionMade, VersionActivated
+from evenkeel.contracts.topics import TOPICS
+from evenkeel.contracts.trainer import RetrainDecided
+from evenkeel.libs.errors import Refused
+from evenkeel.services.governance.domain.facts import LoggedFact
+from evenkeel.services.governance.domain.graph import Graph
+from evenkeel.services.governance.domain.lineage import explain_event, explain_prediction
+from evenkeel.services.governance.domain.walk import Walk, unknown_model
 
 Kind = Literal["event", "prediction", "loop", "fact"]
 

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from contracts.payload import Fact
-from contracts.registry import ModelDeclared
-from libs.errors import Refused
-from services.governance.domain.facts import LoggedFact
-from services.governance.domain.graph import Graph
-from services.governance.domain.steps import Step, step_of
+from evenkeel.contracts.payload import Fact
+from evenkeel.contracts.registry import ModelDeclared
+from evenkeel.libs.errors import Refused
+from evenkeel.services.governance.domain.facts import LoggedFact
+from evenkeel.services.governance.domain.graph import Graph
+from evenkeel.services.governance.domain.steps import Step, step_of
 
 F = TypeVar("F", bound=Fact)
 

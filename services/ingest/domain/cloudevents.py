@@ -7,9 +7,9 @@ from __future__ import annotations
 import base64
 from typing import Any, Final, NamedTuple
 
-from contracts.envelope import Headers
-from libs.fields import Fault, shown
-from services.ingest.domain.json_record import read_json
+from evenkeel.contracts.envelope import Headers
+from evenkeel.libs.fields import Fault, shown
+from evenkeel.services.ingest.domain.json_record import read_json
 
 STRUCTURED: Final = "application/cloudevents+json"
 BATCH: Final = "application/cloudevents-batch+json"

@@ -11,11 +11,21 @@ from typing import Any, Final, Literal, NamedTuple
 
 import orjson
 
-from contracts.declaration import LabelSpec, StreamSpec
-from contracts.envelope import Headers, parse_us
-from libs.fields import COMPLETE, IDENTIFIER_FIX, Check, Fault, FieldValue, field_check, in_bounds, is_identifier, shown
-from services.ingest.domain.cloudevents import unwrap
-from services.ingest.domain.json_record import read_json
+from evenkeel.contracts.declaration import LabelSpec, StreamSpec
+from evenkeel.contracts.envelope import Headers, parse_us
+from evenkeel.libs.fields import (
+    COMPLETE,
+    IDENTIFIER_FIX,
+    Check,
+    Fault,
+    FieldValue,
+    field_check,
+    in_bounds,
+    is_identifier,
+    shown,
+)
+from evenkeel.services.ingest.domain.cloudevents import unwrap
+from evenkeel.services.ingest.domain.json_record import read_json
 
 Kind = Literal["event", "label"]
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import orjson
 
-from libs.fields import Fault, is_identifier
+from evenkeel.libs.fields import Fault, is_identifier
 
 MAX_RECORD_BYTES: Final = 65_536
 MAX_DEPTH: Final = 32

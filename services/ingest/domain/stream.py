@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from contracts.declaration import StreamSpec, format_duration
-from contracts.envelope import format_us
-from contracts.ids import label_stream
-from libs.fields import Fault
-from services.ingest.domain.contract import Checked, Contract, Kind
-from services.ingest.domain.identities import SeenIds
-from services.ingest.domain.watermark import StreamClock
+from evenkeel.contracts.declaration import StreamSpec, format_duration
+from evenkeel.contracts.envelope import format_us
+from evenkeel.contracts.ids import label_stream
+from evenkeel.libs.fields import Fault
+from evenkeel.services.ingest.domain.contract import Checked, Contract, Kind
+from evenkeel.services.ingest.domain.identities import SeenIds
+from evenkeel.services.ingest.domain.watermark import StreamClock
 
 
 @dataclass(frozen=True, slots=True)

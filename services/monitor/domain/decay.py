@@ -10,10 +10,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from libs.metrics import DEFAULT_THRESHOLD, UndefinedMetricError, evaluate, metric_named
-from services.monitor.domain.records import Baseline, Policy
-from services.monitor.domain.slots import Rows
-from services.monitor.domain.statistics import clustered_standard_error, student_survival
+from evenkeel.libs.metrics import DEFAULT_THRESHOLD, UndefinedMetricError, evaluate, metric_named
+from evenkeel.services.monitor.domain.records import Baseline, Policy
+from evenkeel.services.monitor.domain.slots import Rows
+from evenkeel.services.monitor.domain.statistics import clustered_standard_error, student_survival
 
 SIGNIFICANCE: Final = 0.001
 """The question is asked again after every slot of an epoch, so that one answer must be this sure."""

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from river._river_rust.drift import AdaptiveWindowing
 
-from libs.sketches.psi import SIGNIFICANCE, psi
-from services.monitor.domain.slots import Slot
-from services.monitor.domain.statistics import design_effects, f_survival
+from evenkeel.libs.sketches.psi import SIGNIFICANCE, psi
+from evenkeel.services.monitor.domain.slots import Slot
+from evenkeel.services.monitor.domain.statistics import design_effects, f_survival
 
 CLOCK: Final = 32
 MAX_BUCKETS: Final = 5

@@ -14,9 +14,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from libs.sketches.profile import Binning
-from services.monitor.domain.decay import MIN_SLOTS, Decay, current, errors, find_decay, measured
-from services.monitor.domain.drift import (
+from evenkeel.libs.sketches.profile import Binning
+from evenkeel.services.monitor.domain.decay import MIN_SLOTS, Decay, current, errors, find_decay, measured
+from evenkeel.services.monitor.domain.drift import (
     ErrorRise,
     ErrorState,
     ErrorWatch,
@@ -24,9 +24,9 @@ from services.monitor.domain.drift import (
     feature_shifts,
     shifted,
 )
-from services.monitor.domain.joins import Joins, LogEntry, Open
-from services.monitor.domain.records import Baseline, Champion, Incoming, Labelled, Policy, Predicted
-from services.monitor.domain.slots import OpenSlot, Part, Rows, Slot, concatenate
+from evenkeel.services.monitor.domain.joins import Joins, LogEntry, Open
+from evenkeel.services.monitor.domain.records import Baseline, Champion, Incoming, Labelled, Policy, Predicted
+from evenkeel.services.monitor.domain.slots import OpenSlot, Part, Rows, Slot, concatenate
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, NamedTuple, TypeAlias
 
-from libs.features import LabelRule
-from libs.sketches.profile import Profile
+from evenkeel.libs.features import LabelRule
+from evenkeel.libs.sketches.profile import Profile
 
 
 class Predicted(NamedTuple):

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from libs.sketches.profile import Binning
+from evenkeel.libs.sketches.profile import Binning
 
 FOLD_ROWS: Final = 8_192
 """Vectors of the open slot are counted into bins when there are this many, so that memory stays bounded."""

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from services.serving.domain.requests import EventReader, RowReader
+from evenkeel.services.serving.domain.requests import EventReader, RowReader
 
 Predict: TypeAlias = Callable[[NDArray[np.float32]], NDArray[np.float64]]
 Outcome: TypeAlias = Literal["activated", "not_found", "digest", "signature", "golden_rows", "view_version", "load"]

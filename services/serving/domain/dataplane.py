@@ -11,9 +11,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from contracts.serving import PredictionMade
-from services.serving.domain.champions import Champion
-from services.serving.domain.requests import Row
+from evenkeel.contracts.serving import PredictionMade
+from evenkeel.services.serving.domain.champions import Champion
+from evenkeel.services.serving.domain.requests import Row
 
 
 class Question(NamedTuple):

@@ -10,10 +10,10 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
-from contracts.envelope import Event
-from contracts.feature import ViewUpdated
-from libs.features import FeaturePlan, FeatureState, SlotUpdate
-from libs.features.scalars import Fields
+from evenkeel.contracts.envelope import Event
+from evenkeel.contracts.feature import ViewUpdated
+from evenkeel.libs.features import FeaturePlan, FeatureState, SlotUpdate
+from evenkeel.libs.features.scalars import Fields
 
 ViewKey = tuple[str, str]
 """(model, view version)."""

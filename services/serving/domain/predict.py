@@ -10,11 +10,11 @@ from typing import Any, Final
 import numpy as np
 import orjson
 
-from libs.fields import shown
-from services.serving.domain.champions import Champion
-from services.serving.domain.dataplane import Answer, Question
-from services.serving.domain.online_view import OnlineViews
-from services.serving.domain.requests import Row, at_most, identifier, json_object, moment_us, refused
+from evenkeel.libs.fields import shown
+from evenkeel.services.serving.domain.champions import Champion
+from evenkeel.services.serving.domain.dataplane import Answer, Question
+from evenkeel.services.serving.domain.online_view import OnlineViews
+from evenkeel.services.serving.domain.requests import Row, at_most, identifier, json_object, moment_us, refused
 
 KINDS: Final = ("features", "instances", "event")
 _KEYS: Final = frozenset({*KINDS, "event_id", "event_time"})

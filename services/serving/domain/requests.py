@@ -10,10 +10,10 @@ from typing import Any, Final
 
 import orjson
 
-from contracts.declaration import StreamSpec
-from libs.clock import parse_us
-from libs.errors import Refused
-from libs.fields import (
+from evenkeel.contracts.declaration import StreamSpec
+from evenkeel.libs.clock import parse_us
+from evenkeel.libs.errors import Refused
+from evenkeel.libs.fields import (
     COMPLETE,
     FIRST_TIME_US,
     IDENTIFIER_FIX,

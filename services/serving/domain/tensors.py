@@ -15,10 +15,10 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from libs.fields import shown
-from services.serving.domain.champions import Champion
-from services.serving.domain.dataplane import Answer, Question
-from services.serving.domain.requests import LARGEST, Row, identifier, nearest, refused
+from evenkeel.libs.fields import shown
+from evenkeel.services.serving.domain.champions import Champion
+from evenkeel.services.serving.domain.dataplane import Answer, Question
+from evenkeel.services.serving.domain.requests import LARGEST, Row, identifier, nearest, refused
 
 INPUT: Final = "features"
 OUTPUTS: Final = ("score", "decision", "prediction_id")

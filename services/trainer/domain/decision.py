@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from contracts.declaration import ModelSpec
-from libs.clock import DAY_US, format_us
+from evenkeel.contracts.declaration import ModelSpec
+from evenkeel.libs.clock import DAY_US, format_us
 
 Trigger = Literal["first_data", "drift", "decay", "schedule", "command"]
 Reason = Literal["accepted", "cooldown", "budget", "insufficient_data", "busy", "no_dataset", "superseded", "paused"]

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from libs.packages.manifest import LinearCoefficients, Parameter
-from services.trainer.domain.request import EstimatorName, Refused, Task
+from evenkeel.libs.packages.manifest import LinearCoefficients, Parameter
+from evenkeel.services.trainer.domain.request import EstimatorName, Refused, Task
 
 Rows = NDArray[np.float32]
 Labels = NDArray[np.float64]

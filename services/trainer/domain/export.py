@@ -13,10 +13,10 @@ from skl2onnx import convert_sklearn
 from skl2onnx.common.data_types import FloatTensorType
 from sklearn.ensemble import HistGradientBoostingClassifier
 
-from libs.packages.manifest import LinearCoefficients, ModelFile
-from libs.packages.scorer import LinearModel, OnnxModel, RowModel
-from services.trainer.domain.estimators import Fitted, Trees
-from services.trainer.domain.request import Refused, Task
+from evenkeel.libs.packages.manifest import LinearCoefficients, ModelFile
+from evenkeel.libs.packages.scorer import LinearModel, OnnxModel, RowModel
+from evenkeel.services.trainer.domain.estimators import Fitted, Trees
+from evenkeel.services.trainer.domain.request import Refused, Task
 
 OPSET: Final = {"": 21, "ai.onnx.ml": 3}
 IR_VERSION: Final = 10

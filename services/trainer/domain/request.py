@@ -6,9 +6,9 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from contracts.trainer import Comparison
-from libs.metrics import metrics_of
-from libs.packages.manifest import Count, Finite, Parameter
+from evenkeel.contracts.trainer import Comparison
+from evenkeel.libs.metrics import metrics_of
+from evenkeel.libs.packages.manifest import Count, Finite, Parameter
 
 Task: TypeAlias = Literal["binary", "regression"]
 EstimatorName: TypeAlias = Literal["logistic", "linear", "hist_gradient_boosting"]

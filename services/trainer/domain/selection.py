@@ -9,10 +9,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from libs.metrics import DEFAULT_THRESHOLD, UndefinedMetricError, best_f1_threshold, metric_named
-from services.trainer.domain.estimators import fit, resolved
-from services.trainer.domain.request import Candidate, TrainingRequest, Trial
-from services.trainer.domain.split import TrainingTable
+from evenkeel.libs.metrics import DEFAULT_THRESHOLD, UndefinedMetricError, best_f1_threshold, metric_named
+from evenkeel.services.trainer.domain.estimators import fit, resolved
+from evenkeel.services.trainer.domain.request import Candidate, TrainingRequest, Trial
+from evenkeel.services.trainer.domain.split import TrainingTable
 
 VALIDATION_SHARE: Final = 0.2
 MAX_FIT_ROWS: Final = 40_000

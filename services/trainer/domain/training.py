@@ -10,21 +10,21 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from libs.clock import format_us, parse_us
-from libs.metrics import DEFAULT_THRESHOLD, compare, decisions, evaluate
-from libs.packages.manifest import (
+from evenkeel.libs.clock import format_us, parse_us
+from evenkeel.libs.metrics import DEFAULT_THRESHOLD, compare, decisions, evaluate
+from evenkeel.libs.packages.manifest import (
     DatasetRecord,
     FeatureSchema,
     GoldenRows,
     ManifestCore,
     Split,
 )
-from libs.packages.package import Package, PackageContents
-from libs.packages.scorer import RowModel, Scorer
-from libs.sketches.profile import build_profile
-from services.trainer.domain.estimators import Fitted, fit
-from services.trainer.domain.export import TOLERANCE, Exported, export
-from services.trainer.domain.request import (
+from evenkeel.libs.packages.package import Package, PackageContents
+from evenkeel.libs.packages.scorer import RowModel, Scorer
+from evenkeel.libs.sketches.profile import build_profile
+from evenkeel.services.trainer.domain.estimators import Fitted, fit
+from evenkeel.services.trainer.domain.export import TOLERANCE, Exported, export
+from evenkeel.services.trainer.domain.request import (
     Candidate,
     EstimatorName,
     Evidence,
@@ -32,8 +32,8 @@ from services.trainer.domain.request import (
     Scores,
     TrainingRequest,
 )
-from services.trainer.domain.selection import Selection, select
-from services.trainer.domain.split import TemporalSplit, TrainingTable, temporal_split
+from evenkeel.services.trainer.domain.selection import Selection, select
+from evenkeel.services.trainer.domain.split import TemporalSplit, TrainingTable, temporal_split
 
 GOLDEN_ROWS: Final = 16
 GOLDEN_TOLERANCE: Final = 1e-5

@@ -1,1 +1,1 @@
-"""The history of trainer's tables, oldest first: see libs.store.schema."""
+"""The history of trainer's tables, oldest first: see evenkeel.libs.store.schema."""

@@ -9,9 +9,9 @@ sys.path.insert(0, str(Path(__file__).parents[3]))
 import numpy as np
 from worker import median_ms, serve
 
-from libs.sketches.profile import build_profile
-from services.monitor.domain.drift import feature_shifts, shifted
-from services.monitor.domain.slots import OpenSlot
+from evenkeel.libs.sketches.profile import build_profile
+from evenkeel.services.monitor.domain.drift import feature_shifts, shifted
+from evenkeel.services.monitor.domain.slots import OpenSlot
 
 data = np.load(sys.argv[1])
 names = [f"f{j}" for j in range(data["reference"].shape[1])]

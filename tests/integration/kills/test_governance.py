@@ -9,16 +9,16 @@ from typing import Any
 import httpx2
 import pytest
 
-from contracts.governance import CheckpointSigned
-from libs.audit.anchor import anchored_notes
-from libs.audit.log import Leaves
-from libs.cli.verify import verify_data_folder
-from libs.testing import eventually, publish_events, read_events
-from services.governance.service import service
+from evenkeel.apps.cli.verify import verify_data_folder
+from evenkeel.contracts.governance import CheckpointSigned
+from evenkeel.libs.audit.anchor import anchored_notes
+from evenkeel.libs.audit.log import Leaves
+from evenkeel.services.governance.service import service
 from tests.integration.test_governance import on_the_topics, publish
 from tests.integration.test_runtime import drifts
 from tests.kills import Copy, Trial, same, stories, trial, without_wall_clock
 from tests.model_life import MODEL, Life
+from tests.running import eventually, publish_events, read_events
 
 pytestmark = pytest.mark.anyio
 

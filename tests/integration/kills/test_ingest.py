@@ -9,11 +9,11 @@ import httpx2
 import orjson
 import pytest
 
-from contracts.envelope import HEARTBEAT_HEADER, format_us
-from libs.bus.kafka import KafkaBus
-from libs.bus.protocol import OutgoingRecord
-from libs.clock import HOUR_US, MINUTE_US, parse_us
-from services.ingest.service import service
+from evenkeel.contracts.envelope import HEARTBEAT_HEADER, format_us
+from evenkeel.libs.bus.kafka import KafkaBus
+from evenkeel.libs.bus.protocol import OutgoingRecord
+from evenkeel.libs.clock import HOUR_US, MINUTE_US, parse_us
+from evenkeel.services.ingest.service import service
 from tests.integration.test_ingest import declare, order
 from tests.kills import same, stories, trial
 

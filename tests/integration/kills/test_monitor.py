@@ -8,15 +8,15 @@ from typing import Any
 import httpx2
 import pytest
 
-from contracts.ingest import EventRejected
-from contracts.monitor import AlertChanged, DriftDetected, PerformanceDegraded, WindowMeasured
-from contracts.serving import ReplicaSeen
-from contracts.topics import topic_of
-from contracts.trainer import RunFailed
-from libs.testing import publish_events
-from services.monitor.service import service
+from evenkeel.contracts.ingest import EventRejected
+from evenkeel.contracts.monitor import AlertChanged, DriftDetected, PerformanceDegraded, WindowMeasured
+from evenkeel.contracts.serving import ReplicaSeen
+from evenkeel.contracts.topics import topic_of
+from evenkeel.contracts.trainer import RunFailed
+from evenkeel.services.monitor.service import service
 from tests.integration.test_monitor import Upstream, facts, feed
 from tests.kills import same, stories, trial
+from tests.running import publish_events
 from tests.unit.monitor.scenes import DAY_US, MODEL, RAW, START, STREAM, day, traffic
 
 pytestmark = pytest.mark.anyio

@@ -8,18 +8,18 @@ from typing import Any
 import httpx2
 import pytest
 
-from contracts.monitor import PerformanceDegraded
-from contracts.payload import Payload
-from contracts.registry import ChampionChanged
-from contracts.serving import VersionActivated
-from contracts.topics import topic_of
-from libs.declaration import load_declaration
-from libs.features import compile_plan
-from libs.packages.package import PackageRef
-from libs.testing import publish_events
-from services.registry.service import service
+from evenkeel.contracts.monitor import PerformanceDegraded
+from evenkeel.contracts.payload import Payload
+from evenkeel.contracts.registry import ChampionChanged
+from evenkeel.contracts.serving import VersionActivated
+from evenkeel.contracts.topics import topic_of
+from evenkeel.libs.declaration import load_declaration
+from evenkeel.libs.features import compile_plan
+from evenkeel.libs.packages.package import PackageRef
+from evenkeel.services.registry.service import service
 from tests.integration.test_registry import T0, T1, declaration, run
 from tests.kills import same, stories, trial, without_wall_clock
+from tests.running import publish_events
 from tests.tiny_packages import tiny_package
 
 pytestmark = pytest.mark.anyio

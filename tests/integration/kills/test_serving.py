@@ -10,20 +10,20 @@ from typing import Any
 import httpx2
 import pytest
 
-from contracts.declaration import ModelSpec, StreamSpec
-from contracts.envelope import format_us
-from contracts.feature import VectorComputed, ViewUpdated
-from contracts.ids import label_stream
-from contracts.payload import Payload
-from contracts.registry import ChampionChanged, ModelDeclared
-from contracts.serving import PredictionMade, ReplicaSeen, VersionActivated
-from contracts.topics import topic_of
-from libs.clock import MINUTE_US, parse_us
-from libs.features import FeatureState, compile_plan
-from libs.packages.package import PackageRef
-from libs.testing import eventually, publish_events, read_topic
-from services.serving.service import service
+from evenkeel.contracts.declaration import ModelSpec, StreamSpec
+from evenkeel.contracts.envelope import format_us
+from evenkeel.contracts.feature import VectorComputed, ViewUpdated
+from evenkeel.contracts.ids import label_stream
+from evenkeel.contracts.payload import Payload
+from evenkeel.contracts.registry import ChampionChanged, ModelDeclared
+from evenkeel.contracts.serving import PredictionMade, ReplicaSeen, VersionActivated
+from evenkeel.contracts.topics import topic_of
+from evenkeel.libs.clock import MINUTE_US, parse_us
+from evenkeel.libs.features import FeatureState, compile_plan
+from evenkeel.libs.packages.package import PackageRef
+from evenkeel.services.serving.service import service
 from tests.kills import Copy, same, stories, trial, without_wall_clock
+from tests.running import eventually, publish_events, read_topic
 from tests.tiny_packages import tiny_package
 
 pytestmark = pytest.mark.anyio

@@ -10,18 +10,18 @@ import numpy as np
 import pytest
 from deltalake import write_deltalake
 
-from contracts.declaration import ModelSpec, StreamSpec
-from contracts.envelope import format_us
-from contracts.feature import DatasetCommitted
-from contracts.monitor import DriftDetected
-from contracts.registry import ChampionChanged, ModelDeclared
-from contracts.topics import topic_of
-from contracts.trainer import RetrainDecided, RunCompleted, RunStarted
-from libs.clock import DAY_US
-from libs.features import compile_plan
-from libs.testing import eventually, publish_events, read_events
-from services.trainer.service import service
+from evenkeel.contracts.declaration import ModelSpec, StreamSpec
+from evenkeel.contracts.envelope import format_us
+from evenkeel.contracts.feature import DatasetCommitted
+from evenkeel.contracts.monitor import DriftDetected
+from evenkeel.contracts.registry import ChampionChanged, ModelDeclared
+from evenkeel.contracts.topics import topic_of
+from evenkeel.contracts.trainer import RetrainDecided, RunCompleted, RunStarted
+from evenkeel.libs.clock import DAY_US
+from evenkeel.libs.features import compile_plan
+from evenkeel.services.trainer.service import service
 from tests.kills import Copy, same, stories, trial, without_wall_clock
+from tests.running import eventually, publish_events, read_events
 from tests.tiny_packages import FEATURES, START_US, tiny_table
 from tests.unit.trainer.test_job import _arrow
 

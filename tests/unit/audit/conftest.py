@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from contracts.envelope import Record, encode
-from libs.audit import log
-from libs.audit.leaves import LoggedRecord
-from libs.keys import SigningKey, signing_key
-from libs.store.sql import SqlStore
-from services.governance.store import MIGRATIONS
+from evenkeel.contracts.envelope import Record, encode
+from evenkeel.libs.audit import log
+from evenkeel.libs.audit.leaves import LoggedRecord
+from evenkeel.libs.keys import SigningKey, signing_key
+from evenkeel.libs.store.sql import SqlStore
+from evenkeel.services.governance.store import MIGRATIONS
 from tests.model_life import Consumed
 
 ORIGIN = "evenkeel/governance/test"

@@ -10,7 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from libs.audit.checkpoint import (
+from evenkeel.libs.audit.checkpoint import (
     Checkpoint,
     CheckpointError,
     read_checkpoint,
@@ -20,7 +20,7 @@ from libs.audit.checkpoint import (
     verify_checkpoint,
     verify_note,
 )
-from libs.keys import SigningKey, signing_key
+from evenkeel.libs.keys import SigningKey, signing_key
 
 CHECKPOINT = Checkpoint("evenkeel/governance/0f3c", 20852163, bytes(range(32)), ("time 2013-12-31T23:59:00Z",))
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libs.audit.fingerprints import MAX_LEAVES, NO_ID, FingerprintIndex, fingerprint
+from evenkeel.libs.audit.fingerprints import MAX_LEAVES, NO_ID, FingerprintIndex, fingerprint
 
 fingerprints = st.one_of(st.just(NO_ID), st.integers(1, 30).map(lambda number: fingerprint(b"%d" % number)))
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import pytest
 import sqlalchemy as sa
 
-from contracts.envelope import Record
-from libs.audit import log, merkle
-from libs.audit.checkpoint import verify_checkpoint
-from libs.audit.fingerprints import NO_ID
-from libs.audit.leaves import decode_record, encode_record, event_id, read_segment
-from libs.errors import Stop
+from evenkeel.contracts.envelope import Record
+from evenkeel.libs.audit import log, merkle
+from evenkeel.libs.audit.checkpoint import verify_checkpoint
+from evenkeel.libs.audit.fingerprints import NO_ID
+from evenkeel.libs.audit.leaves import decode_record, encode_record, event_id, read_segment
+from evenkeel.libs.errors import Stop
 
 if TYPE_CHECKING:
     from tests.unit.audit.conftest import LogOnDisk
@@ -79,8 +79,10 @@ def test_every_id_is_found_and_duplicates_are_marked(on_disk: LogOnDisk) -> None
 def test_equal_fingerprints_of_different_ids_are_no_duplicate(
     on_disk: LogOnDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("libs.audit.leaves.fingerprint", lambda identifier: b"equal..." if identifier else NO_ID)
-    monkeypatch.setattr("libs.audit.log.fingerprint", lambda identifier: b"equal...")
+    monkeypatch.setattr(
+        "evenkeel.libs.audit.leaves.fingerprint", lambda identifier: b"equal..." if identifier else NO_ID
+    )
+    monkeypatch.setattr("evenkeel.libs.audit.log.fingerprint", lambda identifier: b"equal...")
     assert on_disk.append([on_disk.record(event_id="a"), on_disk.record(event_id="b")]).duplicates == ()
     assert on_disk.append([on_disk.record(event_id="c"), on_disk.record(event_id="b")]).duplicates == (3,)
     with on_disk.store.begin() as tx:

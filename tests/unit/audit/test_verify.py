@@ -11,11 +11,11 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from libs.audit import log, verify
-from libs.audit.checkpoint import Checkpoint, read_checkpoint, sign_checkpoint
-from libs.audit.leaves import decode_record, encode_record, pack, unpack
-from libs.audit.verify import VerifyReport, read_trusted, verify_log, write_trusted
-from libs.keys import signing_key
+from evenkeel.libs.audit import log, verify
+from evenkeel.libs.audit.checkpoint import Checkpoint, read_checkpoint, sign_checkpoint
+from evenkeel.libs.audit.leaves import decode_record, encode_record, pack, unpack
+from evenkeel.libs.audit.verify import VerifyReport, read_trusted, verify_log, write_trusted
+from evenkeel.libs.keys import signing_key
 
 if TYPE_CHECKING:
     from tests.unit.audit.conftest import LogOnDisk

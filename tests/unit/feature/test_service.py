@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import IntegrityError
 
-from contracts.feature import VectorComputed, ViewUpdated
-from contracts.ids import merged_as, view_stream
-from contracts.ingest import EventAccepted, LabelAccepted
-from libs.declaration import load_declaration
-from libs.errors import NotYet
-from libs.features import FeatureState, compile_plan
-from libs.service import Reply
-from services.feature.domain import View
-from services.feature.handlers import on_tick
+from evenkeel.contracts.feature import VectorComputed, ViewUpdated
+from evenkeel.contracts.ids import merged_as, view_stream
+from evenkeel.contracts.ingest import EventAccepted, LabelAccepted
+from evenkeel.libs.declaration import load_declaration
+from evenkeel.libs.errors import NotYet
+from evenkeel.libs.features import FeatureState, compile_plan
+from evenkeel.libs.service import Reply
+from evenkeel.services.feature.domain import View
+from evenkeel.services.feature.handlers import on_tick
 from tests.feature_log import DAY_US, DECLARATION, HOUR_US, MINUTE_US, START_US, Feature, Log, accepted_id
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from libs.declaration import load_declaration
-from libs.features import compile_plan, parse_label
-from services.feature.domain import (
+from evenkeel.libs.declaration import load_declaration
+from evenkeel.libs.features import compile_plan, parse_label
+from evenkeel.services.feature.domain import (
     NEVER_US,
     Folded,
     TrainingRow,

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from libs.features.labels import parse_label
+from evenkeel.libs.features.labels import parse_label
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from contracts.declaration import Declaration
-from libs.features import PlanError, compile_plan
-from libs.features.plan import FeaturePlan, resolve_source
+from evenkeel.contracts.declaration import Declaration
+from evenkeel.libs.features import PlanError, compile_plan
+from evenkeel.libs.features.plan import FeaturePlan, resolve_source
 
 STREAMS: dict[str, Any] = {
     "flights": {

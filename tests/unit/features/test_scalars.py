@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from contracts.declaration import TimePart
-from libs.features.scalars import category_reader, key_reader, number, time_part, time_us
+from evenkeel.contracts.declaration import TimePart
+from evenkeel.libs.features.scalars import category_reader, key_reader, number, time_part, time_us
 
 
 @pytest.mark.parametrize(("value", "expected"), [(1, 1.0), (True, 1.0), (False, 0.0), (-2.5, -2.5), (10**100, 1e100)])

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from contracts.declaration import DAY_US, HOUR_US, MINUTE_US, Declaration, ModelSpec
-from libs.features import FeatureState, SlotUpdate, compile_plan
+from evenkeel.contracts.declaration import DAY_US, HOUR_US, MINUTE_US, Declaration, ModelSpec
+from evenkeel.libs.features import FeatureState, SlotUpdate, compile_plan
 
 START_US = 1_357_020_000 * 1_000_000
 STREAMS: dict[str, Any] = {

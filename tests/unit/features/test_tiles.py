@@ -7,10 +7,10 @@ import statistics
 
 import pytest
 
-from contracts import declaration
-from contracts.declaration import HOUR_US, MINUTE_US, SECOND_US
-from libs.features import labels, scalars, tiles
-from libs.features.tiles import EMPTY, Tile, evaluate, merge
+from evenkeel.contracts import declaration
+from evenkeel.contracts.declaration import HOUR_US, MINUTE_US, SECOND_US
+from evenkeel.libs.features import labels, scalars, tiles
+from evenkeel.libs.features.tiles import EMPTY, Tile, evaluate, merge
 
 
 @pytest.mark.parametrize("module", [tiles, scalars, labels, declaration])

@@ -10,22 +10,22 @@ from typing import Any, TypeVar
 import pytest
 import sqlalchemy as sa
 
-from contracts.envelope import Record
-from contracts.payload import Fact
-from libs.audit import log
-from libs.bus.protocol import OutgoingRecord
-from libs.service import Output
-from libs.settings import Settings
-from libs.store.protocol import Store
-from services.governance.context import GovernanceContext
-from services.governance.domain.facts import LoggedFact
-from services.governance.domain.lineage import explain_prediction
-from services.governance.domain.trace import Kind, find_prediction, follow
-from services.governance.domain.walk import Walk
-from services.governance.handlers import on_records, on_tick
-from services.governance.service import service
-from services.governance.settings import GovernanceSettings
-from services.governance.store import StoredGraph
+from evenkeel.contracts.envelope import Record
+from evenkeel.contracts.payload import Fact
+from evenkeel.libs.audit import log
+from evenkeel.libs.bus.protocol import OutgoingRecord
+from evenkeel.libs.service import Output
+from evenkeel.libs.settings import Settings
+from evenkeel.libs.store.protocol import Store
+from evenkeel.services.governance.context import GovernanceContext
+from evenkeel.services.governance.domain.facts import LoggedFact
+from evenkeel.services.governance.domain.lineage import explain_prediction
+from evenkeel.services.governance.domain.trace import Kind, find_prediction, follow
+from evenkeel.services.governance.domain.walk import Walk
+from evenkeel.services.governance.handlers import on_records, on_tick
+from evenkeel.services.governance.service import service
+from evenkeel.services.governance.settings import GovernanceSettings
+from evenkeel.services.governance.store import StoredGraph
 from tests.model_life import consumed
 
 T = TypeVar("T")

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from libs.bus.protocol import OutgoingRecord
-from libs.errors import Refused
-from services.governance.domain.champions import Reign, reign_at
+from evenkeel.libs.bus.protocol import OutgoingRecord
+from evenkeel.libs.errors import Refused
+from evenkeel.services.governance.domain.champions import Reign, reign_at
 from tests.model_life import MODEL, OTHER, Life, prediction
 from tests.unit.governance.conftest import Governance
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from contracts.governance import CheckpointSigned
-from libs.audit.anchor import Anchor, anchored_notes
-from libs.audit.checkpoint import verify_checkpoint
-from libs.cli.verify import NothingToVerify, verify_data_folder
-from libs.clock import SECOND_US
-from libs.service import Derived
-from services.governance import store
+from evenkeel.apps.cli.verify import NothingToVerify, verify_data_folder
+from evenkeel.contracts.governance import CheckpointSigned
+from evenkeel.libs.audit.anchor import Anchor, anchored_notes
+from evenkeel.libs.audit.checkpoint import verify_checkpoint
+from evenkeel.libs.clock import SECOND_US
+from evenkeel.libs.service import Derived
+from evenkeel.services.governance import store
 from tests.model_life import MODEL, Consumed, Life, consumed
 from tests.unit.governance.conftest import Governance, open_governance
 

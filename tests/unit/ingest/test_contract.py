@@ -8,9 +8,9 @@ from typing import Any
 import orjson
 import pytest
 
-from contracts.declaration import StreamSpec
-from libs.fields import Fault
-from services.ingest.domain.contract import Contract
+from evenkeel.contracts.declaration import StreamSpec
+from evenkeel.libs.fields import Fault
+from evenkeel.services.ingest.domain.contract import Contract
 
 SPEC = StreamSpec.model_validate(
     {

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contracts.declaration import HOUR_US, StreamSpec
-from contracts.envelope import parse_us
-from libs.fields import Fault
-from services.ingest.domain.contract import Checked
-from services.ingest.domain.identities import IdBatch, SeenIds
-from services.ingest.domain.stream import Stream, routes_of
+from evenkeel.contracts.declaration import HOUR_US, StreamSpec
+from evenkeel.contracts.envelope import parse_us
+from evenkeel.libs.fields import Fault
+from evenkeel.services.ingest.domain.contract import Checked
+from evenkeel.services.ingest.domain.identities import IdBatch, SeenIds
+from evenkeel.services.ingest.domain.stream import Stream, routes_of
 
 SPEC = StreamSpec.model_validate(
     {

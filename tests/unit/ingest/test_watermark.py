@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.ingest.domain.watermark import STALL_US, Patience, StreamClock
+from evenkeel.services.ingest.domain.watermark import STALL_US, Patience, StreamClock
 
 SECOND_US = 1_000_000
 marks = st.lists(st.tuples(st.integers(0, 3), st.integers(-1000, 1000)), max_size=60)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import sklearn.metrics as oracle
 
-from libs.metrics import UndefinedMetricError, best_f1_threshold, compare, metric_named
+from evenkeel.libs.metrics import UndefinedMetricError, best_f1_threshold, compare, metric_named
 
 
 def _binary(n: int, seed: int, digits: int = 9) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

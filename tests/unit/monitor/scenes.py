@@ -8,27 +8,27 @@ from typing import Any
 
 import numpy as np
 
-from contracts.declaration import DAY_US, ModelSpec, MonitoringPolicy, StreamSpec
-from contracts.envelope import Event, format_us
-from contracts.feature import VectorComputed
-from contracts.ids import view_stream
-from contracts.ingest import LabelAccepted, RawRecord
-from contracts.payload import Payload
-from contracts.registry import ChampionChanged, ModelDeclared
-from contracts.serving import PredictionMade
-from contracts.trainer import DatasetVersion, RunCompleted, Scores
-from libs.clock import SystemClock, parse_us
-from libs.keys import signing_key
-from libs.packages.manifest import DatasetRecord, FeatureSchema, GoldenRows, ManifestCore, ModelFile, Split
-from libs.packages.package import PackageContents, PackageRef, write_package
-from libs.service import Derived, Output, Released
-from libs.settings import Settings
-from libs.sketches.profile import build_profile
-from libs.store.sql import SqlStore
-from services.monitor.context import MonitorContext
-from services.monitor.handlers import on_champion_changed, on_model_declared, on_released, on_run_completed
-from services.monitor.settings import MonitorSettings
-from services.monitor.store import MIGRATIONS
+from evenkeel.contracts.declaration import DAY_US, ModelSpec, MonitoringPolicy, StreamSpec
+from evenkeel.contracts.envelope import Event, format_us
+from evenkeel.contracts.feature import VectorComputed
+from evenkeel.contracts.ids import view_stream
+from evenkeel.contracts.ingest import LabelAccepted, RawRecord
+from evenkeel.contracts.payload import Payload
+from evenkeel.contracts.registry import ChampionChanged, ModelDeclared
+from evenkeel.contracts.serving import PredictionMade
+from evenkeel.contracts.trainer import DatasetVersion, RunCompleted, Scores
+from evenkeel.libs.clock import SystemClock, parse_us
+from evenkeel.libs.keys import signing_key
+from evenkeel.libs.packages.manifest import DatasetRecord, FeatureSchema, GoldenRows, ManifestCore, ModelFile, Split
+from evenkeel.libs.packages.package import PackageContents, PackageRef, write_package
+from evenkeel.libs.service import Derived, Output, Released
+from evenkeel.libs.settings import Settings
+from evenkeel.libs.sketches.profile import build_profile
+from evenkeel.libs.store.sql import SqlStore
+from evenkeel.services.monitor.context import MonitorContext
+from evenkeel.services.monitor.handlers import on_champion_changed, on_model_declared, on_released, on_run_completed
+from evenkeel.services.monitor.settings import MonitorSettings
+from evenkeel.services.monitor.store import MIGRATIONS
 
 START = "2026-01-01T00:00:00Z"
 START_US = parse_us(START)

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
-from libs.features import parse_label
-from libs.sketches.profile import build_profile
-from services.monitor.domain.decay import current, find_decay, measured
-from services.monitor.domain.drift import ErrorWatch, feature_shifts, shifted
-from services.monitor.domain.records import Baseline, Policy
-from services.monitor.domain.slots import Rows, Slot, concatenate
+from evenkeel.libs.features import parse_label
+from evenkeel.libs.sketches.profile import build_profile
+from evenkeel.services.monitor.domain.decay import current, find_decay, measured
+from evenkeel.services.monitor.domain.drift import ErrorWatch, feature_shifts, shifted
+from evenkeel.services.monitor.domain.records import Baseline, Policy
+from evenkeel.services.monitor.domain.slots import Rows, Slot, concatenate
 
 POLICY = Policy("binary", "roc_auc", parse_label("x"), 1, (1, 7), 0.2, 100, 0.002, 0.02, 0, 0)
 

@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from contracts.ingest import EventRejected
-from contracts.monitor import AlertChanged, DriftDetected, WindowMeasured
-from contracts.serving import PredictionMade
-from contracts.trainer import RunFailed
-from libs.errors import NotYet, Retry
-from libs.service import Derived, Released
-from services.monitor import queries
-from services.monitor.context import MonitorContext
-from services.monitor.handlers import (
+from evenkeel.contracts.ingest import EventRejected
+from evenkeel.contracts.monitor import AlertChanged, DriftDetected, WindowMeasured
+from evenkeel.contracts.serving import PredictionMade
+from evenkeel.contracts.trainer import RunFailed
+from evenkeel.libs.errors import NotYet, Retry
+from evenkeel.libs.service import Derived, Released
+from evenkeel.services.monitor import queries
+from evenkeel.services.monitor.context import MonitorContext
+from evenkeel.services.monitor.handlers import (
     on_champion_changed,
     on_events_rejected,
     on_released,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from services.monitor.domain.joins import Joins, LogEntry, Open, decode_entry, encode_entry
+from evenkeel.services.monitor.domain.joins import Joins, LogEntry, Open, decode_entry, encode_entry
 
 HORIZON = 100
 

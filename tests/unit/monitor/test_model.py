@@ -7,12 +7,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from libs.clock import DAY_US
-from libs.features import parse_label
-from libs.metrics import metric_named
-from libs.sketches.profile import build_profile
-from services.monitor.domain.model import AlertCleared, Decayed, ErrorsRose, Finding, InputsShifted, Measured, Model
-from services.monitor.domain.records import Baseline, Champion, Incoming, Labelled, Policy, Predicted, Vectored
+from evenkeel.libs.clock import DAY_US
+from evenkeel.libs.features import parse_label
+from evenkeel.libs.metrics import metric_named
+from evenkeel.libs.sketches.profile import build_profile
+from evenkeel.services.monitor.domain.model import (
+    AlertCleared,
+    Decayed,
+    ErrorsRose,
+    Finding,
+    InputsShifted,
+    Measured,
+    Model,
+)
+from evenkeel.services.monitor.domain.records import Baseline, Champion, Incoming, Labelled, Policy, Predicted, Vectored
 
 POLICY = Policy(
     task="binary",

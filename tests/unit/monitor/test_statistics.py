@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from services.monitor.domain.statistics import (
+from evenkeel.services.monitor.domain.statistics import (
     clustered_standard_error,
     design_effects,
     f_survival,

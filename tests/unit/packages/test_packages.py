@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from libs.keys import signing_key, verification_keys
-from libs.packages import errors
-from libs.packages.manifest import GoldenRows, canonical_json
-from libs.packages.package import Package, read_package, write_package
-from libs.packages.signature import sign_manifest, verify_manifest
+from evenkeel.libs.keys import signing_key, verification_keys
+from evenkeel.libs.packages import errors
+from evenkeel.libs.packages.manifest import GoldenRows, canonical_json
+from evenkeel.libs.packages.package import Package, read_package, write_package
+from evenkeel.libs.packages.signature import sign_manifest, verify_manifest
 from tests.tiny_packages import tiny_package, tiny_training
 
 SIGNED_AT = "2026-01-01T00:00:00Z"

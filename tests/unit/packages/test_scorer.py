@@ -13,12 +13,12 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from libs.keys import signing_key, verification_keys
-from libs.packages import errors
-from libs.packages.manifest import ModelFile
-from libs.packages.package import Package, PackageContents, read_package, refuse_external_data, write_package
-from libs.packages.scorer import LinearModel, OnnxModel, Scorer
-from services.trainer.domain.request import EstimatorName, Task
+from evenkeel.libs.keys import signing_key, verification_keys
+from evenkeel.libs.packages import errors
+from evenkeel.libs.packages.manifest import ModelFile
+from evenkeel.libs.packages.package import Package, PackageContents, read_package, refuse_external_data, write_package
+from evenkeel.libs.packages.scorer import LinearModel, OnnxModel, Scorer
+from evenkeel.services.trainer.domain.request import EstimatorName, Task
 from tests.tiny_packages import tiny_table, tiny_training
 
 KINDS: list[tuple[EstimatorName, Task]] = [
@@ -156,7 +156,7 @@ def _in_process(program: str, home: Path) -> str:
 def test_scoring_needs_no_training_library_and_writes_nothing_into_the_home_folder(tmp_path: Path) -> None:
     """onnxruntime's telemetry would leave a device id in ~/.cache, and upload it."""
     program = (
-        "import sys, libs.packages.scorer\n"
+        "import sys, evenkeel.libs.packages.scorer\n"
         "print([name for name in ('sklearn', 'skl2onnx', 'onnx', 'pandas', 'pyarrow', 'sqlalchemy', 'scipy')"
         " if name in sys.modules], 'onnxruntime' in sys.modules)"
     )

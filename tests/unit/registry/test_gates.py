@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from contracts.declaration import PromotionPolicy
-from contracts.trainer import Comparison
-from libs.clock import DAY_US
-from services.registry.domain import Candidate, Champion, after_gates, decide_gates, is_in_bake
+from evenkeel.contracts.declaration import PromotionPolicy
+from evenkeel.contracts.trainer import Comparison
+from evenkeel.libs.clock import DAY_US
+from evenkeel.services.registry.domain import Candidate, Champion, after_gates, decide_gates, is_in_bake
 
 OLD, NEW = "sha256:" + "0" * 64, "sha256:" + "1" * 64
 CHAMPION = Champion(epoch=3, version=2, package=OLD, since_us=10 * DAY_US, previous_version=1)

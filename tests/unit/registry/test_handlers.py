@@ -8,19 +8,19 @@ from typing import Any
 
 import pytest
 
-from contracts.declaration import Declaration
-from contracts.envelope import format_us, parse_us
-from contracts.monitor import PerformanceDegraded
-from contracts.payload import Payload
-from contracts.registry import ChampionChanged, ModelDeclared, StreamDeclared
-from contracts.serving import ActivationFailed
-from contracts.trainer import Comparison, DatasetVersion, RunCompleted, Scores
-from libs.clock import DAY_US, HOUR_US
-from libs.errors import Fenced, Refused
-from libs.packages.package import PackageRef
-from libs.service import Derived, Reply
-from services.registry.context import RegistryContext
-from services.registry.handlers import (
+from evenkeel.contracts.declaration import Declaration
+from evenkeel.contracts.envelope import format_us, parse_us
+from evenkeel.contracts.monitor import PerformanceDegraded
+from evenkeel.contracts.payload import Payload
+from evenkeel.contracts.registry import ChampionChanged, ModelDeclared, StreamDeclared
+from evenkeel.contracts.serving import ActivationFailed
+from evenkeel.contracts.trainer import Comparison, DatasetVersion, RunCompleted, Scores
+from evenkeel.libs.clock import DAY_US, HOUR_US
+from evenkeel.libs.errors import Fenced, Refused
+from evenkeel.libs.packages.package import PackageRef
+from evenkeel.libs.service import Derived, Reply
+from evenkeel.services.registry.context import RegistryContext
+from evenkeel.services.registry.handlers import (
     Approval,
     Rollback,
     on_activation_failed,
@@ -30,7 +30,7 @@ from services.registry.handlers import (
     on_rollback,
     on_run_completed,
 )
-from services.registry.service import service
+from evenkeel.services.registry.service import service
 from tests.handled import Handled
 from tests.tiny_packages import tiny_package
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from contracts.envelope import Event, parse_us
-from contracts.payload import Payload
-from contracts.registry import GateDecided
-from libs.packages.package import PackageRef
-from services.registry.rebuild import fold
+from evenkeel.contracts.envelope import Event, parse_us
+from evenkeel.contracts.payload import Payload
+from evenkeel.contracts.registry import GateDecided
+from evenkeel.libs.packages.package import PackageRef
+from evenkeel.services.registry.rebuild import fold
 from tests.tiny_packages import tiny_package
 from tests.unit.registry.test_handlers import Registry, day
 

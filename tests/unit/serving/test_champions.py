@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from services.serving.domain.champions import Champion, Fact, Line, Receipt, Target, next_receipt
+from evenkeel.services.serving.domain.champions import Champion, Fact, Line, Receipt, Target, next_receipt
 
 
 def champion(epoch: int, version: int = 0, *, is_fallback: bool = False) -> Champion:

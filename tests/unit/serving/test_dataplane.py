@@ -12,18 +12,18 @@ import orjson
 import pytest
 from numpy.typing import NDArray
 
-from contracts.declaration import StreamSpec
-from contracts.envelope import Event
-from contracts.feature import VectorComputed
-from libs.errors import Refused
-from services.serving.context import ServingContext
-from services.serving.domain.champions import Champion, Line
-from services.serving.domain.dataplane import Answer, Question, answer
-from services.serving.domain.online_view import OnlineViews
-from services.serving.domain.predict import parse_predict, written_predict
-from services.serving.domain.requests import EventReader, RowReader
-from services.serving.domain.tensors import parse_infer, written_infer
-from services.serving.handlers import on_vectors
+from evenkeel.contracts.declaration import StreamSpec
+from evenkeel.contracts.envelope import Event
+from evenkeel.contracts.feature import VectorComputed
+from evenkeel.libs.errors import Refused
+from evenkeel.services.serving.context import ServingContext
+from evenkeel.services.serving.domain.champions import Champion, Line
+from evenkeel.services.serving.domain.dataplane import Answer, Question, answer
+from evenkeel.services.serving.domain.online_view import OnlineViews
+from evenkeel.services.serving.domain.predict import parse_predict, written_predict
+from evenkeel.services.serving.domain.requests import EventReader, RowReader
+from evenkeel.services.serving.domain.tensors import parse_infer, written_infer
+from evenkeel.services.serving.handlers import on_vectors
 from tests.unit.serving.test_champions import champion as bare
 
 NAMES = ("a", "b")

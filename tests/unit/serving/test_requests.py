@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from contracts.declaration import FieldSpec, StreamSpec
-from libs.errors import Refused
-from libs.features.scalars import category_reader
-from services.serving.domain.requests import EventReader, RowReader, identifier, moment_us
+from evenkeel.contracts.declaration import FieldSpec, StreamSpec
+from evenkeel.libs.errors import Refused
+from evenkeel.libs.features.scalars import category_reader
+from evenkeel.services.serving.domain.requests import EventReader, RowReader, identifier, moment_us
 
 READER = RowReader(["distance", "hour", "carrier"], {"carrier": category_reader(("AA", "UA"), None)})
 SPEC = StreamSpec(

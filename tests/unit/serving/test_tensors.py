@@ -10,9 +10,9 @@ import numpy as np
 import orjson
 import pytest
 
-from libs.errors import Refused
-from services.serving.domain.dataplane import Answer
-from services.serving.domain.tensors import Infer, metadata, parse_infer, written_infer
+from evenkeel.libs.errors import Refused
+from evenkeel.services.serving.domain.dataplane import Answer
+from evenkeel.services.serving.domain.tensors import Infer, metadata, parse_infer, written_infer
 from tests.unit.serving.test_champions import champion
 
 NAMES = ("a", "b", "c")

@@ -9,8 +9,8 @@ import pytest
 from pydantic import ValidationError
 from scipy.stats import chi2
 
-from libs.sketches.profile import FeatureProfile, Profile, build_profile
-from libs.sketches.psi import chi_square_survival, psi
+from evenkeel.libs.sketches.profile import FeatureProfile, Profile, build_profile
+from evenkeel.libs.sketches.psi import chi_square_survival, psi
 
 
 def test_few_values_get_one_bin_each_and_new_values_fall_outside() -> None:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from contracts.declaration import ModelSpec
-from libs.clock import DAY_US
-from services.trainer.domain.decision import Asked, Cut, History, Pause, decide, is_due
+from evenkeel.contracts.declaration import ModelSpec
+from evenkeel.libs.clock import DAY_US
+from evenkeel.services.trainer.domain.decision import Asked, Cut, History, Pause, decide, is_due
 
 SPEC = ModelSpec.model_validate(
     {

@@ -8,17 +8,17 @@ from typing import Any
 
 import pytest
 
-from contracts.declaration import ModelSpec, StreamSpec
-from contracts.envelope import format_us, parse_us
-from contracts.feature import DatasetCommitted
-from contracts.monitor import DriftDetected, PerformanceDegraded
-from contracts.registry import ChampionChanged, ModelDeclared
-from contracts.trainer import RetrainDecided, RunFailed, RunStarted
-from libs.clock import DAY_US, SECOND_US
-from libs.service import Derived, Reply
-from services.trainer.context import TrainerContext
-from services.trainer.domain.request import JobResult
-from services.trainer.handlers import (
+from evenkeel.contracts.declaration import ModelSpec, StreamSpec
+from evenkeel.contracts.envelope import format_us, parse_us
+from evenkeel.contracts.feature import DatasetCommitted
+from evenkeel.contracts.monitor import DriftDetected, PerformanceDegraded
+from evenkeel.contracts.registry import ChampionChanged, ModelDeclared
+from evenkeel.contracts.trainer import RetrainDecided, RunFailed, RunStarted
+from evenkeel.libs.clock import DAY_US, SECOND_US
+from evenkeel.libs.service import Derived, Reply
+from evenkeel.services.trainer.context import TrainerContext
+from evenkeel.services.trainer.domain.request import JobResult
+from evenkeel.services.trainer.handlers import (
     LEASE_US,
     Started,
     on_champion_changed,
@@ -33,7 +33,7 @@ from services.trainer.handlers import (
     on_resume,
     on_train,
 )
-from services.trainer.service import service
+from evenkeel.services.trainer.service import service
 from tests.handled import Handled
 
 STREAM = StreamSpec.model_validate(

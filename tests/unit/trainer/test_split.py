@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from libs.clock import DAY_US, HOUR_US
-from services.trainer.domain.split import TemporalSplit, TrainingTable, temporal_split
+from evenkeel.libs.clock import DAY_US, HOUR_US
+from evenkeel.services.trainer.domain.split import TemporalSplit, TrainingTable, temporal_split
 from tests.tiny_packages import START_US, table_of
 
 N = 24 * 40

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from libs.clock import DAY_US, HOUR_US, format_us, parse_us
-from libs.keys import verification_keys
-from libs.metrics import metric_named
-from libs.packages.package import Package, read_package
-from libs.packages.scorer import LinearModel, OnnxModel, Scorer
-from services.trainer.domain.estimators import fit, resolved
-from services.trainer.domain.export import TOLERANCE, export
-from services.trainer.domain.request import Candidate, EstimatorName, Refused, Task
-from services.trainer.domain.training import train
+from evenkeel.libs.clock import DAY_US, HOUR_US, format_us, parse_us
+from evenkeel.libs.keys import verification_keys
+from evenkeel.libs.metrics import metric_named
+from evenkeel.libs.packages.package import Package, read_package
+from evenkeel.libs.packages.scorer import LinearModel, OnnxModel, Scorer
+from evenkeel.services.trainer.domain.estimators import fit, resolved
+from evenkeel.services.trainer.domain.export import TOLERANCE, export
+from evenkeel.services.trainer.domain.request import Candidate, EstimatorName, Refused, Task
+from evenkeel.services.trainer.domain.training import train
 from tests.tiny_packages import FEATURES, START_US, table_of, tiny_package, tiny_request, tiny_table, tiny_training
 
 BOTH = (

@@ -1,0 +1,1 @@
+"""What people start: the command line, the demo, the embedded broker. No library and no service imports them."""
