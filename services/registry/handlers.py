@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, assert_never
 
 from evenkeel.contracts.declaration import Declaration, ModelSpec, StreamSpec
 from evenkeel.contracts.envelope import Event
@@ -26,9 +26,10 @@ from evenkeel.libs.errors import Refused
 from evenkeel.libs.features import compile_plan
 from evenkeel.libs.runtime.failpoints import failpoint
 from evenkeel.libs.service import Cause, Derived, Each, Reply
-from evenkeel.services.registry import domain
 from evenkeel.services.registry.context import RegistryContext
-from evenkeel.services.registry.domain import Candidate, Champion, Gate
+from evenkeel.services.registry.domain.gates import Candidate, Proposal, decide_gates
+from evenkeel.services.registry.domain.promotion import Champion, after_gates, is_in_bake
+from evenkeel.services.registry.domain.verdict import Verdict
 
 Cause_ = Literal["promotion", "approval", "rollback", "command"]
 
@@ -47,18 +48,30 @@ def on_run_completed(event: Event[RunCompleted], ctx: RegistryContext) -> Iterab
     champion = store.champion(run.model)
     version, registered = _register(run, event.time_us, ctx)
     candidate = Candidate(
-        run.package,
-        run.package_bytes,
-        run.view_version,
-        run.comparison,
-        run.champion.digest if run.champion else None,
-        ctx.package_fault(run.package),
+        package=run.package,
+        package_bytes=run.package_bytes,
+        view_version=run.view_version,
+        comparison=run.comparison,
+        compared_with=run.champion.digest if run.champion else None,
+        package_fault=ctx.package_fault(run.package),
     )
-    gates = domain.decide_gates(candidate, champion, policy, model.view_version, event.time_us)
-    store.put_gates([_gate_row(run, version, gate) for gate in gates])
-    produced: list[Payload] = [*registered, *(_gate_decided(run, version, gate, len(gates)) for gate in gates)]
+    verdicts = decide_gates(
+        Proposal(
+            candidate=candidate,
+            champion=champion,
+            policy=policy,
+            view_version=model.view_version,
+            now_us=event.time_us,
+        )
+    )
+    rows = [_gate_row(run, version, gate, verdict) for gate, verdict in verdicts.items()]
+    store.put_gates(rows)
+    produced: list[Payload] = [
+        *registered,
+        *(GateDecided(package=run.package, of=len(rows), **row) for row in rows),
+    ]
     failpoint("promotion.decided")
-    match domain.after_gates(gates, policy, store.version(run.model, version).state):
+    match follows := after_gates(list(verdicts.values()), policy, store.version(run.model, version).state):
         case "refused":
             judge(run.model, version, "refused", ctx)
         case "awaiting_approval":
@@ -67,6 +80,8 @@ def on_run_completed(event: Event[RunCompleted], ctx: RegistryContext) -> Iterab
             produced.append(
                 promote(run.model, version, champion, "promotion", event.id, event.time_us, ctx, run.run_id)
             )
+        case _:
+            assert_never(follows)
     return produced
 
 
@@ -90,10 +105,7 @@ def on_performance_degraded(event: Event[PerformanceDegraded], ctx: RegistryCont
     if model is None or champion is None or champion.epoch != degraded.epoch:
         return ()
     policy = ModelSpec.model_validate(model.spec).promotion
-    if (
-        not domain.is_in_bake(champion, policy, event.time_us)
-        or _rollback_target(degraded.model, champion, ctx) is None
-    ):
+    if not is_in_bake(champion, policy, event.time_us) or _rollback_target(degraded.model, champion, ctx) is None:
         return ()
     return (_roll_back(degraded.model, champion, event.id, event.time_us, degraded.detail, "rollback", ctx),)
 
@@ -249,21 +261,8 @@ def _evidence(run: RunCompleted) -> dict[str, Any]:
     )
 
 
-def _gate_row(run: RunCompleted, version: int, gate: Gate) -> dict[str, Any]:
-    return {
-        "model": run.model,
-        "version": version,
-        "run_id": run.run_id,
-        "gate": gate.gate,
-        "passed": gate.passed,
-        "value": gate.value,
-        "bar": gate.bar,
-        "detail": gate.detail,
-    }
-
-
-def _gate_decided(run: RunCompleted, version: int, gate: Gate, of: int) -> GateDecided:
-    return GateDecided(package=run.package, of=of, **_gate_row(run, version, gate))
+def _gate_row(run: RunCompleted, version: int, gate: str, verdict: Verdict) -> dict[str, Any]:
+    return {"model": run.model, "version": version, "run_id": run.run_id, "gate": gate} | asdict(verdict)
 
 
 def judge(model: str, version: int, state: str, ctx: RegistryContext) -> None:

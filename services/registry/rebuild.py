@@ -21,9 +21,9 @@ from evenkeel.contracts.registry import (
     VersionRegistered,
 )
 from evenkeel.libs.service import Cause, Derived, Output, Rebuild
-from evenkeel.services.registry import domain
 from evenkeel.services.registry.context import RegistryContext
-from evenkeel.services.registry.domain import Gate
+from evenkeel.services.registry.domain.promotion import after_gates
+from evenkeel.services.registry.domain.verdict import Verdict
 from evenkeel.services.registry.handlers import ask_for_approval, judge, promote
 
 
@@ -65,10 +65,10 @@ def _fold_run(events: list[Event[Any]], gates: list[Event[GateDecided]], ctx: Re
     if model is None:
         return
     policy = ModelSpec.model_validate(model.spec).promotion
-    verdicts = [Gate(g.data.gate, g.data.passed, g.data.detail, g.data.value, g.data.bar) for g in gates]
+    verdicts = [Verdict(g.data.passed, g.data.detail, g.data.value, g.data.bar) for g in gates]
     registered = [event for event in events if isinstance(event.data, VersionRegistered)]
     known = store.version(run.model, run.version)
-    follows = domain.after_gates(verdicts, policy, "registered" if known is None else known.state)
+    follows = after_gates(verdicts, policy, "registered" if known is None else known.state)
     if (follows == "promote" and not changed) or not (registered or known is not None):
         return
     for event in registered:

@@ -13,7 +13,7 @@ from evenkeel.libs.errors import Fenced
 from evenkeel.libs.store.schema import read_migrations
 from evenkeel.libs.store.sql import upsert
 from evenkeel.services.registry import migrations
-from evenkeel.services.registry.domain import Champion
+from evenkeel.services.registry.domain.promotion import Champion
 
 tables: Final = sa.MetaData()
 

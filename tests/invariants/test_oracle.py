@@ -264,7 +264,11 @@ def reckless(tmp_path_factory: pytest.TempPathFactory, broker: str) -> Found:
     code = patched(
         tmp_path_factory.mktemp("reckless") / "code",
         # a version is promoted whatever its gates say
-        ("services/registry/domain.py", "    if not all(gate.passed for gate in gates):\n", "    if not gates:\n"),
+        (
+            "services/registry/domain/promotion.py",
+            "    if not all(verdict.passed for verdict in verdicts):\n",
+            "    if not verdicts:\n",
+        ),
         # a finished job is announced twice
         (
             "services/trainer/handlers.py",

@@ -1,0 +1,1 @@
+"""Gates, promotion, approval, rollback: pure decisions over what is known."""

@@ -1,0 +1,45 @@
+"""What a gate is: a row of the catalogue, and what it looks at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from evenkeel.contracts.declaration import PromotionPolicy
+from evenkeel.contracts.trainer import Comparison
+from evenkeel.services.registry.domain.promotion import Champion
+from evenkeel.services.registry.domain.verdict import Verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """What a run brought, as far as gates look at it."""
+
+    package: str
+    package_bytes: int
+    view_version: str
+    comparison: Comparison | None
+    compared_with: str | None
+    """Digest of the champion that it was compared with."""
+    package_fault: str | None
+    """Why the package cannot be used; None if it verified and answered its golden rows."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proposal:
+    """A candidate that would answer: whom it would replace, and under which policy. `now_us` is event time."""
+
+    candidate: Candidate
+    champion: Champion | None
+    policy: PromotionPolicy
+    view_version: str
+    """Of the features as they are declared now."""
+    now_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """One row of the catalogue. `decide` is pure: the same proposal always has the same verdict."""
+
+    name: str
+    decide: Callable[[Proposal], Verdict]
