@@ -3,19 +3,39 @@
 from __future__ import annotations
 
 from evenkeel.contracts.declaration import ModelSpec, StreamSpec
-from evenkeel.contracts.payload import Caller, Count, Digest, Finite, Identifier, Payload, Time, Word
+from evenkeel.contracts.payload import Caller, Count, Digest, Fact, Finite, Identifier, Payload, Time, Word, person
+from evenkeel.contracts.words import count, short, size, when
 
 
-class StreamDeclared(Payload):
+def _by(caller: Caller | None) -> str:
+    return "" if caller is None else f" by {caller.name} ({caller.role})"
+
+
+class StreamDeclared(Fact):
     """A stream's contract. Consumers name it by its offset in this topic."""
+
+    what = "stream declaration"
 
     name: Identifier
     spec: StreamSpec
     caller: Caller | None = None
 
+    def number(self, offset: int) -> int | None:
+        return offset
 
-class ModelDeclared(Payload):
+    def sentence(self) -> str:
+        label = self.spec.label
+        labels = "" if label is None else f", labels on topic {label.topic}"
+        return (
+            f"stream {self.name} was declared{_by(self.caller)}: topic {self.spec.topic}, "
+            f"{count(len(self.spec.fields), 'field')}{labels}"
+        )
+
+
+class ModelDeclared(Fact):
     """A model's declaration, with the streams it needs as they stood then, so that it can be read alone."""
+
+    what = "model declaration"
 
     name: Identifier
     spec: ModelSpec
@@ -24,8 +44,19 @@ class ModelDeclared(Payload):
     caller: Caller | None = None
     """null: another declaration changed what it stands on."""
 
+    def number(self, offset: int) -> int | None:
+        return offset
 
-class VersionRegistered(Payload):
+    def sentence(self) -> str:
+        return (
+            f"model {self.name} was declared{_by(self.caller)}: {self.spec.task} on stream {self.spec.stream}, view "
+            f"{short(self.view_version)}, promotion risk {self.spec.promotion.risk}"
+        )
+
+
+class VersionRegistered(Fact):
+    what = "version"
+
     model: Identifier
     version: Count
     package: Digest
@@ -37,9 +68,20 @@ class VersionRegistered(Payload):
     estimator: Word
     threshold: Finite | None = None
 
+    def number(self, offset: int) -> int | None:
+        return self.version
 
-class GateDecided(Payload):
+    def sentence(self) -> str:
+        return (
+            f"version {self.version} is package {short(self.package)} of run {self.run_id}, {self.estimator}, "
+            f"{size(self.package_bytes)}"
+        )
+
+
+class GateDecided(Fact):
     """One gate's verdict on one version, with the value it looked at and the bar it held it to."""
+
+    what = "gate"
 
     model: Identifier
     version: Count
@@ -53,8 +95,16 @@ class GateDecided(Payload):
     bar: Finite | None = None
     detail: str
 
+    def number(self, offset: int) -> int | None:
+        return self.version
 
-class ApprovalDecided(Payload):
+    def sentence(self) -> str:
+        return f"{self.gate} {'passed' if self.passed else 'failed'} for version {self.version}: {self.detail}"
+
+
+class ApprovalDecided(Fact):
+    what = "approval"
+
     model: Identifier
     version: Count
     package: Digest
@@ -67,6 +117,16 @@ class ApprovalDecided(Payload):
     comment: str = ""
     caller: Caller | None = None
 
+    def number(self, offset: int) -> int | None:
+        return self.version
+
+    def sentence(self) -> str:
+        comment = f": {self.comment}" if self.comment else ""
+        return (
+            f"{person(self.approver, self.caller)} {'approved' if self.approved else 'rejected'} version {self.version} "
+            f"against epoch {self.epoch}{comment}"
+        )
+
 
 class RollbackTarget(Payload):
     version: Count
@@ -75,8 +135,10 @@ class RollbackTarget(Payload):
     threshold: Finite | None = None
 
 
-class ChampionChanged(Payload):
+class ChampionChanged(Fact):
     """From this epoch on, this version answers. The highest epoch wins."""
+
+    what = "champion"
 
     model: Identifier
     epoch: Count
@@ -98,3 +160,17 @@ class ChampionChanged(Payload):
     """Who commanded it; null where the loop decided by itself."""
     effective_from: Time | None = None
     """Order time from which it answers on the stream; null: from the next record that it is there for."""
+
+    def number(self, offset: int) -> int | None:
+        return self.epoch
+
+    def sentence(self) -> str:
+        commanded = "" if self.caller is None else f", commanded{_by(self.caller)},"
+        before = "" if self.previous_version is None else f" in place of version {self.previous_version}"
+        since = "" if self.effective_from is None else f", on the stream from {when(self.effective_from)} on"
+        out = "" if self.quarantined is None else f"; version {self.quarantined} is quarantined"
+        why = f": {self.reason}" if self.reason else ""
+        return (
+            f"version {self.version} became champion of {self.model} (epoch {self.epoch}) by {self.cause}{commanded}"
+            f"{before}{since}{out}{why}"
+        )

@@ -151,7 +151,7 @@ class BatchProcessor(Generic[C]):
             self.control_topics.add(former.name)
 
     def _route(self) -> None:
-        topics = {t.payload: t.name for t in consumed_by(self._service.name)}
+        topics: dict[type[Payload], str] = {t.payload: t.name for t in consumed_by(self._service.name)}
         for handler in self._service.handlers:
             match handler:
                 case Each(payload=payload):
