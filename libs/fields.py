@@ -46,7 +46,7 @@ is_identifier: Final = re.compile(IDENTIFIER_PATTERN.removeprefix("^").removesuf
 IDENTIFIER_FIX: Final = (
     "as text of 1 to 128 letters, digits, dots, underscores or hyphens, the first a letter or digit."
 )
-_INT64: Final = range(-(2**63), 2**63)
+INT64: Final = range(-(2**63), 2**63)
 
 
 class Fault(Exception):
@@ -117,8 +117,8 @@ def _number(name: str, spec: FieldSpec) -> Check:
 
 def _integer(name: str, spec: FieldSpec) -> Check:
     outside = _range(name, spec)
-    low = _INT64.start if spec.min is None else max(spec.min, _INT64.start)
-    high = _INT64.stop - 1 if spec.max is None else min(spec.max, _INT64.stop - 1)
+    low = INT64.start if spec.min is None else max(spec.min, INT64.start)
+    high = INT64.stop - 1 if spec.max is None else min(spec.max, INT64.stop - 1)
 
     def check(found: Any) -> int:
         if type(found) is int:

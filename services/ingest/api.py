@@ -26,7 +26,7 @@ from evenkeel.services.ingest.domain.cloudevents import BATCH, STRUCTURED
 from evenkeel.services.ingest.domain.contract import Kind
 from evenkeel.services.ingest.domain.json_record import parse, written
 from evenkeel.services.ingest.domain.stream import Route
-from evenkeel.services.ingest.handlers import heartbeat_us, identity
+from evenkeel.services.ingest.handlers import heartbeat_us
 from evenkeel.services.ingest.originals import Originals, shown_original
 from evenkeel.services.ingest.statistics import IngestMetrics
 
@@ -87,11 +87,10 @@ class Door:
     def check(self, route: Route, value: bytes, headers: Headers) -> OutgoingRecord:
         """The record to write; raises Fault. A repeat is no fault here: the first one counts."""
         checked = route.contract.check(value, headers)
-        _, id_digest = identity(route.kind, route.stream, checked.record_id)
         key = checked.event_id.encode()
         partition = partition_of(key, self.partitions(route))
         try:
-            self._ctx.streams[route.name].judge(checked, id_digest, checked.digest(), route.spec, partition)
+            self._ctx.streams[route.name].judge(checked, route, partition)
         except Fault as fault:
             if fault.rule != "duplicate":
                 raise
