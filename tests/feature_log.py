@@ -135,11 +135,11 @@ class Log:
         if declaration is not None:
             self.declaration = declaration
         for name in streams:
-            self._control(StreamDeclared(name=name, spec=self.declaration.streams[name]))
+            self._control(StreamDeclared.of(name=name, spec=self.declaration.streams[name]))
         for name in models:
             spec = self.declaration.models[name]
             plan = compile_plan(spec, self.declaration.streams)
-            declared = ModelDeclared(
+            declared = ModelDeclared.of(
                 name=name, spec=spec, streams=self.declaration.streams, view_version=plan.view_version
             )
             self._control(declared)

@@ -10,9 +10,9 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from evenkeel.contracts.declaration import Declaration
 from evenkeel.contracts.envelope import format_us
 from evenkeel.libs.declaration import DeclarationError, load_declaration
+from evenkeel.libs.declaration import schema as declared_schema
 from evenkeel.libs.errors import Refused
 from evenkeel.libs.http.problems import problem
 from evenkeel.libs.http.roles import role
@@ -74,12 +74,12 @@ def routers(runtime: Runtime[Any]) -> Sequence[APIRouter]:
 
     @routes.get("/v1/declarations/schema", **role("scientist"))
     async def schema() -> dict[str, Any]:
-        return Declaration.model_json_schema()
+        return declared_schema()
 
     @routes.get("/v1/streams", **role("scientist"))
     async def list_streams() -> dict[str, Any]:
         found = await runtime.query(lambda c: RegistryStore(c).streams())
-        return {"streams": {name: spec.model_dump(mode="json", by_alias=True) for name, spec in found.items()}}
+        return {"streams": {name: spec.written() for name, spec in found.items()}}
 
     @routes.get("/v1/models", **role("scientist"))
     async def list_models() -> dict[str, Any]:

@@ -164,7 +164,9 @@ class Activator:
         """In a thread: verify digest and signature, load those very bytes, check the golden rows. Raises what is wrong."""
         plan = self._ctx.plans.get((fact.model, fact.view_version))
         if plan is None:
-            raise ViewVersionMismatch(f"no declaration of {fact.model} has view version {fact.view_version}")
+            raise ViewVersionMismatch(
+                f"no declaration of {fact.model} that can be computed here has view version {fact.view_version}"
+            )
         warm = line.warm(target.package)
         if warm is not None and warm.view_version == fact.view_version:
             predict, threshold = warm.predict, warm.threshold

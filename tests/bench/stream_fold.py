@@ -39,7 +39,7 @@ SHOWN: Final = 25
 def raw_records(events: int, customers: int) -> list[LogRecord]:
     trace = Tracing("bench", "bench").batch()
     builder = OutputBuilder("registry", "bench", {}, START_US, trace)
-    builder.add([Derived(StreamDeclared(name="orders", spec=STREAM), Cause("bench", START_US, "bench"))], "bench")
+    builder.add([Derived(StreamDeclared.of(name="orders", spec=STREAM), Cause("bench", START_US, "bench"))], "bench")
     declared = builder.records[0]
     found = [LogRecord(declared.topic, declared.partition, 0, declared.key, declared.value, declared.headers)]
     ends = [0] * PARTITIONS

@@ -78,7 +78,7 @@ END_US = START_US + len(KILLS) * 40 * MINUTE_US
 
 
 def promotion(model: str, ref: PackageRef) -> list[Payload]:
-    declared = ModelDeclared(name=model, spec=SPEC, streams={"flights": STREAM}, view_version=PLAN.view_version)
+    declared = ModelDeclared.of(name=model, spec=SPEC, streams={"flights": STREAM}, view_version=PLAN.view_version)
     changed = ChampionChanged(
         model=model,
         epoch=1,

@@ -70,7 +70,7 @@ AT = format_us(START_US)
 
 
 def declared(name: str) -> ModelDeclared:
-    return ModelDeclared(name=name, spec=SPEC, streams={"flights": STREAM}, view_version=PLAN.view_version)
+    return ModelDeclared.of(name=name, spec=SPEC, streams={"flights": STREAM}, view_version=PLAN.view_version)
 
 
 def champion() -> ChampionChanged:
