@@ -131,7 +131,7 @@ def test_a_comment_from_outside_stays_on_its_line(governance: Governance, life: 
 def test_a_model_with_another_view_keeps_what_the_former_one_made(governance: Governance, life: Life) -> None:
     life.records.clear()
     declared = declaration()
-    anew = ModelDeclared(name=MODEL, spec=declared.models[MODEL], streams=declared.streams, view_version="6" * 64)
+    anew = ModelDeclared.of(name=MODEL, spec=declared.models[MODEL], streams=declared.streams, view_version="6" * 64)
     life.say("registry", [anew], "apply-again", *WHEN)
     governance.take(life.records)
     assert whats(governance, "o-1", MODEL) == ("event", EVENT[:5])
