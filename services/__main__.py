@@ -23,6 +23,7 @@ from evenkeel.libs.runtime import failpoints
 from evenkeel.libs.runtime.runtime import Runtime
 from evenkeel.libs.service import Service
 from evenkeel.libs.settings import DEFAULT_PORTS, read_settings
+from evenkeel.libs.store.format import claim_folder
 from evenkeel.libs.telemetry import configure_logging
 
 log = structlog.get_logger("services")
@@ -49,6 +50,7 @@ async def run(name: str) -> None:
     service = service_named(name)
     settings, own = read_settings(name, service.settings)
     configure_logging(name, settings.log_level)
+    claim_folder(settings.data_dir)
     failpoints.arm(settings.failpoints)
     bus = KafkaBus(settings.broker, f"evenkeel-{name}", f"evenkeel-{name}", service.fetch)
     runtime: Runtime[Any] = Runtime(service, settings, own, bus)
@@ -93,6 +95,7 @@ async def rebuild(name: str) -> None:
     service = service_named(name)
     settings, own = read_settings(name, service.settings)
     configure_logging(name, "error")
+    claim_folder(settings.data_dir)
     failpoints.arm(settings.failpoints)
     bus = KafkaBus(settings.broker, f"evenkeel-{name}", f"evenkeel-{name}", service.fetch)
     runtime: Runtime[Any] = Runtime(service, settings, own, bus)

@@ -1,4 +1,7 @@
-"""HTTP of governance: why a prediction is as it is, who was champion when, what was logged, and proofs of it."""
+"""HTTP of governance: why a prediction is as it is, who was champion when, what was logged, and proofs of it.
+
+An id in a path may hold anything, slashes too: a producer's id is any text (`{id:path}`).
+"""
 
 from __future__ import annotations
 
@@ -29,11 +32,11 @@ def routers(runtime: Host[Any]) -> Sequence[APIRouter]:
 def _lineage(runtime: Host[Any], ctx: GovernanceContext) -> APIRouter:
     routes = router("/v1")
 
-    @routes.get("/lineage/predictions/{id}", **role("auditor"))
+    @routes.get("/lineage/predictions/{id:path}", **role("auditor"))
     async def prediction(id: str, model: str | None = None, proof: bool = False) -> Json:
         return await runtime.query(lambda connection: queries.prediction(connection, ctx.log, id, model, proof))
 
-    @routes.get("/trace/{id}", **role("auditor"))
+    @routes.get("/trace/{id:path}", **role("auditor"))
     async def trace(id: str, model: str | None = None) -> Json:
         """Whatever the id names: an event to its predictions, a prediction back to its event, a turn of the loop."""
         return await runtime.query(lambda connection: queries.trace(connection, ctx.log, id, model))
@@ -57,7 +60,7 @@ def _lineage(runtime: Host[Any], ctx: GovernanceContext) -> APIRouter:
 def _records(runtime: Host[Any], ctx: GovernanceContext) -> APIRouter:
     routes = router("/v1")
 
-    @routes.get("/events/{id}", **role("auditor"))
+    @routes.get("/events/{id:path}", **role("auditor"))
     async def event(id: str) -> Json:
         return await runtime.query(lambda connection: queries.event(connection, ctx.log, id))
 
