@@ -20,7 +20,6 @@ from evenkeel.libs.bus.kafka import KafkaBus
 from evenkeel.libs.errors import EvenkeelError, SettingsError, Stop
 from evenkeel.libs.http.app import create_app
 from evenkeel.libs.runtime import failpoints
-from evenkeel.libs.runtime.rebuild import prepare
 from evenkeel.libs.runtime.runtime import Runtime
 from evenkeel.libs.service import Service
 from evenkeel.libs.settings import DEFAULT_PORTS, read_settings
@@ -102,12 +101,7 @@ async def rebuild(name: str) -> None:
     runtime: Runtime[Any] = Runtime(service, settings, own, bus)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, runtime.stop)
-    try:
-        note = await prepare(runtime)
-    except BaseException:
-        await bus.stop()
-        runtime.store.close()
-        raise
+    note = await runtime.prepare_rebuild()
     _tell(service=name, aside=note.aside, forgotten=service.rebuild.forgotten if service.rebuild else "")
     running = asyncio.create_task(runtime.run())
     rebuilt = asyncio.create_task(runtime.rebuilt.wait())
