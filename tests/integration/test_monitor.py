@@ -70,7 +70,7 @@ class Upstream:
                     Cause(e.id, e.time_us, e.id),
                     id=e.id,
                     stream=stream,
-                    watermark_us=e.watermark_us,
+                    order_us=e.order_us,
                 )
                 for e in events
                 if type(e.data) is payload
@@ -80,7 +80,7 @@ class Upstream:
             builder = OutputBuilder(producer, self._store, self._sequences, 0, self._trace)
             builder.add(outputs, producer)
             self._sequences |= builder.sequences
-            await self._bus.publish(builder.records)
+            await self._bus.publish(builder.finish())
 
 
 async def facts(broker: str, data_dir: Path, baseline: float = 0.87) -> None:

@@ -63,7 +63,9 @@ class World:
         return Scorer(read_package(self.folder / "artifacts", ref.digest, verification_keys(self.folder / "keys")))
 
     async def publish(self, source: str, *payloads: Payload, **meta: Any) -> None:
-        await publish_events(self.broker, source, [(payload, {"time": NOON} | meta) for payload in payloads])
+        """`meta` for all of them; `stream` unless it is the view's."""
+        meta = {"time": NOON, "stream": view_stream(self.model, self.plan.view_version)} | meta
+        await publish_events(self.broker, source, [(payload, meta) for payload in payloads])
 
     async def promote(self, epoch: int, ref: PackageRef, **changes: Any) -> None:
         fields: dict[str, Any] = {

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from evenkeel.contracts.envelope import Headers, sealed_sources
+from evenkeel.contracts.envelope import Headers
 from evenkeel.contracts.feature import VectorComputed, ViewUpdated
+from evenkeel.contracts.runtime import SourcesSealed
 from evenkeel.contracts.topics import published_by, topic_of
 from evenkeel.libs.bus.protocol import OutgoingRecord
 from evenkeel.libs.runtime.outputs import OutputBuilder, Published
@@ -27,7 +28,7 @@ def said(
 ) -> list[OutgoingRecord]:
     builder = OutputBuilder(service, store, {}, START_US, Tracing(service, "test").batch(), published)
     builder.add(outputs, "test")
-    return builder.records
+    return builder.finish()
 
 
 def by_another(record: ReadRecord, source: str, sequence: int) -> ReadRecord:
@@ -50,7 +51,7 @@ def test_behind_a_seal_only_the_new_store_is_heard_also_after_a_restart(tmp_path
     assert {(s.topic, s.partition) for s in seals} == {
         (topic.name, partition) for topic in published_by("ingest") for partition in range(topic.partitions)
     }
-    assert all(sealed_sources(seal.value) == [OLD] for seal in seals)
+    assert all(SourcesSealed.model_validate_json(seal.value or b"").sources == [OLD] for seal in seals)
     heard = [seal for seal in seals if seal.topic in (lost.topic, "ingest.label-accepted.v1")]
     feature.consume(heard)
     feature.consume(log.write([zombie]))

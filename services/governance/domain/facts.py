@@ -73,21 +73,22 @@ def read_fact(record: Record, leaf: int) -> LoggedFact[Fact]:
         if attributes["ce_type"] != type_of(record.topic):
             raise Opaque(f"ce_type is {attributes['ce_type']!r}, the topic carries {record.topic}")
         recorded, cause = attributes.get("ce_recordedtime"), attributes.get("ce_causationid")
+        said = read_payload(record.topic, record.value or b"")
         return LoggedFact(
             leaf,
             record.topic,
             attributes["ce_id"].decode(),
-            None if cause is None else cause.decode(),
+            said.follows_from() if cause is None else cause.decode(),
             parse_us(attributes["ce_time"].decode()),
             record.timestamp * 1000 if recorded is None else parse_us(recorded.decode()),
-            read_payload(record.topic, record.value or b""),
+            said,
         )
     except (ValidationError, EnvelopeError, ValueError, RecursionError) as error:
         raise Opaque(f"{record_place(record.topic, record.partition, record.offset)}: {error}") from error
 
 
 def is_in_band(record: Record) -> bool:
-    """A watermark or a seal: logged, and no fact."""
+    """A clock record or a seal: logged, and no fact."""
     return dict(record.headers).get("ce_type") in IN_BAND_TYPES
 
 

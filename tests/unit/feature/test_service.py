@@ -15,6 +15,8 @@ from sqlalchemy.exc import IntegrityError
 from evenkeel.contracts.feature import VectorComputed, ViewUpdated
 from evenkeel.contracts.ids import merged_as, view_stream
 from evenkeel.contracts.ingest import EventAccepted, LabelAccepted
+from evenkeel.contracts.runtime import ClockAdvanced
+from evenkeel.contracts.topics import topic_of
 from evenkeel.libs.declaration import load_declaration
 from evenkeel.libs.errors import NotYet
 from evenkeel.libs.features import FeatureState, compile_plan
@@ -108,7 +110,12 @@ def test_the_published_view_is_the_state(log: Log, feature: Feature) -> None:
         asked = fields | {"origin": origin}
         at_us = live.watermark_us
         assert repr(copy.vector(asked, at_us)) == repr(live.state.vector(asked, at_us))
-    stamps = [event.watermark_us or 0 for event in feature.events(ViewUpdated) if event.data.view == "delay"]
+    clocks = [
+        one
+        for one in feature.events(ClockAdvanced)
+        if (one.topic, one.partition) == (topic_of(ViewUpdated, "feature").name, 0)
+    ]
+    stamps = [clock.data.times_us()[live.stream] for clock in clocks]
     assert stamps == sorted(stamps)
     assert stamps[-1] == live.watermark_us
 
