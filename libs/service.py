@@ -25,9 +25,10 @@ from evenkeel.libs.store.protocol import Store, Transaction
 
 if TYPE_CHECKING:
     from fastapi import APIRouter
+    from prometheus_client.registry import Collector
 
     from evenkeel.libs.runtime.runtime import Runtime
-    from evenkeel.libs.telemetry import BatchTrace
+    from evenkeel.libs.telemetry.tracing import BatchTrace
 
 
 class Cause(msgspec.Struct, frozen=True, gc=False):
@@ -215,6 +216,8 @@ class Service(Generic[C]):
     handlers: tuple[Handler[C], ...]
     routers: Callable[[Runtime[Any]], Sequence[APIRouter]] = lambda runtime: ()
     """Thin routes over `Runtime.command` and `Runtime.query`."""
+    metrics: Callable[[C], Collector] | None = None
+    """What is measured beside the runtime's own metrics; declared in the service's `metrics.py`."""
     on_tick: Callable[[C], Iterable[Output]] | None = None
     """Called about once a second of wall time, in a transaction of its own."""
     background: Sequence[Callable[[Runtime[Any]], Awaitable[None]]] = field(default_factory=tuple)

@@ -38,7 +38,7 @@ from evenkeel.libs.runtime.outputs import OutputBuilder, Published, pack
 from evenkeel.libs.runtime.parking import Parked, ParkedQueues, read_parked
 from evenkeel.libs.service import Batch, Cause, Context, Derived, Each, Merge, Output, Raw, Released, Reply, Stateless
 from evenkeel.libs.store.protocol import MarkKey, RuntimeState, Transaction
-from evenkeel.libs.telemetry import BatchTrace
+from evenkeel.libs.telemetry.tracing import BatchTrace
 
 if TYPE_CHECKING:
     from evenkeel.libs.runtime.runtime import Runtime

@@ -43,7 +43,8 @@ from evenkeel.libs.runtime.rebuild import InOrder, Note, Rebuilding, as_written,
 from evenkeel.libs.runtime.stateless import run_stateless
 from evenkeel.libs.service import Context, Output, Reply, Service, Stateless
 from evenkeel.libs.settings import Settings
-from evenkeel.libs.telemetry import Metrics, Tracing
+from evenkeel.libs.telemetry.metrics import Metrics
+from evenkeel.libs.telemetry.tracing import Tracing
 
 C = TypeVar("C", bound=Context)
 T = TypeVar("T")
@@ -73,6 +74,8 @@ class Runtime(Generic[C]):
         self.store = service.open_store(settings)
         self.context = service.context(settings, own)
         self.context.service, self.context.settings, self.context.own = service.name, settings, own
+        if service.metrics is not None:
+            self.metrics.registry.register(service.metrics(self.context))
         self._batch: BatchProcessor[C] = BatchProcessor(self)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="writer")
         self._readers = Readers(self.store.reading)

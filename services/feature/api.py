@@ -14,12 +14,11 @@ from evenkeel.libs.features import compile_plan
 from evenkeel.libs.http.roles import role
 from evenkeel.libs.http.routing import router
 from evenkeel.libs.runtime.runtime import Runtime
-from evenkeel.services.feature.context import FeatureContext, FeatureMetrics
+from evenkeel.services.feature.context import FeatureContext
 from evenkeel.services.feature.store import Commit, FeatureStore, ViewRow
 
 
 def routers(runtime: Runtime[FeatureContext]) -> Sequence[APIRouter]:
-    runtime.metrics.registry.register(FeatureMetrics(runtime.context))
     routes = router("/v1")
 
     @routes.get("/views/{model}", **role("scientist"))

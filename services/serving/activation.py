@@ -23,7 +23,7 @@ from evenkeel.libs.runtime.failpoints import failpoint
 from evenkeel.libs.runtime.runtime import Runtime
 from evenkeel.libs.service import Reply
 from evenkeel.libs.settings import DEFAULT_PORTS
-from evenkeel.libs.telemetry import Tracing
+from evenkeel.libs.telemetry.tracing import Tracing
 from evenkeel.services.serving.context import ServingContext
 from evenkeel.services.serving.domain.champions import Champion, Fact, Line, Outcome, Predict, Target
 from evenkeel.services.serving.domain.requests import EventReader, RowReader

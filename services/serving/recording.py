@@ -8,7 +8,7 @@ from evenkeel.contracts.ids import random_id, view_stream
 from evenkeel.libs.errors import Refused
 from evenkeel.libs.runtime.runtime import Runtime
 from evenkeel.libs.service import Cause, Derived
-from evenkeel.libs.telemetry import Tracing, new_traceparent
+from evenkeel.libs.telemetry.tracing import Tracing, new_traceparent
 from evenkeel.services.serving.context import ServingContext
 from evenkeel.services.serving.domain.champions import Champion
 from evenkeel.services.serving.domain.dataplane import Answer, Question, answer, prediction_made

@@ -29,7 +29,7 @@ from evenkeel.libs.errors import NotYet, Refused
 from evenkeel.libs.features import compile_plan
 from evenkeel.libs.runtime.failpoints import failpoint
 from evenkeel.libs.service import Cause, Derived, Each, Reply
-from evenkeel.libs.telemetry import new_traceparent
+from evenkeel.libs.telemetry.tracing import new_traceparent
 from evenkeel.services.trainer.context import TrainerContext
 from evenkeel.services.trainer.domain import decision
 from evenkeel.services.trainer.domain.decision import Answer, Asked, Cut

@@ -27,7 +27,7 @@ from evenkeel.libs.runtime.outputs import OutputBuilder
 from evenkeel.libs.runtime.runtime import Runtime
 from evenkeel.libs.service import Cause, Derived, Watermark
 from evenkeel.libs.settings import Settings
-from evenkeel.libs.telemetry import Tracing
+from evenkeel.libs.telemetry.tracing import Tracing
 from evenkeel.services.monitor.service import service
 from tests.unit.monitor import scenes
 

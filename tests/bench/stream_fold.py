@@ -25,7 +25,7 @@ from evenkeel.libs.runtime.outputs import OutputBuilder, partition_of
 from evenkeel.libs.runtime.runtime import Runtime
 from evenkeel.libs.service import Cause, Derived
 from evenkeel.libs.settings import Settings
-from evenkeel.libs.telemetry import Tracing
+from evenkeel.libs.telemetry.tracing import Tracing
 from evenkeel.services.__main__ import collect_seldom
 from evenkeel.services.feature.service import service as feature
 from evenkeel.services.ingest.service import service as ingest

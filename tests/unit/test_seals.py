@@ -13,7 +13,7 @@ from evenkeel.libs.bus.protocol import OutgoingRecord
 from evenkeel.libs.runtime.outputs import OutputBuilder, Published
 from evenkeel.libs.runtime.rebuild import Found
 from evenkeel.libs.service import Cause, Derived, Output, Seal, Watermark
-from evenkeel.libs.telemetry import Tracing
+from evenkeel.libs.telemetry.tracing import Tracing
 from tests.feature_log import HOUR_US, MINUTE_US, START_US, Feature, Log, LogRecord, accepted_id
 
 OLD, NEW = "/evenkeel/ingest/log", "/evenkeel/ingest/new"
