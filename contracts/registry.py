@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeAlias
+
+from pydantic import Field
+
 from evenkeel.contracts.declaration import ModelSpec, StreamSpec
 from evenkeel.contracts.payload import Caller, Count, Digest, Fact, Finite, Identifier, Payload, Time, Word, person
 from evenkeel.contracts.words import count, short, size, when
 
+Declared: TypeAlias = Annotated[
+    dict[str, Any], Field(description="As declared, by contracts/schemas/declaration.json of the release that took it.")
+]
+"""A part of a declaration as data: whoever passes it on or keeps it needs to understand none of it."""
+
 
 def _by(caller: Caller | None) -> str:
     return "" if caller is None else f" by {caller.name} ({caller.role})"
+
+
+def _said(declared: object, *path: str) -> Any:
+    """What a declaration says at a place; None if that is not there, or is something else in a newer release."""
+    for key in path:
+        declared = declared.get(key) if isinstance(declared, Mapping) else None
+    return declared
 
 
 class StreamDeclared(Fact):
@@ -17,18 +34,21 @@ class StreamDeclared(Fact):
     what = "stream declaration"
 
     name: Identifier
-    spec: StreamSpec
+    spec: Declared
     caller: Caller | None = None
+
+    @classmethod
+    def of(cls, name: str, spec: StreamSpec, caller: Caller | None = None) -> StreamDeclared:
+        return cls(name=name, spec=spec.written(), caller=caller)
 
     def number(self, offset: int) -> int | None:
         return offset
 
     def sentence(self) -> str:
-        label = self.spec.label
-        labels = "" if label is None else f", labels on topic {label.topic}"
+        topic, fields, labels = (_said(self.spec, *path) for path in (("topic",), ("fields",), ("label", "topic")))
         return (
-            f"stream {self.name} was declared{_by(self.caller)}: topic {self.spec.topic}, "
-            f"{count(len(self.spec.fields), 'field')}{labels}"
+            f"stream {self.name} was declared{_by(self.caller)}: topic {topic}, "
+            f"{count(len(fields or ()), 'field')}{'' if labels is None else f', labels on topic {labels}'}"
         )
 
 
@@ -38,19 +58,31 @@ class ModelDeclared(Fact):
     what = "model declaration"
 
     name: Identifier
-    spec: ModelSpec
-    streams: dict[Identifier, StreamSpec]
+    spec: Declared
+    streams: dict[Identifier, Declared]
     view_version: str
     caller: Caller | None = None
-    """null: another declaration changed what it stands on."""
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        spec: ModelSpec,
+        streams: Mapping[str, StreamSpec],
+        view_version: str,
+        caller: Caller | None = None,
+    ) -> ModelDeclared:
+        written = {stream: declared.written() for stream, declared in streams.items()}
+        return cls(name=name, spec=spec.written(), streams=written, view_version=view_version, caller=caller)
 
     def number(self, offset: int) -> int | None:
         return offset
 
     def sentence(self) -> str:
         return (
-            f"model {self.name} was declared{_by(self.caller)}: {self.spec.task} on stream {self.spec.stream}, view "
-            f"{short(self.view_version)}, promotion risk {self.spec.promotion.risk}"
+            f"model {self.name} was declared{_by(self.caller)}: {_said(self.spec, 'task')} on "
+            f"stream {_said(self.spec, 'stream')}, view {short(self.view_version)}, "
+            f"promotion risk {_said(self.spec, 'promotion', 'risk')}"
         )
 
 

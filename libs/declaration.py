@@ -1,5 +1,7 @@
 """Read a declaration file: every problem with its line, its field and the fix.
 
+This is the door of all words: what is not in `VOCABULARY` comes no further. Behind it nobody refuses one.
+
 YAML is read by its 1.2 core rules (only `true` and `false` are booleans, a category may be called `NO`), without tags,
 anchors or duplicate keys, so that a file means what it says and cannot expand into something larger.
 """
@@ -16,10 +18,27 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from evenkeel.contracts.declaration import Declaration, FieldSpec, LabelSpec, ModelSpec, StreamSpec, format_duration
+from evenkeel.contracts.declaration import (
+    FEATURE_KEYS,
+    OTHER_FEATURE,
+    WORDS_OF,
+    Declaration,
+    FieldSpec,
+    LabelSpec,
+    ModelSpec,
+    OtherFeature,
+    StreamSpec,
+    Vocabulary,
+    declaration_schema,
+    format_duration,
+    read_declaration,
+)
 from evenkeel.contracts.topics import BY_NAME
+from evenkeel.libs.features.aggregations import AGGREGATIONS
 from evenkeel.libs.features.labels import parse_label
 from evenkeel.libs.features.plan import Path, PlanError, Problem, compile_plan, unknown
+from evenkeel.libs.features.scalars import TIME_PARTS
+from evenkeel.libs.fields import FIELD_TYPES, is_identifier
 from evenkeel.libs.metrics import METRICS
 
 MAX_BYTES: Final = 1_000_000
@@ -58,7 +77,7 @@ def load_declaration(text: str, filename: str, declared_streams: Mapping[str, St
     except _Unreadable as error:
         raise DeclarationError(filename, [error.problem]) from None
     try:
-        declaration = Declaration.model_validate(data)
+        declaration = read_declaration(data, VOCABULARY)
     except ValidationError as error:
         problems = [_invalid(details) for details in error.errors(include_url=False)]
         raise DeclarationError(filename, [_placed(problem, lines) for problem in problems]) from None
@@ -110,6 +129,10 @@ def _raw_topics(streams: Mapping[str, StreamSpec]) -> Iterator[tuple[Path, str]]
 def _check_records(
     path: Path, spec: StreamSpec | LabelSpec, implied: Sequence[str], joins: Sequence[str]
 ) -> Iterator[Problem]:
+    for where, name in (*((role, getattr(spec, role)) for role in implied), *(("fields", n) for n in spec.fields)):
+        if not is_identifier(name):
+            place: Path = (*path, where, name) if where == "fields" else (*path, where)
+            yield Problem(place, f"{name!r} is not a name", _NAME_FIX)
     for role in implied:
         name = getattr(spec, role)
         field, wanted = spec.fields.get(name), "time" if role == "time" else "string"
@@ -142,10 +165,29 @@ def _check_field(path: Path, field: FieldSpec) -> Iterator[Problem]:
         yield Problem((*path, "min"), f"min {field.min} is greater than max {field.max}", "swap them")
 
 
+_NAME_FIX: Final = "use letters, digits, `.`, `_` and `-`, begin with a letter or digit, at most 128"
 _CANDIDATES: Final = {
     "binary": ("logistic", "hist_gradient_boosting"),
     "regression": ("linear", "hist_gradient_boosting"),
 }
+
+
+VOCABULARY: Final[Vocabulary] = {
+    "field_type": FIELD_TYPES,
+    "time_part": tuple(TIME_PARTS),
+    "aggregation": tuple(row.name for row in AGGREGATIONS),
+    "task": ("binary", "multiclass", "regression"),
+    "estimator": tuple(dict.fromkeys(name for names in _CANDIDATES.values() for name in names)),
+    "metric": tuple(metric.name for metric in METRICS),
+    "trigger": ("drift", "decay", "schedule"),
+    "risk": ("automatic", "approval"),
+}
+"""The words that a user may write, by kind."""
+
+
+def schema() -> dict[str, Any]:
+    """JSON Schema of what may be declared today, with every word that there is."""
+    return declaration_schema(VOCABULARY)
 
 
 def _check_model(path: Path, model: ModelSpec, streams: Mapping[str, StreamSpec]) -> Iterator[Problem]:
@@ -177,9 +219,14 @@ def _check_model(path: Path, model: ModelSpec, streams: Mapping[str, StreamSpec]
     if retraining.max_span_us is not None and retraining.max_span_us <= needed_us:
         fix = f"make it longer than holdout plus label horizon, {format_duration(needed_us)}"
         yield Problem((*path, "retraining", "max_span"), "no rows would be left to train on", fix)
-    rule = parse_label(model.label)
-    field = label.field(rule.field)
     where = (*path, "label")
+    try:
+        rule = parse_label(model.label)
+    except ValueError:
+        fix = "write `field` or `field op number`, such as arr_delay > 15"
+        yield Problem(where, f"{model.label!r} is not a label", fix)
+        return
+    field = label.field(rule.field)
     if field is None:
         yield unknown(where, "label field", rule.field, tuple(label.fields))
     elif field.type not in ("number", "integer", "boolean"):
@@ -337,21 +384,15 @@ def _invalid(details: ErrorDetails) -> Problem:
             return Problem(found, f"{found[-1]!r} is not known here", fix)
         case "missing":
             return Problem(found, "this is missing", f"add `{found[-1]}:`")
-        case "literal_error":
-            expected = str(details.get("ctx", {}).get("expected", ""))
-            near = difflib.get_close_matches(str(details["input"]), re.findall(r"'([^']+)'", expected), n=1)
-            fix = f"did you mean {near[0]!r}?" if near else f"use {expected}"
-            return Problem(found, f"{details['input']!r} is not one of {expected}", fix)
-        case "string_pattern_mismatch" if found and found[-1] == "label":
-            fix = "write `field` or `field op number`, such as arr_delay > 15"
-            return Problem(found, f"{details['input']!r} is not a label", fix)
+        case "unknown_word":
+            return _not_one_of(found, details["input"], details["ctx"]["known"])
+        case "string_pattern_mismatch" if (kind_of := _kind_of(model)) is not None:
+            return _not_one_of(found, details["input"], VOCABULARY[kind_of])
         case "string_pattern_mismatch":
-            fix = "use letters, digits, `.`, `_` and `-`, begin with a letter or digit, at most 128"
-            return Problem(found, f"{details['input']!r} is not a name", fix)
+            return Problem(found, f"{details['input']!r} is not a name", _NAME_FIX)
         case "feature_kind":
-            given = details["input"]
-            known = ("fields", "time", "categories", "of")
-            near = [m for key in given for m in difflib.get_close_matches(str(key), known, n=1)] if given else []
+            given = details["input"] if isinstance(details["input"], Mapping) else ()
+            near = [m for key in given for m in difflib.get_close_matches(str(key), FEATURE_KEYS, n=1)]
             fix = f"did you mean `{near[0]}`?" if near else "begin it with one of them"
             return Problem(found, message, fix)
         case "dict_type" | "model_type" | "model_attributes_type":
@@ -361,6 +402,26 @@ def _invalid(details: ErrorDetails) -> Problem:
         case "string_type":
             return Problem(found, f"{details['input']!r} is not a text", "write a text, in quotes if need be")
     return Problem(found, message[:1].lower() + message[1:], f"change {details['input']!r}"[:200])
+
+
+def _not_one_of(path: Path, found: object, known: Sequence[str]) -> Problem:
+    *heads, last = (repr(word) for word in known)
+    expected = f"{', '.join(heads)} or {last}" if heads else last
+    near = difflib.get_close_matches(str(found), known, n=1)
+    fix = f"did you mean {near[0]!r}?" if near else f"use {expected}"
+    return Problem(path, f"{found!r} is not one of {expected}", fix)
+
+
+def _kind_of(annotation: Any) -> str | None:
+    """The kind of word that a type stands for."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        return next((kind for member in get_args(annotation) if (kind := _kind_of(member)) is not None), None)
+    if get_origin(annotation) is not Annotated:
+        return None
+    for extra in (getattr(part, "json_schema_extra", None) for part in annotation.__metadata__):
+        if isinstance(extra, dict) and WORDS_OF in extra:
+            return str(extra[WORDS_OF])
+    return None
 
 
 def _inner(annotation: Any, part: object) -> Any:
@@ -381,6 +442,8 @@ def _chosen(annotation: Any, tag: object) -> Any:
     """The member of a union that a tag stands for; `None` if this is no union."""
     annotation = _bare(annotation)
     if get_origin(annotation) in (Union, types.UnionType):
+        if tag == OTHER_FEATURE:
+            return OtherFeature
         return next((member for member in get_args(annotation) if tag in _keys(member)), None)
     return None
 

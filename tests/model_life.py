@@ -141,9 +141,10 @@ class Life:
         declared = declaration()
         when = ("2013-01-01T00:00:00Z", "2026-11-20T07:00:00Z")
         spec = declared.models[MODEL]
-        self.say("registry", [StreamDeclared(name="orders", spec=declared.streams["orders"])], "apply", *when)
+        self.say("registry", [StreamDeclared.of(name="orders", spec=declared.streams["orders"])], "apply", *when)
         models = [
-            ModelDeclared(name=name, spec=spec, streams=declared.streams, view_version=VIEW) for name in (OTHER, MODEL)
+            ModelDeclared.of(name=name, spec=spec, streams=declared.streams, view_version=VIEW)
+            for name in (OTHER, MODEL)
         ]
         self.say("registry", models, "apply", *when)
 

@@ -1,4 +1,7 @@
-"""HTTP of governance: why a prediction is as it is, who was champion when, what was logged, and proofs of it."""
+"""HTTP of governance: why a prediction is as it is, who was champion when, what was logged, and proofs of it.
+
+An id in a path may hold anything, slashes too: a producer's id is any text (`{id:path}`).
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from fastapi import APIRouter, Query
 
 from evenkeel.libs.http.roles import role
 from evenkeel.libs.http.routing import router
-from evenkeel.libs.runtime.runtime import Runtime
+from evenkeel.libs.service import Host
 from evenkeel.services.governance import queries
 from evenkeel.services.governance.context import GovernanceContext
 from evenkeel.services.governance.domain.champions import ClockName
@@ -19,19 +22,19 @@ Leaf = Annotated[int, Query(ge=0, le=MAX_LEAF)]
 Json = dict[str, Any]
 
 
-def routers(runtime: Runtime[Any]) -> Sequence[APIRouter]:
+def routers(runtime: Host[Any]) -> Sequence[APIRouter]:
     ctx: GovernanceContext = runtime.context
     return [_lineage(runtime, ctx), _records(runtime, ctx), _proofs(runtime, ctx)]
 
 
-def _lineage(runtime: Runtime[Any], ctx: GovernanceContext) -> APIRouter:
+def _lineage(runtime: Host[Any], ctx: GovernanceContext) -> APIRouter:
     routes = router("/v1")
 
-    @routes.get("/lineage/predictions/{id}", **role("auditor"))
+    @routes.get("/lineage/predictions/{id:path}", **role("auditor"))
     async def prediction(id: str, model: str | None = None, proof: bool = False) -> Json:
         return await runtime.query(lambda connection: queries.prediction(connection, ctx.log, id, model, proof))
 
-    @routes.get("/trace/{id}", **role("auditor"))
+    @routes.get("/trace/{id:path}", **role("auditor"))
     async def trace(id: str, model: str | None = None) -> Json:
         """Whatever the id names: an event to its predictions, a prediction back to its event, a turn of the loop."""
         return await runtime.query(lambda connection: queries.trace(connection, ctx.log, id, model))
@@ -52,10 +55,10 @@ def _lineage(runtime: Runtime[Any], ctx: GovernanceContext) -> APIRouter:
     return routes
 
 
-def _records(runtime: Runtime[Any], ctx: GovernanceContext) -> APIRouter:
+def _records(runtime: Host[Any], ctx: GovernanceContext) -> APIRouter:
     routes = router("/v1")
 
-    @routes.get("/events/{id}", **role("auditor"))
+    @routes.get("/events/{id:path}", **role("auditor"))
     async def event(id: str) -> Json:
         return await runtime.query(lambda connection: queries.event(connection, ctx.log, id))
 
@@ -66,7 +69,7 @@ def _records(runtime: Runtime[Any], ctx: GovernanceContext) -> APIRouter:
     return routes
 
 
-def _proofs(runtime: Runtime[Any], ctx: GovernanceContext) -> APIRouter:
+def _proofs(runtime: Host[Any], ctx: GovernanceContext) -> APIRouter:
     routes = router("/v1/log")
 
     @routes.get("/checkpoint", **role("auditor", 404))

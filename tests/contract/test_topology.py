@@ -35,9 +35,9 @@ def test_a_service_handles_exactly_what_the_map_lets_it_consume(name: str) -> No
 
 
 def built_by(call: ast.Call) -> set[str]:
-    """The class that a call may make: `X(…)` or `X.checked(…)`."""
+    """The class that a call may make: `X(…)`, `X.checked(…)` or `X.of(…)`."""
     made = call.func
-    if isinstance(made, ast.Attribute) and made.attr == "checked":
+    if isinstance(made, ast.Attribute) and made.attr in ("checked", "of"):
         made = made.value
     return {made.id} if isinstance(made, ast.Name) else set()
 

@@ -57,7 +57,9 @@ def _prediction_of(graph: Graph, event_id: str, model: str) -> LoggedFact[Predic
     declarations = graph.facts(ModelDeclared, model)
     if not declarations:
         raise unknown_model(graph, model)
-    views = dict.fromkeys((fact.data.spec.stream, fact.data.view_version) for fact in reversed(declarations))
+    views = dict.fromkeys(
+        (str(fact.data.spec.get("stream")), fact.data.view_version) for fact in reversed(declarations)
+    )
     for stream, view_version in views:
         vector = vector_id(accepted_event_id(stream, event_id), model, view_version)
         found = graph.event(PredictionMade, prediction_id(vector))
