@@ -73,7 +73,7 @@ def test_a_service_says_so_in_one_line_and_touches_nothing(earlier: Path, verb: 
     before = content(earlier)
     environment = os.environ | {"EVENKEEL_DATA_DIR": str(earlier)}
     command = [sys.executable, "-m", "evenkeel.services", *verb, "registry"]
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    ended = subprocess.run(command, check=False, env=environment, capture_output=True, text=True, timeout=60)
     assert ended.returncode == 1
     (line,) = ended.stderr.splitlines()
     assert f"the data folder {earlier} was written by an earlier release" in line
