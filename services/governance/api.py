@@ -16,7 +16,6 @@ from evenkeel.libs.service import Host
 from evenkeel.services.governance import queries
 from evenkeel.services.governance.context import GovernanceContext
 from evenkeel.services.governance.domain.champions import ClockName
-from evenkeel.services.governance.metrics import GovernanceMetrics
 
 MAX_LEAF: Final = 2**62
 Leaf = Annotated[int, Query(ge=0, le=MAX_LEAF)]
@@ -25,7 +24,6 @@ Json = dict[str, Any]
 
 def routers(runtime: Host[Any]) -> Sequence[APIRouter]:
     ctx: GovernanceContext = runtime.context
-    runtime.metrics.registry.register(GovernanceMetrics(ctx))
     return [_lineage(runtime, ctx), _records(runtime, ctx), _proofs(runtime, ctx)]
 
 
