@@ -157,10 +157,14 @@ def refused_of_declaration() -> list[str]:
     return refused_now(json.loads(DECLARATION.read_text()), schema_of_declaration()) if DECLARATION.exists() else []
 
 
-def main() -> None:
+def breaking() -> list[str]:
+    """Everything in which the contracts as they are break the committed ones."""
     problems = [f"{topic.name}: {problem}" for topic in TOPICS for problem in refused(topic)]
-    problems += [f"declaration: {problem}" for problem in refused_of_declaration()]
-    if problems:
+    return problems + [f"declaration: {problem}" for problem in refused_of_declaration()]
+
+
+def main() -> None:
+    if problems := breaking():
         sys.exit("a published contract would break; give it a new major instead:\n  " + "\n  ".join(problems))
     files = documents()
     stale = {path: text for path, text in files.items() if not path.exists() or path.read_text() != text}

@@ -421,7 +421,7 @@ def _kind_of(annotation: Any) -> str | None:
     for extra in (getattr(part, "json_schema_extra", None) for part in annotation.__metadata__):
         if isinstance(extra, dict) and WORDS_OF in extra:
             return str(extra[WORDS_OF])
-    return None
+    return _kind_of(get_args(annotation)[0])
 
 
 def _inner(annotation: Any, part: object) -> Any:
@@ -430,7 +430,7 @@ def _inner(annotation: Any, part: object) -> Any:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         for name, field in annotation.model_fields.items():
             if part in (name, field.alias):
-                return field.annotation
+                return Annotated[field.annotation, field]  # which knows the kind of a word
         return None
     arguments = get_args(annotation)
     if get_origin(annotation) in (dict, Mapping) and len(arguments) == 2:

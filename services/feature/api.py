@@ -13,12 +13,12 @@ from evenkeel.libs.errors import Refused
 from evenkeel.libs.features import read_model
 from evenkeel.libs.http.roles import role
 from evenkeel.libs.http.routing import router
-from evenkeel.libs.runtime.runtime import Runtime
+from evenkeel.libs.service import Host
 from evenkeel.services.feature.context import FeatureContext, FeatureMetrics
 from evenkeel.services.feature.store import Commit, FeatureStore, ViewRow
 
 
-def routers(runtime: Runtime[FeatureContext]) -> Sequence[APIRouter]:
+def routers(runtime: Host[FeatureContext]) -> Sequence[APIRouter]:
     runtime.metrics.registry.register(FeatureMetrics(runtime.context))
     routes = router("/v1")
 

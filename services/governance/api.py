@@ -12,7 +12,7 @@ from fastapi import APIRouter, Query
 
 from evenkeel.libs.http.roles import role
 from evenkeel.libs.http.routing import router
-from evenkeel.libs.runtime.runtime import Runtime
+from evenkeel.libs.service import Host
 from evenkeel.services.governance import queries
 from evenkeel.services.governance.context import GovernanceContext
 from evenkeel.services.governance.domain.champions import ClockName
@@ -23,13 +23,13 @@ Leaf = Annotated[int, Query(ge=0, le=MAX_LEAF)]
 Json = dict[str, Any]
 
 
-def routers(runtime: Runtime[Any]) -> Sequence[APIRouter]:
+def routers(runtime: Host[Any]) -> Sequence[APIRouter]:
     ctx: GovernanceContext = runtime.context
     runtime.metrics.registry.register(GovernanceMetrics(ctx))
     return [_lineage(runtime, ctx), _records(runtime, ctx), _proofs(runtime, ctx)]
 
 
-def _lineage(runtime: Runtime[Any], ctx: GovernanceContext) -> APIRouter:
+def _lineage(runtime: Host[Any], ctx: GovernanceContext) -> APIRouter:
     routes = router("/v1")
 
     @routes.get("/lineage/predictions/{id:path}", **role("auditor"))
@@ -57,7 +57,7 @@ def _lineage(runtime: Runtime[Any], ctx: GovernanceContext) -> APIRouter:
     return routes
 
 
-def _records(runtime: Runtime[Any], ctx: GovernanceContext) -> APIRouter:
+def _records(runtime: Host[Any], ctx: GovernanceContext) -> APIRouter:
     routes = router("/v1")
 
     @routes.get("/events/{id:path}", **role("auditor"))
@@ -71,7 +71,7 @@ def _records(runtime: Runtime[Any], ctx: GovernanceContext) -> APIRouter:
     return routes
 
 
-def _proofs(runtime: Runtime[Any], ctx: GovernanceContext) -> APIRouter:
+def _proofs(runtime: Host[Any], ctx: GovernanceContext) -> APIRouter:
     routes = router("/v1/log")
 
     @routes.get("/checkpoint", **role("auditor", 404))

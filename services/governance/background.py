@@ -7,14 +7,14 @@ from contextlib import suppress
 from typing import Any, Final
 
 from evenkeel.libs.errors import EvenkeelError
-from evenkeel.libs.runtime.runtime import Runtime
+from evenkeel.libs.service import Host
 from evenkeel.services.governance.handlers import on_stopping
 
 LAST_SIGNATURE_SECONDS: Final = 2.0
 """How long a service that stops waits for it; what it misses is signed after the next start."""
 
 
-async def sign_at_the_end(runtime: Runtime[Any]) -> None:
+async def sign_at_the_end(runtime: Host[Any]) -> None:
     """Sign once more when the service stops, so that what was logged is not left unsigned until the next start."""
     try:
         await asyncio.Event().wait()

@@ -19,7 +19,7 @@ from evenkeel.libs.http.problems import problem
 from evenkeel.libs.http.roles import role
 from evenkeel.libs.http.routing import router
 from evenkeel.libs.runtime.outputs import partition_of
-from evenkeel.libs.runtime.runtime import Runtime
+from evenkeel.libs.service import Host
 from evenkeel.services.ingest import store
 from evenkeel.services.ingest.context import IngestContext
 from evenkeel.services.ingest.domain.cloudevents import BATCH, STRUCTURED
@@ -54,7 +54,7 @@ class Heartbeat(BaseModel):
 class Door:
     """A plain producer of the raw topics, with bounded patience."""
 
-    def __init__(self, runtime: Runtime[Any]) -> None:
+    def __init__(self, runtime: Host[Any]) -> None:
         self._runtime = runtime
         self._ctx: IngestContext = runtime.context
         self._waiting: set[asyncio.Task[JSONResponse | None]] = set()
@@ -124,12 +124,12 @@ def _not_now(detail: str) -> JSONResponse:
     )
 
 
-def routers(runtime: Runtime[Any]) -> Sequence[APIRouter]:
+def routers(runtime: Host[Any]) -> Sequence[APIRouter]:
     runtime.metrics.registry.register(IngestMetrics(runtime.context))
     return [_streams(runtime), _rejected_records(runtime)]
 
 
-def _streams(runtime: Runtime[Any]) -> APIRouter:
+def _streams(runtime: Host[Any]) -> APIRouter:
     routes = router("/v1/streams")
     door, ctx = Door(runtime), runtime.context
 
@@ -168,7 +168,7 @@ def _streams(runtime: Runtime[Any]) -> APIRouter:
     return routes
 
 
-def _rejected_records(runtime: Runtime[Any]) -> APIRouter:
+def _rejected_records(runtime: Host[Any]) -> APIRouter:
     routes = router("/v1/rejected")
     originals = Originals(runtime)
 

@@ -17,7 +17,7 @@ from evenkeel.libs.errors import Refused
 from evenkeel.libs.http.problems import problem
 from evenkeel.libs.http.roles import role
 from evenkeel.libs.http.routing import router
-from evenkeel.libs.runtime.runtime import Runtime
+from evenkeel.libs.service import Host
 from evenkeel.services.registry.handlers import Approval, Rollback, on_apply, on_approval, on_rollback
 from evenkeel.services.registry.store import RegistryStore
 
@@ -46,7 +46,7 @@ class ApprovalRequest(BaseModel):
 DECLARATION: Final = {"application/yaml": {"type": "string"}, "application/json": {"type": "object"}}
 
 
-def routers(runtime: Runtime[Any]) -> Sequence[APIRouter]:
+def routers(runtime: Host[Any]) -> Sequence[APIRouter]:
     routes = router()
 
     @routes.post("/v1/declarations", **role("scientist", body=DECLARATION))
@@ -114,7 +114,7 @@ def routers(runtime: Runtime[Any]) -> Sequence[APIRouter]:
     return (routes,)
 
 
-async def _found(runtime: Runtime[Any], model: str, ask: Any) -> dict[str, Any]:
+async def _found(runtime: Host[Any], model: str, ask: Any) -> dict[str, Any]:
     """The answer about a model that exists; Refused names the ones that do."""
 
     def question(connection: sa.Connection) -> dict[str, Any]:

@@ -6,7 +6,6 @@ import copy
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -86,23 +85,6 @@ def test_a_closed_list_can_neither_grow_nor_shrink() -> None:
     assert breaking_changes(closed("a", "b"), closed("b", "a")) == []
     assert breaking_changes(closed("a"), closed("a", "b"))
     assert breaking_changes(closed("a", "b"), closed("a"))
-
-
-@pytest.mark.parametrize("topic", TOPICS, ids=lambda t: t.name)
-def test_no_payload_has_a_closed_list(topic: Any) -> None:
-    """A list that cannot grow makes every new word a new major: words are open on the wire (ADR 0009)."""
-    assert list(_closed(schema_of(topic))) == []
-
-
-def _closed(schema: Any, where: str = "$") -> Iterator[str]:
-    if isinstance(schema, dict):
-        if "enum" in schema or "const" in schema or schema.get("additionalProperties") is False:
-            yield where
-        for name, inner in schema.items():
-            yield from _closed(inner, f"{where}.{name}")
-    elif isinstance(schema, list):
-        for number, inner in enumerate(schema):
-            yield from _closed(inner, f"{where}[{number}]")
 
 
 def test_values_by_the_pattern_of_their_name_are_compared() -> None:

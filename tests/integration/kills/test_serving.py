@@ -166,7 +166,7 @@ async def told_by(broker: str, copy: Copy, wanted: set[str], times: int) -> Any:
             return set(made) == wanted and min(made.values()) >= times
 
         async def receipted() -> bool:
-            store = up.runtime.store.store_id
+            store = up.runtime.store_ids[0]
             found = (await stories(service, broker)).get(store, {}).values()
             return sum(one.topic == topic_of(VersionActivated, "serving").name for one in found) == len(MODELS)
 
