@@ -251,7 +251,6 @@ FeatureSpec: TypeAlias = Annotated[
 ]
 
 Task: TypeAlias = Literal["binary", "multiclass", "regression"]
-Candidate: TypeAlias = Literal["logistic", "linear", "hist_gradient_boosting"]
 Trigger: TypeAlias = Literal["drift", "decay", "schedule"]
 
 
@@ -324,14 +323,14 @@ class ModelSpec(Spec):
     stream: Identifier
     label: Annotated[str, Field(pattern=LABEL_PATTERN)]
     features: tuple[FeatureSpec, ...] = Field(min_length=1, max_length=500)
-    candidates: tuple[Candidate, ...] | None = Field(default=None, min_length=1)
+    candidates: tuple[Word, ...] | None = Field(default=None, min_length=1)
     metric: Word | None = None
     promotion: PromotionPolicy = PromotionPolicy()
     retraining: RetrainingPolicy = RetrainingPolicy()
     monitoring: MonitoringPolicy = MonitoringPolicy()
 
     @property
-    def candidate_names(self) -> tuple[Candidate, ...]:
+    def candidate_names(self) -> tuple[str, ...]:
         """The estimators to try, with the task's default when none were written."""
         if self.candidates is not None:
             return self.candidates

@@ -18,6 +18,7 @@ from pydantic_core import ErrorDetails
 
 from evenkeel.contracts.declaration import Declaration, FieldSpec, LabelSpec, ModelSpec, StreamSpec, format_duration
 from evenkeel.contracts.topics import BY_NAME
+from evenkeel.libs.estimators import ESTIMATORS
 from evenkeel.libs.features.labels import parse_label
 from evenkeel.libs.features.plan import Path, PlanError, Problem, compile_plan, unknown
 from evenkeel.libs.metrics import METRICS
@@ -142,12 +143,6 @@ def _check_field(path: Path, field: FieldSpec) -> Iterator[Problem]:
         yield Problem((*path, "min"), f"min {field.min} is greater than max {field.max}", "swap them")
 
 
-_CANDIDATES: Final = {
-    "binary": ("logistic", "hist_gradient_boosting"),
-    "regression": ("linear", "hist_gradient_boosting"),
-}
-
-
 def _check_model(path: Path, model: ModelSpec, streams: Mapping[str, StreamSpec]) -> Iterator[Problem]:
     try:
         compile_plan(model, streams)
@@ -159,9 +154,7 @@ def _check_model(path: Path, model: ModelSpec, streams: Mapping[str, StreamSpec]
         return
     yield from _check_word((*path, "metric"), "metric", model.metric_name, model.task, METRICS)
     for index, candidate in enumerate(model.candidate_names):
-        if candidate not in _CANDIDATES[model.task]:
-            message = f"{candidate} is no candidate for a {model.task} model"
-            yield Problem((*path, "candidates", index), message, f"use {' or '.join(_CANDIDATES[model.task])}")
+        yield from _check_word((*path, "candidates", index), "candidate", candidate, model.task, ESTIMATORS)
     retraining = model.retraining
     if model.stream not in streams:
         return
