@@ -11,22 +11,26 @@ from typing import Any
 
 Schema = dict[str, Any]
 
-_ANNOTATIONS = {"title", "description", "default", "examples", "$defs", "format"}
+_ANNOTATIONS = {"x-words", "title", "description", "default", "examples", "$defs", "format"}
 _LOWER = ("minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties")
 _UPPER = ("maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties")
 
 
 def breaking_changes(old: Schema, new: Schema) -> list[str]:
     """What breaks, as `path: reason`; empty if the edit is compatible both ways."""
-    backward = [
-        f"{where}: {why}: old messages are no longer readable"
-        for where, why in _unreadable(old, new, old, new, "$", ())
-    ]
     forward = [
         f"{where}: {why}: readers of the published schema cannot read new messages"
         for where, why in _unreadable(new, old, new, old, "$", ())
     ]
-    return backward + forward
+    return refused_now(old, new) + forward
+
+
+def refused_now(old: Schema, new: Schema) -> list[str]:
+    """What of the old a new reader does not take (BACKWARD compatibility): all that is asked of what only people write."""
+    return [
+        f"{where}: {why}: old messages are no longer readable"
+        for where, why in _unreadable(old, new, old, new, "$", ())
+    ]
 
 
 def _resolve(schema: Schema, root: Schema) -> Schema:

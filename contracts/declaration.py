@@ -3,16 +3,21 @@
 Durations are written as text (`90s`, `15m`, `24h`, `7d`) and held as an `int` of microseconds; the attribute says so
 (`horizon_us`), the written key does not (`horizon`). Dumping gives the written form back, so that
 `Declaration.model_validate(declaration.model_dump())` is the same declaration.
+
+A declaration is read in two ways. At the door, where a user writes it, unknown keys and unknown words are errors
+(`read_declaration`; which words exist is told by who knows: the caller). Everybody else reads what passed the door, perhaps
+that of a newer release, as data: what he does not know is kept and given back when it is dumped, never refused.
 Checks that need more than one model at a time (does the field exist, is the label there) live in `evenkeel.libs.declaration`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Final, TypeAlias
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -20,22 +25,18 @@ from pydantic import (
     Field,
     PlainSerializer,
     Tag,
+    ValidationInfo,
     WithJsonSchema,
+    model_validator,
 )
 from pydantic_core import PydanticCustomError
 
-from evenkeel.contracts.payload import Word
+from evenkeel.contracts.payload import NAME_PATTERN, FieldName, Identifier, Word
 
 SECOND_US: Final = 1_000_000
 MINUTE_US: Final = 60 * SECOND_US
 HOUR_US: Final = 60 * MINUTE_US
 DAY_US: Final = 24 * HOUR_US
-
-IDENTIFIER_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
-LABEL_PATTERN: Final = (
-    r"^\s*([A-Za-z0-9][A-Za-z0-9._-]{0,127})\s*"
-    r"(?:(>=|<=|==|!=|>|<)\s*([+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?)\s*)?$"
-)
 
 _UNITS_US: Final[dict[str, int]] = {"ms": 1_000, "s": SECOND_US, "m": MINUTE_US, "h": HOUR_US, "d": DAY_US}
 _DURATION: Final = re.compile(r"([0-9]{1,12})(ms|s|m|h|d)")
@@ -84,7 +85,36 @@ def _duration_us(value: object) -> int:
     raise PydanticCustomError("duration", "a duration needs a unit; write it like 90s, 15m, 24h or 7d")
 
 
-Identifier: TypeAlias = Annotated[str, Field(pattern=IDENTIFIER_PATTERN)]
+def _listed(kind: str) -> Callable[[str, ValidationInfo], str]:
+    """A word that must be in the list of its kind, where a door hands in lists (`context`); any other reader takes any."""
+
+    def check(word: str, info: ValidationInfo) -> str:
+        known = None if info.context is None else info.context.get(kind)
+        if known is not None and word not in known:
+            raise PydanticCustomError("unknown_word", "{word} is not known", {"word": word, "known": tuple(known)})
+        return word
+
+    return check
+
+
+def _words(kind: str) -> Any:
+    return Field(json_schema_extra={WORDS_OF: kind})
+
+
+WORDS_OF: Final = "x-words"
+"""Key of a JSON Schema that names the kind of a word."""
+FieldType: TypeAlias = Annotated[Word, AfterValidator(_listed("field_type")), _words("field_type")]
+TimePart: TypeAlias = Annotated[Word, AfterValidator(_listed("time_part")), _words("time_part")]
+Aggregation: TypeAlias = Annotated[Word, AfterValidator(_listed("aggregation")), _words("aggregation")]
+Task: TypeAlias = Annotated[Word, AfterValidator(_listed("task")), _words("task")]
+Candidate: TypeAlias = Annotated[Word, AfterValidator(_listed("estimator")), _words("estimator")]
+Metric: TypeAlias = Annotated[Word, AfterValidator(_listed("metric")), _words("metric")]
+Trigger: TypeAlias = Annotated[Word, AfterValidator(_listed("trigger")), _words("trigger")]
+Risk: TypeAlias = Annotated[Word, AfterValidator(_listed("risk")), _words("risk")]
+
+Vocabulary: TypeAlias = Mapping[str, Sequence[str]]
+"""Kind → the words that a door takes: field_type, time_part, aggregation, task, estimator, metric, trigger, risk."""
+
 DurationUs: TypeAlias = Annotated[
     int,
     BeforeValidator(_duration_us),
@@ -96,12 +126,13 @@ DurationUs: TypeAlias = Annotated[
 
 
 class Spec(BaseModel):
-    """Base of everything written: immutable, and an unknown key is an error."""
+    """Base of everything written: immutable; a key that this release does not know is kept."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True, allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="allow", serialize_by_alias=True, allow_inf_nan=False)
 
-
-FieldType: TypeAlias = Literal["number", "integer", "string", "boolean", "category", "time"]
+    def written(self) -> dict[str, Any]:
+        """As JSON that this model is read from, with the defaults of this release and every unknown key."""
+        return self.model_dump(mode="json")
 
 
 class FieldSpec(Spec):
@@ -119,11 +150,11 @@ class LabelSpec(Spec):
     """The records that tell, later, what happened: `joins` is the label record's field that holds the event's id."""
 
     topic: Identifier
-    id: Identifier
-    joins: Identifier
-    time: Identifier
+    id: FieldName
+    joins: FieldName
+    time: FieldName
     horizon_us: DurationUs = Field(alias="horizon", gt=0)
-    fields: dict[Identifier, FieldSpec] = Field(min_length=1)
+    fields: dict[FieldName, FieldSpec] = Field(min_length=1)
 
     def field(self, name: str) -> FieldSpec | None:
         """The field's specification; the id, join and time fields exist without being listed."""
@@ -140,14 +171,14 @@ class StreamSpec(Spec):
     """
 
     topic: Identifier
-    id: Identifier
-    time: Identifier
+    id: FieldName
+    time: FieldName
     disorder_us: DurationUs = Field(default=0, alias="disorder")
     lateness_us: DurationUs = Field(default=0, alias="lateness")
     max_ahead_us: DurationUs = Field(default=7 * DAY_US, alias="max_ahead", gt=0)
     wait_us: DurationUs = Field(default=60 * SECOND_US, alias="wait", gt=0)
-    keys: tuple[Identifier, ...] = ()
-    fields: dict[Identifier, FieldSpec] = Field(min_length=1)
+    keys: tuple[FieldName, ...] = ()
+    fields: dict[FieldName, FieldSpec] = Field(min_length=1)
     label: LabelSpec | None = None
 
     def field(self, name: str) -> FieldSpec | None:
@@ -161,26 +192,23 @@ def _implied(name: str, time: str, ids: tuple[str, ...]) -> FieldSpec | None:
     return FieldSpec(type="string", required=True) if name in ids else None
 
 
-TimePart: TypeAlias = Literal["hour", "minute_of_day", "weekday", "month"]
-
-
 class PassthroughFeature(Spec):
     """Fields that are numbers (or booleans, as 0 and 1) and are used as they are."""
 
-    fields: tuple[Identifier, ...] = Field(min_length=1)
+    fields: tuple[FieldName, ...] = Field(min_length=1)
 
 
 class TimePartsFeature(Spec):
     """Parts of a time field, in UTC: hour 0–23, minute of day 0–1439, weekday 0 (Monday)–6, month 1–12."""
 
-    time: Identifier
+    time: FieldName
     parts: tuple[TimePart, ...] = Field(min_length=1)
 
 
 class CategoryFeature(Spec):
     """Fields as codes: the position in the declared values (unknown is -1), or a stable hash into `buckets`."""
 
-    categories: tuple[Identifier, ...] = Field(min_length=1)
+    categories: tuple[FieldName, ...] = Field(min_length=1)
     values: tuple[str, ...] | None = Field(default=None, min_length=1)
     buckets: int | None = Field(default=None, ge=2, le=65_536)
 
@@ -195,13 +223,13 @@ def _entity_keys(value: object) -> object:
 
 
 EntityKeys: TypeAlias = Annotated[
-    dict[Identifier, Identifier],
+    dict[FieldName, FieldName],
     BeforeValidator(_entity_keys),
     WithJsonSchema(
         {
             "anyOf": [
-                {"type": "array", "items": {"type": "string", "pattern": IDENTIFIER_PATTERN}},
-                {"type": "object", "additionalProperties": {"type": "string", "pattern": IDENTIFIER_PATTERN}},
+                {"type": "array", "items": {"type": "string", "pattern": NAME_PATTERN}},
+                {"type": "object", "additionalProperties": {"type": "string", "pattern": NAME_PATTERN}},
             ]
         }
     ),
@@ -217,9 +245,9 @@ class WindowFeature(Spec):
     Without a field (`of: flights`) records are counted: only `count` and `time_since_last` make sense.
     """
 
-    of: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,511}$")]
+    of: Annotated[str, Field(min_length=1, max_length=512)]
     by: EntityKeys = {}
-    compute: tuple[Word, ...] = Field(min_length=1)
+    compute: tuple[Aggregation, ...] = Field(min_length=1)
     over_us: tuple[DurationUs, ...] = Field(alias="over", min_length=1)
     name: Identifier | None = None
 
@@ -229,29 +257,36 @@ class WindowFeature(Spec):
         return tuple(self.by.items())
 
 
-_FEATURE_KEYS: Final = {"fields": "fields", "time": "time", "categories": "categories", "of": "of"}
+class OtherFeature(Spec):
+    """A feature of a kind that this release does not know. It can be kept, not computed; at the door it is an error."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_no_typing_error(cls, value: Any, info: ValidationInfo) -> Any:
+        if info.context is not None or not isinstance(value, Mapping):
+            known = ", ".join(f"`{key}`" for key in FEATURE_KEYS)
+            raise PydanticCustomError("feature_kind", "a feature needs one of the keys {known}", {"known": known})
+        return value
 
 
-def _feature_kind(value: Any) -> str | None:
-    if isinstance(value, Mapping):
-        return next((kind for key, kind in _FEATURE_KEYS.items() if key in value), None)
-    return next((kind for key, kind in _FEATURE_KEYS.items() if hasattr(value, key)), None)
+FEATURE_KEYS: Final = ("fields", "time", "categories", "of")
+"""What a feature is told by, whatever else it says."""
+OTHER_FEATURE: Final = "other"
+
+
+def _feature_kind(value: Any) -> str:
+    has = value.__contains__ if isinstance(value, Mapping) else lambda key: hasattr(value, key)
+    return next((key for key in FEATURE_KEYS if has(key)), OTHER_FEATURE)
 
 
 FeatureSpec: TypeAlias = Annotated[
     Annotated[PassthroughFeature, Tag("fields")]
     | Annotated[TimePartsFeature, Tag("time")]
     | Annotated[CategoryFeature, Tag("categories")]
-    | Annotated[WindowFeature, Tag("of")],
-    Discriminator(
-        _feature_kind,
-        custom_error_type="feature_kind",
-        custom_error_message="a feature needs one of the keys `fields`, `time`, `categories` or `of`",
-    ),
+    | Annotated[WindowFeature, Tag("of")]
+    | Annotated[OtherFeature, Tag(OTHER_FEATURE)],
+    Discriminator(_feature_kind),
 ]
-
-Task: TypeAlias = Literal["binary", "multiclass", "regression"]
-Trigger: TypeAlias = Literal["drift", "decay", "schedule"]
 
 
 class PromotionPolicy(Spec):
@@ -262,7 +297,7 @@ class PromotionPolicy(Spec):
     `bake_us`: how long a new champion is on trial; a bad epoch found within it is rolled back.
     """
 
-    risk: Literal["automatic", "approval"] = "automatic"
+    risk: Risk = "automatic"
     margin: float = Field(default=0.0, ge=0.0)
     confidence: float = Field(default=0.9, ge=0.5, lt=1.0)
     cooldown_us: DurationUs = Field(default=0, alias="cooldown")
@@ -321,16 +356,16 @@ class ModelSpec(Spec):
 
     task: Task
     stream: Identifier
-    label: Annotated[str, Field(pattern=LABEL_PATTERN)]
+    label: Annotated[str, Field(min_length=1, max_length=1_024)]
     features: tuple[FeatureSpec, ...] = Field(min_length=1, max_length=500)
-    candidates: tuple[Word, ...] | None = Field(default=None, min_length=1)
-    metric: Word | None = None
+    candidates: tuple[Candidate, ...] | None = Field(default=None, min_length=1)
+    metric: Metric | None = None
     promotion: PromotionPolicy = PromotionPolicy()
     retraining: RetrainingPolicy = RetrainingPolicy()
     monitoring: MonitoringPolicy = MonitoringPolicy()
 
     @property
-    def candidate_names(self) -> tuple[str, ...]:
+    def candidate_names(self) -> tuple[Candidate, ...]:
         """The estimators to try, with the task's default when none were written."""
         if self.candidates is not None:
             return self.candidates
@@ -347,3 +382,31 @@ class Declaration(Spec):
 
     streams: dict[Identifier, StreamSpec] = {}
     models: dict[Identifier, ModelSpec] = {}
+
+
+def read_declaration(data: Any, words: Vocabulary) -> Declaration:
+    """What a user wrote, with nothing in it that is not known; raises `pydantic.ValidationError`."""
+    return Declaration.model_validate(data, extra="forbid", context=dict(words))
+
+
+def declaration_schema(words: Vocabulary | None = None) -> dict[str, Any]:
+    """JSON Schema of what a user may write: no other keys, and no other words if they are told."""
+    schema = Declaration.model_json_schema()
+    del schema["$defs"][OtherFeature.__name__]
+    _close(schema, words or {})
+    return schema
+
+
+def _close(part: Any, words: Vocabulary) -> None:
+    if isinstance(part, list):
+        for inner in part:
+            _close(inner, words)
+    elif isinstance(part, dict):
+        if "properties" in part:
+            part["additionalProperties"] = False
+        if part.get(WORDS_OF) in words:
+            part["enum"] = list(words[part[WORDS_OF]])
+        if "oneOf" in part:
+            part["oneOf"] = [one for one in part["oneOf"] if not one.get("$ref", "").endswith(OtherFeature.__name__)]
+        for inner in part.values():
+            _close(inner, words)

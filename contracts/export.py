@@ -1,7 +1,8 @@
-"""Writes `schemas/<topic>.json` and `asyncapi/<service>.yaml` from the map: `python -m evenkeel.contracts.export [--check]`.
+"""Writes `schemas/<topic>.json`, `schemas/declaration.json` and `asyncapi/<service>.yaml`, or checks them (`--check`).
 
 Generated, committed, never edited. An edit that breaks a published schema within its major is refused: give the fact a
-new payload class and a new topic with the next major.
+new payload class and a new topic with the next major. What a user may write (`declaration.json`) can grow, but never refuse
+what it took: what is published of it in topics is data to its readers.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ from typing import Any, Final
 
 import yaml
 
-from evenkeel.contracts.compatibility import breaking_changes
+from evenkeel.contracts.compatibility import breaking_changes, refused_now
+from evenkeel.contracts.declaration import declaration_schema
 from evenkeel.contracts.envelope import type_of
 from evenkeel.contracts.topics import SERVICES, TOPICS, Topic, consumed_by, published_by
 
 HERE: Final = Path(__file__).parent
+DECLARATION: Final = HERE / "schemas" / "declaration.json"
 _JSON_SCHEMA: Final = "https://json-schema.org/draft/2020-12/schema"
 
 
@@ -25,6 +28,11 @@ def schema_of(topic: Topic) -> dict[str, Any]:
     """JSON Schema of a topic's payload, as written."""
     schema = topic.payload.model_json_schema(mode="serialization")
     return {"$schema": _JSON_SCHEMA, "$id": f"urn:evenkeel:schema:{topic.name}"} | schema
+
+
+def schema_of_declaration() -> dict[str, Any]:
+    """JSON Schema of a declaration, as a user writes it. Which words there are is told by the registry."""
+    return {"$schema": _JSON_SCHEMA, "$id": "urn:evenkeel:schema:declaration"} | declaration_schema()
 
 
 def asyncapi_of(title: str, sent: tuple[Topic, ...], received: tuple[Topic, ...]) -> dict[str, Any]:
@@ -120,13 +128,18 @@ def _headers() -> dict[str, Any]:
 
 def documents() -> dict[Path, str]:
     """Every generated file with its content."""
-    files = {HERE / "schemas" / f"{topic.name}.json": json.dumps(schema_of(topic), indent=2) + "\n" for topic in TOPICS}
+    files = {HERE / "schemas" / f"{topic.name}.json": _json(schema_of(topic)) for topic in TOPICS}
+    files[DECLARATION] = _json(schema_of_declaration())
     for service in SERVICES:
         files[HERE / "asyncapi" / f"{service}.yaml"] = _yaml(
             asyncapi_of(service, published_by(service), consumed_by(service))
         )
     files[HERE / "asyncapi" / "evenkeel.yaml"] = _yaml(asyncapi_of("all services", TOPICS, ()))
     return files
+
+
+def _json(document: dict[str, Any]) -> str:
+    return json.dumps(document, indent=2) + "\n"
 
 
 def _yaml(document: dict[str, Any]) -> str:
@@ -139,9 +152,19 @@ def refused(topic: Topic) -> list[str]:
     return breaking_changes(json.loads(path.read_text()), schema_of(topic)) if path.exists() else []
 
 
-def main() -> None:
+def refused_of_declaration() -> list[str]:
+    """What could be declared by the committed schema, and could no longer."""
+    return refused_now(json.loads(DECLARATION.read_text()), schema_of_declaration()) if DECLARATION.exists() else []
+
+
+def breaking() -> list[str]:
+    """Everything in which the contracts as they are break the committed ones."""
     problems = [f"{topic.name}: {problem}" for topic in TOPICS for problem in refused(topic)]
-    if problems:
+    return problems + [f"declaration: {problem}" for problem in refused_of_declaration()]
+
+
+def main() -> None:
+    if problems := breaking():
         sys.exit("a published contract would break; give it a new major instead:\n  " + "\n  ".join(problems))
     files = documents()
     stale = {path: text for path, text in files.items() if not path.exists() or path.read_text() != text}

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from evenkeel.contracts.payload import Count, Finite, Identifier, Integer, Payload, RecordId, Time
+from evenkeel.contracts.payload import Count, Fact, Finite, Identifier, Integer, RecordId, Time
+from evenkeel.contracts.words import count, offsets, short, span, when
 
 
-class VectorComputed(Payload):
+class VectorComputed(Fact):
     """A model's features for one event, in the order of the model's feature schema, evaluated before the event was folded."""
+
+    what = "vector"
 
     model: Identifier
     stream: Identifier
@@ -19,9 +22,20 @@ class VectorComputed(Payload):
     """null: missing."""
     late: bool = False
 
+    def sentence(self) -> str:
+        missing = sum(value is None for value in self.values)
+        absent = f", {missing} of them missing," if missing else ""
+        late = "; the event came late" if self.late else ""
+        return (
+            f"{count(len(self.values), 'feature')}{absent} of event {self.event_id} for model {self.model}, view "
+            f"{short(self.view_version)}, declaration {self.declaration}{late}"
+        )
 
-class ViewUpdated(Payload):
+
+class ViewUpdated(Fact):
     """The whole state of one tile of one window of one entity; it replaces what its ring slot held. A recomputable cache."""
+
+    what = "view slot"
 
     view: Identifier
     view_version: str
@@ -30,10 +44,15 @@ class ViewUpdated(Payload):
     tile: list[Finite | Integer | str | None]
     """[start_us, n, mean, M2, min, max, last_time_us, last_event_id, last_value]"""
 
+    def sentence(self) -> str:
+        return f"slot {self.slot} of the online view of {self.view} was written, view {short(self.view_version)}"
 
-class ViewStarted(Payload):
+
+class ViewStarted(Fact):
     """Where the inputs stood when feature began to compute a model by a declaration; what it had folded by then is not in
     that view's windows. A lost store is made again in this order."""
+
+    what = "view started"
 
     model: Identifier
     view_version: str
@@ -42,9 +61,20 @@ class ViewStarted(Payload):
     offsets: dict[str, dict[str, Count]]
     """Per topic and partition, the offset up to which (exclusive) records had been read; one that is missing: none."""
 
+    def number(self, offset: int) -> int | None:
+        return self.declaration
 
-class DatasetCommitted(Payload):
+    def sentence(self) -> str:
+        begun = f"after {offsets(self.offsets)}" if self.offsets else "from the beginning of its inputs"
+        return (
+            f"view {short(self.view_version)} of model {self.model} is computed {begun}, declaration {self.declaration}"
+        )
+
+
+class DatasetCommitted(Fact):
     """A version of a model's training table: labelled events whose label arrived before `label_cut`, not before `kept_from`."""
+
+    what = "dataset"
 
     model: Identifier
     uri: str
@@ -65,3 +95,14 @@ class DatasetCommitted(Payload):
     """Labels that arrived before this event time have left; null if none has since the table was begun."""
     offsets: dict[str, dict[str, Count]]
     """Per topic and partition, the offset up to which (exclusive) records had been folded."""
+
+    def number(self, offset: int) -> int | None:
+        return self.version
+
+    def sentence(self) -> str:
+        kept = f" and not before {when(self.kept_from)}" if self.kept_from else ""
+        asked = f", as asked for at {when(self.as_of)}" if self.as_of else ""
+        return (
+            f"version {self.version} of {self.uri} has {count(self.rows, 'row')}, {self.added:,} of them new: events from "
+            f"{span(self.first_event_time, self.last_event_time)} whose labels arrived before {when(self.label_cut)}{kept}{asked}"
+        )

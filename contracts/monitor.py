@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from evenkeel.contracts.payload import Count, Finite, Identifier, Payload, Time, Word
+from evenkeel.contracts.payload import Count, Fact, Finite, Identifier, Payload, Time, Word
+from evenkeel.contracts.words import chance, count, span
 
 
 class FeatureDrift(Payload):
@@ -13,11 +14,13 @@ class FeatureDrift(Payload):
     p_value: Finite
 
 
-class WindowMeasured(Payload):
+class WindowMeasured(Fact):
     """A closed window of one model: performance over labels that arrived in it, and its inputs against the profile.
 
     Epoch and version are the champion's at its end; `versions` says whose predictions the labels of it were about.
     """
+
+    what = "window"
 
     model: Identifier
     window_start: Time
@@ -32,8 +35,22 @@ class WindowMeasured(Payload):
     metrics: dict[str, Finite | None]
     drift: list[FeatureDrift]
 
+    def number(self, offset: int) -> int | None:
+        return None
 
-class DriftDetected(Payload):
+    def sentence(self) -> str:
+        measured = [f"{name} {value:.4f}" for name, value in sorted(self.metrics.items()) if value is not None]
+        quality = f", {', '.join(measured)}" if measured else ""
+        under = "" if self.version is None else f" under version {self.version}"
+        return (
+            f"{span(self.window_start, self.window_end)}{under}: {count(self.vectors, 'vector')}, "
+            f"{count(self.predictions, 'prediction')}, {self.labelled:,} of them labelled{quality}"
+        )
+
+
+class DriftDetected(Fact):
+    what = "drift"
+
     model: Identifier
     detector: Word
     epoch: Count
@@ -47,8 +64,21 @@ class DriftDetected(Payload):
     features: list[FeatureDrift]
     detail: str
 
+    def number(self, offset: int) -> int | None:
+        return self.epoch
 
-class PerformanceDegraded(Payload):
+    def sentence(self) -> str:
+        strongest = max(self.features, key=lambda f: f.psi, default=None)
+        named = "" if strongest is None else f"; strongest {strongest.feature} with PSI {strongest.psi:.3f}"
+        return (
+            f"{self.detector} found drift of {self.effect_size:.3f} in {span(self.window_start, self.window_end)} under "
+            f"version {self.version} (significance {chance(self.significance)}, n {self.n:,}){named}"
+        )
+
+
+class PerformanceDegraded(Fact):
+    what = "decay"
+
     model: Identifier
     epoch: Count
     version: Count
@@ -63,10 +93,28 @@ class PerformanceDegraded(Payload):
     in_bake_period: bool = False
     detail: str
 
+    def number(self, offset: int) -> int | None:
+        return self.epoch
 
-class AlertChanged(Payload):
+    def sentence(self) -> str:
+        bake = ", in its bake period" if self.in_bake_period else ""
+        return (
+            f"{self.metric} of version {self.version} went from {self.baseline:.4f} to {self.current:.4f} in "
+            f"{span(self.window_start, self.window_end)}{bake} (significance {chance(self.significance)}, n {self.n:,})"
+        )
+
+
+class AlertChanged(Fact):
+    what = "alert"
+
     model: Identifier
     alert: Word
     state: Word
     """raised, cleared."""
     detail: str
+
+    def number(self, offset: int) -> int | None:
+        return None
+
+    def sentence(self) -> str:
+        return f"alert {self.alert} of {self.model} was {self.state}: {self.detail}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Annotated, Any, ClassVar, Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
@@ -47,7 +48,8 @@ _set: Final = object.__setattr__
 
 
 class Payload(BaseModel):
-    """A fact. Unknown fields are ignored on reading, so that a newer producer of the same major can be read."""
+    """A fact, or a part of one. Unknown fields are ignored on reading, so that a newer producer of the same major can be
+    read."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="null")
 
@@ -71,9 +73,36 @@ class Payload(BaseModel):
         return payload
 
 
+class Fact(Payload, ABC):
+    """What a topic carries. It tells itself: governance's lineage and `evenkeel trace` show it by what it says here, and
+    know no class of their own accord. tests/contract/test_topology.py demands it of each row of the map."""
+
+    what: ClassVar[str] = ""
+    """What it is, in a word or two."""
+
+    @abstractmethod
+    def sentence(self) -> str:
+        """What it says, in one sentence for people, without the time of the event, which stands beside it."""
+
+    def number(self, offset: int) -> int | None:
+        """By which other facts name it beside its key, such as a version or an epoch; None: they do not. `offset` is its
+        place in its topic, by which declarations are named."""
+        return None
+
+
 class Caller(Payload):
     """Who commanded a fact: as the door knew him, not as he called himself. What the loop did by itself has none."""
 
     name: str
     role: Word
     """The role that the command asked for and that he has."""
+
+
+def person(name: str, caller: Caller | None) -> str:
+    """Who did something: as he called himself, and as the door knew him.
+
+    >>> person("Ada", Caller(name="token:9f86d081884c", role="operator"))
+    'Ada (token:9f86d081884c, operator)'
+    """
+    known = "" if caller is None else f"{caller.name}, {caller.role}"
+    return f"{name} ({known})" if name and known else name or known or "somebody"

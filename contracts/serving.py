@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from evenkeel.contracts.payload import Count, Digest, Finite, Identifier, Payload, RecordId, Word
+from typing import Final
+
+from evenkeel.contracts.payload import Count, Digest, Fact, Finite, Identifier, RecordId, Word
+from evenkeel.contracts.words import listed, seconds
+
+ORIGINS_IN_WORDS: Final = {"stream": "on the stream", "request": "for a request"}
 
 
-class PredictionMade(Payload):
+class PredictionMade(Fact):
     """One answer of one version. Its own features ride along unless a published vector holds them (`vector_id`)."""
+
+    what = "prediction"
 
     model: Identifier
     stream: Identifier
@@ -31,9 +38,19 @@ class PredictionMade(Payload):
     view_position: dict[str, Count] | None = None
     """Partition → next offset of the view that completed a request by keys."""
 
+    def sentence(self) -> str:
+        answer = self.decision if isinstance(self.decision, str) else "yes" if self.decision else "no"
+        decided = "" if self.decision is None else f", decided {answer}"
+        return (
+            f"version {self.version} of {self.model} (epoch {self.epoch}, {self.role}) scored {self.score:.4f} for event "
+            f"{self.event_id}{decided}, {ORIGINS_IN_WORDS.get(self.origin, f'asked by {self.origin}')}"
+        )
 
-class VersionActivated(Payload):
+
+class VersionActivated(Fact):
     """A replica's receipt: these bytes were verified, answered the golden rows, and now serve."""
+
+    what = "activation"
 
     model: Identifier
     version: Count
@@ -42,8 +59,19 @@ class VersionActivated(Payload):
     replica: str
     load_seconds: Finite
 
+    def number(self, offset: int) -> int | None:
+        return self.epoch
 
-class ActivationFailed(Payload):
+    def sentence(self) -> str:
+        return (
+            f"replica {self.replica} verified version {self.version} and serves it (epoch {self.epoch}), loaded in "
+            f"{seconds(self.load_seconds)}"
+        )
+
+
+class ActivationFailed(Fact):
+    what = "activation failed"
+
     model: Identifier
     version: Count
     epoch: Count
@@ -53,12 +81,30 @@ class ActivationFailed(Payload):
     """not_found, digest, signature, golden_rows, view_version, load."""
     detail: str
 
+    def number(self, offset: int) -> int | None:
+        return self.epoch
 
-class ReplicaSeen(Payload):
+    def sentence(self) -> str:
+        return (
+            f"replica {self.replica} could not take version {self.version} (epoch {self.epoch}, {self.reason}): "
+            f"{self.detail}"
+        )
+
+
+class ReplicaSeen(Fact):
     """A replica is there (or leaves): this is what "every replica" means."""
+
+    what = "replica"
 
     replica: str
     url: str
     state: Word
     """ready, stopping."""
     epochs: dict[Identifier, Count]
+
+    def number(self, offset: int) -> int | None:
+        return None
+
+    def sentence(self) -> str:
+        serves = listed(f"{model} epoch {epoch}" for model, epoch in sorted(self.epochs.items()))
+        return f"replica {self.replica} at {self.url} is {self.state}, serving {serves}"

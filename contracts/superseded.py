@@ -12,7 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from evenkeel.contracts.payload import Payload
+from evenkeel.contracts.payload import Fact, Payload
+from evenkeel.contracts.topics import BY_NAME, topics_carrying
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,7 @@ class Superseded:
     payload: type[Payload]
     current: str
     """Name of the topic that took its place."""
-    upcast: Callable[[Any], Payload]
+    upcast: Callable[[Any], Fact]
     """Today's payload of a former one. It must fit every payload of that class: it is not asked whether it does."""
     partitions: int = 1
 
@@ -34,3 +35,23 @@ SUPERSEDED: Final[tuple[Superseded, ...]] = ()
 def former_majors(current: str) -> tuple[Superseded, ...]:
     """What is to be read as events of this topic, besides its own."""
     return tuple(former for former in SUPERSEDED if former.current == current)
+
+
+def read_as_today(topic: str, value: bytes) -> Fact | None:
+    """What a record of a topic says, as today's payload; None: neither a topic of the map nor a former major of one.
+
+    Raises ValidationError if it is not that topic's payload.
+    """
+    row = BY_NAME.get(topic)
+    if row is not None:
+        return row.payload.model_validate_json(value)
+    for former in SUPERSEDED:
+        if former.name == topic:
+            return former.upcast(former.payload.model_validate_json(value))
+    return None
+
+
+def topics_read_as(payload: type[Payload]) -> tuple[str, ...]:
+    """The topics whose records read as this payload: those of the map, and former majors of them."""
+    current = [topic.name for topic in topics_carrying(payload)]
+    return (*current, *(former.name for name in current for former in former_majors(name)))

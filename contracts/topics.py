@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from evenkeel.contracts import feature, governance, ingest, monitor, registry, runtime, serving, trainer
-from evenkeel.contracts.payload import Payload
+from evenkeel.contracts.payload import Fact, Payload
 
 SERVICES: Final = ("ingest", "feature", "trainer", "registry", "serving", "monitor", "governance")
 DAY_MS: Final = 86_400_000
@@ -30,7 +30,7 @@ class Topic:
     """One row. `key` gives the record key of a payload; the partition follows from it."""
 
     name: str
-    payload: type[Payload]
+    payload: type[Fact]
     producer: str
     consumers: tuple[str, ...]
     plane: Plane
@@ -52,7 +52,7 @@ class Topic:
 
 
 def _data(
-    name: str, payload: type[Payload], producer: str, consumers: tuple[str, ...], key: Callable[[Any], str], **more: Any
+    name: str, payload: type[Fact], producer: str, consumers: tuple[str, ...], key: Callable[[Any], str], **more: Any
 ) -> Topic:
     return Topic(
         name, payload, producer, consumers, Plane.DATA, key, **{"partitions": 3, "retention_ms": 30 * DAY_MS} | more
@@ -60,7 +60,7 @@ def _data(
 
 
 def _control(
-    name: str, payload: type[Payload], producer: str, consumers: tuple[str, ...], key: Callable[[Any], str], **more: Any
+    name: str, payload: type[Fact], producer: str, consumers: tuple[str, ...], key: Callable[[Any], str], **more: Any
 ) -> Topic:
     return Topic(name, payload, producer, consumers, Plane.CONTROL, key, **more)
 

@@ -2,9 +2,32 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from pydantic import Field
 
-from evenkeel.contracts.payload import Caller, Count, Digest, Finite, Identifier, Integer, Payload, Time, Word
+from evenkeel.contracts.payload import (
+    Caller,
+    Count,
+    Digest,
+    Fact,
+    Finite,
+    Identifier,
+    Integer,
+    Payload,
+    Time,
+    Word,
+    person,
+)
+from evenkeel.contracts.words import count, seconds, short
+
+TRIGGERS_IN_WORDS: Final = {
+    "first_data": "there was enough data for a first model",
+    "drift": "the inputs had drifted",
+    "decay": "the champion had become worse",
+    "schedule": "it was due",
+    "command": "somebody asked for it",
+}
 
 
 class DatasetVersion(Payload):
@@ -19,8 +42,10 @@ class DatasetVersion(Payload):
     offsets: dict[str, dict[str, Count]] = Field(default_factory=dict)
 
 
-class RetrainDecided(Payload):
+class RetrainDecided(Fact):
     """The answer to a trigger, also when it is no."""
+
+    what = "decision"
 
     model: Identifier
     retrain: bool
@@ -38,9 +63,20 @@ class RetrainDecided(Payload):
     caller: Caller | None = None
     """Who asked, if a person did."""
 
+    def number(self, offset: int) -> int | None:
+        return None
 
-class LoopChanged(Payload):
+    def sentence(self) -> str:
+        why = TRIGGERS_IN_WORDS.get(self.trigger, f"the trigger {self.trigger} asked")
+        if self.retrain:
+            return f"run {self.run_id} was decided because {why}: {self.detail}"
+        return f"no run was decided although {why} ({self.reason}): {self.detail}"
+
+
+class LoopChanged(Fact):
     """A person paused the loop of a model, or let it go on: while it is paused, every trigger is answered with no."""
+
+    what = "loop"
 
     model: Identifier
     state: Word
@@ -50,13 +86,30 @@ class LoopChanged(Payload):
     reason: str
     caller: Caller | None = None
 
+    def number(self, offset: int) -> int | None:
+        return None
 
-class RunStarted(Payload):
+    def sentence(self) -> str:
+        loop = f"the loop of {self.model}"
+        did = {"paused": f"paused {loop}", "running": f"resumed {loop}"}.get(self.state, f"set {loop} to {self.state}")
+        return f"{person(self.by, self.caller)} {did}: {self.reason}"
+
+
+class RunStarted(Fact):
+    what = "run started"
+
     model: Identifier
     run_id: str
     attempt: Count
     dataset: DatasetVersion
     champion: Digest | None = None
+
+    def number(self, offset: int) -> int | None:
+        return self.attempt
+
+    def sentence(self) -> str:
+        against = "" if self.champion is None else f", against champion {short(self.champion)}"
+        return f"attempt {self.attempt} of run {self.run_id} began on dataset version {self.dataset.version}{against}"
 
 
 class Scores(Payload):
@@ -85,6 +138,14 @@ class Comparison(Payload):
     """One-sided bound: the improvement stays below it with probability `confidence`."""
     confidence: Finite
 
+    def sentence(self) -> str:
+        better = "better" if self.improvement >= 0 else "worse"
+        return (
+            f"{self.metric} {self.candidate:.4f} against the champion's {self.champion:.4f} on the same "
+            f"{count(self.n, 'unseen row')}, {better} by {abs(self.improvement):.4f} (the improvement exceeds "
+            f"{self.improvement_lower:+.4f} with {self.confidence:.0%} confidence)"
+        )
+
 
 class EvaluatedTwin(Payload):
     """The fit that the evidence is about, where another one serves: the same recipe, fitted before the evaluation rows."""
@@ -98,8 +159,10 @@ class EvaluatedTwin(Payload):
     seed: Integer
 
 
-class RunCompleted(Payload):
+class RunCompleted(Fact):
     """A trained, packaged candidate, with evidence on rows that neither model was trained on."""
+
+    what = "run"
 
     model: Identifier
     run_id: str
@@ -126,11 +189,32 @@ class RunCompleted(Payload):
     seed: Integer
     duration_seconds: Finite
 
+    def number(self, offset: int) -> int | None:
+        return None
 
-class RunFailed(Payload):
+    def sentence(self) -> str:
+        evidence = "there was no champion to compare with"
+        if self.comparison is not None:
+            evidence = self.comparison.sentence()
+        return (
+            f"run {self.run_id} fitted {self.estimator} on {count(self.training_rows, 'row')} of dataset version "
+            f"{self.dataset.version} in {seconds(self.duration_seconds)}; {evidence}; code {self.code_commit[:12]}, seed "
+            f"{self.seed}"
+        )
+
+
+class RunFailed(Fact):
+    what = "run failed"
+
     model: Identifier
     run_id: str
     attempt: Count
     reason: Word
     """too_few_rows, one_class, parity, timeout, crashed, stale_view, error."""
     detail: str
+
+    def number(self, offset: int) -> int | None:
+        return self.attempt
+
+    def sentence(self) -> str:
+        return f"attempt {self.attempt} of run {self.run_id} failed ({self.reason}): {self.detail}"

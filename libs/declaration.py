@@ -1,5 +1,7 @@
 """Read a declaration file: every problem with its line, its field and the fix.
 
+This is the door of all words: what is not in `VOCABULARY` comes no further. Behind it nobody refuses one.
+
 YAML is read by its 1.2 core rules (only `true` and `false` are booleans, a category may be called `NO`), without tags,
 anchors or duplicate keys, so that a file means what it says and cannot expand into something larger.
 """
@@ -16,11 +18,28 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from evenkeel.contracts.declaration import Declaration, FieldSpec, LabelSpec, ModelSpec, StreamSpec, format_duration
+from evenkeel.contracts.declaration import (
+    FEATURE_KEYS,
+    OTHER_FEATURE,
+    WORDS_OF,
+    Declaration,
+    FieldSpec,
+    LabelSpec,
+    ModelSpec,
+    OtherFeature,
+    StreamSpec,
+    Vocabulary,
+    declaration_schema,
+    format_duration,
+    read_declaration,
+)
 from evenkeel.contracts.topics import BY_NAME
 from evenkeel.libs.estimators import ESTIMATORS
+from evenkeel.libs.features.aggregations import AGGREGATIONS
 from evenkeel.libs.features.labels import parse_label
 from evenkeel.libs.features.plan import Path, PlanError, Problem, compile_plan, unknown
+from evenkeel.libs.features.scalars import TIME_PARTS
+from evenkeel.libs.fields import FIELD_TYPES, is_identifier
 from evenkeel.libs.metrics import METRICS
 
 MAX_BYTES: Final = 1_000_000
@@ -59,7 +78,7 @@ def load_declaration(text: str, filename: str, declared_streams: Mapping[str, St
     except _Unreadable as error:
         raise DeclarationError(filename, [error.problem]) from None
     try:
-        declaration = Declaration.model_validate(data)
+        declaration = read_declaration(data, VOCABULARY)
     except ValidationError as error:
         problems = [_invalid(details) for details in error.errors(include_url=False)]
         raise DeclarationError(filename, [_placed(problem, lines) for problem in problems]) from None
@@ -111,6 +130,10 @@ def _raw_topics(streams: Mapping[str, StreamSpec]) -> Iterator[tuple[Path, str]]
 def _check_records(
     path: Path, spec: StreamSpec | LabelSpec, implied: Sequence[str], joins: Sequence[str]
 ) -> Iterator[Problem]:
+    for where, name in (*((role, getattr(spec, role)) for role in implied), *(("fields", n) for n in spec.fields)):
+        if not is_identifier(name):
+            place: Path = (*path, where, name) if where == "fields" else (*path, where)
+            yield Problem(place, f"{name!r} is not a name", _NAME_FIX)
     for role in implied:
         name = getattr(spec, role)
         field, wanted = spec.fields.get(name), "time" if role == "time" else "string"
@@ -143,6 +166,27 @@ def _check_field(path: Path, field: FieldSpec) -> Iterator[Problem]:
         yield Problem((*path, "min"), f"min {field.min} is greater than max {field.max}", "swap them")
 
 
+_NAME_FIX: Final = "use letters, digits, `.`, `_` and `-`, begin with a letter or digit, at most 128"
+
+
+VOCABULARY: Final[Vocabulary] = {
+    "field_type": FIELD_TYPES,
+    "time_part": tuple(TIME_PARTS),
+    "aggregation": tuple(row.name for row in AGGREGATIONS),
+    "task": ("binary", "multiclass", "regression"),
+    "estimator": tuple(row.name for row in ESTIMATORS),
+    "metric": tuple(metric.name for metric in METRICS),
+    "trigger": ("drift", "decay", "schedule"),
+    "risk": ("automatic", "approval"),
+}
+"""The words that a user may write, by kind."""
+
+
+def schema() -> dict[str, Any]:
+    """JSON Schema of what may be declared today, with every word that there is."""
+    return declaration_schema(VOCABULARY)
+
+
 def _check_model(path: Path, model: ModelSpec, streams: Mapping[str, StreamSpec]) -> Iterator[Problem]:
     try:
         compile_plan(model, streams)
@@ -152,9 +196,9 @@ def _check_model(path: Path, model: ModelSpec, streams: Mapping[str, StreamSpec]
         fix = "use binary (`field op number`) or regression (`field`)"
         yield Problem((*path, "task"), "multiclass models are not built yet", fix)
         return
-    yield from _check_word((*path, "metric"), "metric", model.metric_name, model.task, METRICS)
+    yield from _check_fits((*path, "metric"), "metric", model.metric_name, model.task, METRICS)
     for index, candidate in enumerate(model.candidate_names):
-        yield from _check_word((*path, "candidates", index), "candidate", candidate, model.task, ESTIMATORS)
+        yield from _check_fits((*path, "candidates", index), "candidate", candidate, model.task, ESTIMATORS)
     retraining = model.retraining
     if model.stream not in streams:
         return
@@ -170,9 +214,14 @@ def _check_model(path: Path, model: ModelSpec, streams: Mapping[str, StreamSpec]
     if retraining.max_span_us is not None and retraining.max_span_us <= needed_us:
         fix = f"make it longer than holdout plus label horizon, {format_duration(needed_us)}"
         yield Problem((*path, "retraining", "max_span"), "no rows would be left to train on", fix)
-    rule = parse_label(model.label)
-    field = label.field(rule.field)
     where = (*path, "label")
+    try:
+        rule = parse_label(model.label)
+    except ValueError:
+        fix = "write `field` or `field op number`, such as arr_delay > 15"
+        yield Problem(where, f"{model.label!r} is not a label", fix)
+        return
+    field = label.field(rule.field)
     if field is None:
         yield unknown(where, "label field", rule.field, tuple(label.fields))
     elif field.type not in ("number", "integer", "boolean"):
@@ -193,14 +242,10 @@ class _Row(Protocol):
     def tasks(self) -> tuple[str, ...]: ...
 
 
-def _check_word(path: Path, what: str, word: str, task: str, catalogue: Sequence[_Row]) -> Iterator[Problem]:
+def _check_fits(path: Path, what: str, word: str, task: str, catalogue: Sequence[_Row]) -> Iterator[Problem]:
     fitting = [row.name for row in catalogue if task in row.tasks]
-    if word in fitting:
-        return
-    if word in [row.name for row in catalogue]:
+    if word not in fitting:
         yield Problem(path, f"{word} is no {what} of a {task} model", f"use {' or '.join(fitting)}")
-    else:
-        yield unknown(path, what, word, fitting)
 
 
 class _Unreadable(Exception):
@@ -330,21 +375,15 @@ def _invalid(details: ErrorDetails) -> Problem:
             return Problem(found, f"{found[-1]!r} is not known here", fix)
         case "missing":
             return Problem(found, "this is missing", f"add `{found[-1]}:`")
-        case "literal_error":
-            expected = str(details.get("ctx", {}).get("expected", ""))
-            near = difflib.get_close_matches(str(details["input"]), re.findall(r"'([^']+)'", expected), n=1)
-            fix = f"did you mean {near[0]!r}?" if near else f"use {expected}"
-            return Problem(found, f"{details['input']!r} is not one of {expected}", fix)
-        case "string_pattern_mismatch" if found and found[-1] == "label":
-            fix = "write `field` or `field op number`, such as arr_delay > 15"
-            return Problem(found, f"{details['input']!r} is not a label", fix)
+        case "unknown_word":
+            return _not_one_of(found, details["input"], details["ctx"]["known"])
+        case "string_pattern_mismatch" if (kind_of := _kind_of(model)) is not None:
+            return _not_one_of(found, details["input"], VOCABULARY[kind_of])
         case "string_pattern_mismatch":
-            fix = "use letters, digits, `.`, `_` and `-`, begin with a letter or digit, at most 128"
-            return Problem(found, f"{details['input']!r} is not a name", fix)
+            return Problem(found, f"{details['input']!r} is not a name", _NAME_FIX)
         case "feature_kind":
-            given = details["input"]
-            known = ("fields", "time", "categories", "of")
-            near = [m for key in given for m in difflib.get_close_matches(str(key), known, n=1)] if given else []
+            given = details["input"] if isinstance(details["input"], Mapping) else ()
+            near = [m for key in given for m in difflib.get_close_matches(str(key), FEATURE_KEYS, n=1)]
             fix = f"did you mean `{near[0]}`?" if near else "begin it with one of them"
             return Problem(found, message, fix)
         case "dict_type" | "model_type" | "model_attributes_type":
@@ -356,13 +395,33 @@ def _invalid(details: ErrorDetails) -> Problem:
     return Problem(found, message[:1].lower() + message[1:], f"change {details['input']!r}"[:200])
 
 
+def _not_one_of(path: Path, found: object, known: Sequence[str]) -> Problem:
+    *heads, last = (repr(word) for word in known)
+    expected = f"{', '.join(heads)} or {last}" if heads else last
+    near = difflib.get_close_matches(str(found), known, n=1)
+    fix = f"did you mean {near[0]!r}?" if near else f"use {expected}"
+    return Problem(path, f"{found!r} is not one of {expected}", fix)
+
+
+def _kind_of(annotation: Any) -> str | None:
+    """The kind of word that a type stands for."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        return next((kind for member in get_args(annotation) if (kind := _kind_of(member)) is not None), None)
+    if get_origin(annotation) is not Annotated:
+        return None
+    for extra in (getattr(part, "json_schema_extra", None) for part in annotation.__metadata__):
+        if isinstance(extra, dict) and WORDS_OF in extra:
+            return str(extra[WORDS_OF])
+    return _kind_of(get_args(annotation)[0])
+
+
 def _inner(annotation: Any, part: object) -> Any:
     """The type behind one step of a path: a model's field, a mapping's value, a sequence's item."""
     annotation = _bare(annotation)
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         for name, field in annotation.model_fields.items():
             if part in (name, field.alias):
-                return field.annotation
+                return Annotated[field.annotation, field]  # which knows the kind of a word
         return None
     arguments = get_args(annotation)
     if get_origin(annotation) in (dict, Mapping) and len(arguments) == 2:
@@ -374,6 +433,8 @@ def _chosen(annotation: Any, tag: object) -> Any:
     """The member of a union that a tag stands for; `None` if this is no union."""
     annotation = _bare(annotation)
     if get_origin(annotation) in (Union, types.UnionType):
+        if tag == OTHER_FEATURE:
+            return OtherFeature
         return next((member for member in get_args(annotation) if tag in _keys(member)), None)
     return None
 

@@ -46,7 +46,7 @@ is_identifier: Final = re.compile(IDENTIFIER_PATTERN.removeprefix("^").removesuf
 IDENTIFIER_FIX: Final = (
     "as text of 1 to 128 letters, digits, dots, underscores or hyphens, the first a letter or digit."
 )
-_INT64: Final = range(-(2**63), 2**63)
+INT64: Final = range(-(2**63), 2**63)
 
 
 class Fault(Exception):
@@ -74,20 +74,14 @@ def in_bounds(time_us: int, text: str, field: str) -> int:
 
 
 def field_check(name: str, spec: FieldSpec) -> Check:
-    """A function that returns the value of one field as declared, or raises Fault; null is the caller's business."""
-    match spec.type:
-        case "number":
-            return _number(name, spec)
-        case "integer":
-            return _integer(name, spec)
-        case "category":
-            return _category(name, spec.values or ())
-        case "boolean":
-            return _boolean(name)
-        case "time":
-            return _moment(name)
-        case "string":
-            return _string(name)
+    """A function that returns the value of one field as declared, or raises Fault; null is the caller's business.
+
+    Raises ValueError if no check is known of the field's type: what the declaration of a newer release may hold.
+    """
+    make = _CHECKS.get(spec.type)
+    if make is None:
+        raise ValueError(f"field {name} is of type {spec.type}; known here: {', '.join(_CHECKS)}")
+    return make(name, spec)
 
 
 def _wrong_type(name: str, found: object, wanted: str) -> Fault:
@@ -117,8 +111,8 @@ def _number(name: str, spec: FieldSpec) -> Check:
 
 def _integer(name: str, spec: FieldSpec) -> Check:
     outside = _range(name, spec)
-    low = _INT64.start if spec.min is None else max(spec.min, _INT64.start)
-    high = _INT64.stop - 1 if spec.max is None else min(spec.max, _INT64.stop - 1)
+    low = INT64.start if spec.min is None else max(spec.min, INT64.start)
+    high = INT64.stop - 1 if spec.max is None else min(spec.max, INT64.stop - 1)
 
     def check(found: Any) -> int:
         if type(found) is int:
@@ -149,7 +143,8 @@ def _range(name: str, spec: FieldSpec) -> Callable[[object], Fault]:
     return outside
 
 
-def _category(name: str, values: tuple[str, ...]) -> Check:
+def _category(name: str, spec: FieldSpec) -> Check:
+    values = spec.values or ()
     known = frozenset(values)
 
     def check(found: Any) -> str:
@@ -166,7 +161,7 @@ def _category(name: str, values: tuple[str, ...]) -> Check:
     return check
 
 
-def _boolean(name: str) -> Check:
+def _boolean(name: str, _: FieldSpec) -> Check:
     def check(found: Any) -> bool:
         if type(found) is not bool:
             raise _wrong_type(name, found, "true or false")
@@ -175,7 +170,7 @@ def _boolean(name: str) -> Check:
     return check
 
 
-def _string(name: str) -> Check:
+def _string(name: str, _: FieldSpec) -> Check:
     def check(found: Any) -> str:
         if type(found) is not str:
             raise _wrong_type(name, found, "text")
@@ -184,7 +179,7 @@ def _string(name: str) -> Check:
     return check
 
 
-def _moment(name: str) -> Check:
+def _moment(name: str, _: FieldSpec) -> Check:
     def check(found: Any) -> str:
         if type(found) is not str:
             raise _wrong_type(name, found, "RFC 3339 text with a zone")
@@ -195,3 +190,14 @@ def _moment(name: str) -> Check:
         return found
 
     return check
+
+
+_CHECKS: Final[dict[str, Callable[[str, FieldSpec], Check]]] = {
+    "number": _number,
+    "integer": _integer,
+    "string": _string,
+    "boolean": _boolean,
+    "category": _category,
+    "time": _moment,
+}
+FIELD_TYPES: Final = tuple(_CHECKS)

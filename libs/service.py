@@ -13,21 +13,20 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import msgspec
 
 from evenkeel.contracts.envelope import Event, Record
 from evenkeel.contracts.payload import Payload
-from evenkeel.libs.bus.protocol import PROMPT, FetchSettings, TopicPartition
+from evenkeel.libs.bus.protocol import PROMPT, Bus, FetchSettings, TopicPartition
+from evenkeel.libs.clock import Clock
 from evenkeel.libs.settings import OwnSettings, Settings
 from evenkeel.libs.store.protocol import Store, Transaction
+from evenkeel.libs.telemetry import BatchTrace, Metrics, Tracing
 
 if TYPE_CHECKING:
     from fastapi import APIRouter
-
-    from evenkeel.libs.runtime.runtime import Runtime
-    from evenkeel.libs.telemetry import BatchTrace
 
 
 class Cause(msgspec.Struct, frozen=True, gc=False):
@@ -128,6 +127,72 @@ class Context:
 
 
 C = TypeVar("C", bound=Context)
+C_co = TypeVar("C_co", bound=Context, covariant=True)
+
+
+class Host(Protocol[C_co]):
+    """What a service's routes and background work may ask of the runtime that runs it, on the event loop."""
+
+    @property
+    def instance(self) -> str:
+        """This process, among those that may run the same service."""
+
+    @property
+    def settings(self) -> Settings: ...
+
+    @property
+    def own(self) -> Any:
+        """The service's own settings."""
+
+    @property
+    def context(self) -> C_co:
+        """The writer thread's; outside of it only for what the service itself says may be read there."""
+
+    @property
+    def bus(self) -> Bus: ...
+
+    @property
+    def clock(self) -> Clock: ...
+
+    @property
+    def metrics(self) -> Metrics: ...
+
+    @property
+    def tracing(self) -> Tracing: ...
+
+    @property
+    def store_ids(self) -> tuple[str, ...]:
+        """The id of the service's store, and those of the stores whose place it has taken."""
+
+    @property
+    def not_ready_reason(self) -> str | None:
+        """Why the service is not ready; None when it is."""
+
+    @property
+    def has_caught_up(self) -> bool:
+        """Whether the store is loaded and every fact is read that there was at the start: what is unknown until then may
+        be known in a moment."""
+
+    @property
+    def stopping(self) -> bool: ...
+
+    async def command(self, handler: Callable[[C_co], Reply[T]], shard: str = "http") -> T:
+        """Run a handler in a transaction of its own. What it answers is given back once it is committed and published.
+
+        While the store is rebuilt there are no commands: what they are about is not there yet.
+
+        Raises Refused if the handler does (nothing has changed then), and Retry if the store is away or the outbox full.
+        """
+
+    async def query(self, question: Callable[[Any], T]) -> T:
+        """Read the store in another thread than the writer's; `question` gets the engine's handle on a snapshot."""
+
+    async def in_writer(self, look: Callable[[C_co], T]) -> T:
+        """What `look` finds in the context, in the writer thread, between transactions."""
+
+    async def record(self, outputs: Sequence[Output]) -> None:
+        """Publish facts that change no state of ours (predictions). Returns once they are committed to the outbox;
+        whatever is asked for at the same time shares one transaction. Raises Retry if they cannot be kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,13 +278,13 @@ class Service(Generic[C]):
     open_store: Callable[[Settings], Store]
     context: Callable[[Settings, Any], C]
     handlers: tuple[Handler[C], ...]
-    routers: Callable[[Runtime[Any]], Sequence[APIRouter]] = lambda runtime: ()
-    """Thin routes over `Runtime.command` and `Runtime.query`."""
+    routers: Callable[[Host[Any]], Sequence[APIRouter]] = lambda host: ()
+    """Thin routes over `Host.command` and `Host.query`."""
     on_tick: Callable[[C], Iterable[Output]] | None = None
     """Called about once a second of wall time, in a transaction of its own."""
-    background: Sequence[Callable[[Runtime[Any]], Awaitable[None]]] = field(default_factory=tuple)
+    background: Sequence[Callable[[Host[Any]], Awaitable[None]]] = field(default_factory=tuple)
     """Tasks of the event loop that live as long as the service: jobs, the stateless scorer. They start when it is ready."""
-    asgi: Callable[[Runtime[Any], Any], Any] | None = None
+    asgi: Callable[[Host[Any], Any], Any] | None = None
     """Wraps the HTTP application, for a raw hot path in front of it."""
     describe: Callable[[dict[str, Any]], None] = lambda document: None
     """Adds to the OpenAPI document what `asgi` answers."""

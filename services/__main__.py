@@ -20,10 +20,10 @@ from evenkeel.libs.bus.kafka import KafkaBus
 from evenkeel.libs.errors import EvenkeelError, SettingsError, Stop
 from evenkeel.libs.http.app import create_app
 from evenkeel.libs.runtime import failpoints
-from evenkeel.libs.runtime.rebuild import prepare
 from evenkeel.libs.runtime.runtime import Runtime
 from evenkeel.libs.service import Service
 from evenkeel.libs.settings import DEFAULT_PORTS, read_settings
+from evenkeel.libs.store.format import claim_folder
 from evenkeel.libs.telemetry import configure_logging
 
 log = structlog.get_logger("services")
@@ -50,6 +50,7 @@ async def run(name: str) -> None:
     service = service_named(name)
     settings, own = read_settings(name, service.settings)
     configure_logging(name, settings.log_level)
+    claim_folder(settings.data_dir)
     failpoints.arm(settings.failpoints)
     bus = KafkaBus(settings.broker, f"evenkeel-{name}", f"evenkeel-{name}", service.fetch)
     runtime: Runtime[Any] = Runtime(service, settings, own, bus)
@@ -94,17 +95,13 @@ async def rebuild(name: str) -> None:
     service = service_named(name)
     settings, own = read_settings(name, service.settings)
     configure_logging(name, "error")
+    claim_folder(settings.data_dir)
     failpoints.arm(settings.failpoints)
     bus = KafkaBus(settings.broker, f"evenkeel-{name}", f"evenkeel-{name}", service.fetch)
     runtime: Runtime[Any] = Runtime(service, settings, own, bus)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, runtime.stop)
-    try:
-        note = await prepare(runtime)
-    except BaseException:
-        await bus.stop()
-        runtime.store.close()
-        raise
+    note = await runtime.prepare_rebuild()
     _tell(service=name, aside=note.aside, forgotten=service.rebuild.forgotten if service.rebuild else "")
     running = asyncio.create_task(runtime.run())
     rebuilt = asyncio.create_task(runtime.rebuilt.wait())

@@ -6,33 +6,28 @@ and where batches and restarts fall.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from evenkeel.contracts.declaration import Declaration
-from evenkeel.contracts.envelope import WATERMARK_TYPE, Event, Headers, attributes_of, parse_us
+from evenkeel.contracts.envelope import parse_us
 from evenkeel.contracts.feature import VectorComputed, ViewUpdated
 from evenkeel.contracts.ids import LABEL_SUFFIX, accepted_event_id, accepted_label_id, label_stream
 from evenkeel.contracts.ingest import EventAccepted, LabelAccepted, RawRecord
 from evenkeel.contracts.payload import Payload
 from evenkeel.contracts.registry import ModelDeclared, StreamDeclared
-from evenkeel.contracts.topics import BY_NAME
-from evenkeel.libs.bus.kafka import KafkaBus
 from evenkeel.libs.declaration import load_declaration
 from evenkeel.libs.features import SlotUpdate, compile_plan
-from evenkeel.libs.process.instance import is_gone
-from evenkeel.libs.runtime.outputs import OutputBuilder
-from evenkeel.libs.runtime.runtime import Runtime
+from evenkeel.libs.runtime.decoding import ReadWatermark
 from evenkeel.libs.service import Cause, Derived, Watermark
-from evenkeel.libs.settings import Settings
-from evenkeel.libs.telemetry import Tracing
 from evenkeel.services.feature.context import FeatureContext
 from evenkeel.services.feature.domain import TrainingRow
 from evenkeel.services.feature.service import service
 from evenkeel.services.feature.settings import FeatureSettings
 from evenkeel.services.feature.store import FeatureStore
+from tests.harness import Harness, ManualClock
+from tests.records import Topics
 
 MINUTE_US: Final = 60_000_000
 HOUR_US: Final = 60 * MINUTE_US
@@ -96,57 +91,29 @@ models:
 """
 
 
-@dataclass(frozen=True, slots=True)
-class LogRecord:
-    """A record of the log; see evenkeel.contracts.envelope.Record."""
-
-    topic: str
-    partition: int
-    offset: int
-    key: bytes | None
-    value: bytes | None
-    headers: Headers
-    timestamp: int = 0
-
-
-@dataclass
-class Log:
+class Log(Topics):
     """The topics that feature reads. `declaration` is what registry has published so far."""
 
-    declaration: Declaration = field(default_factory=lambda: load_declaration(DECLARATION, "log.yaml"))
-    records: list[LogRecord] = field(default_factory=list)
-    """In the order in which they were written."""
-    _ends: dict[tuple[str, int], int] = field(default_factory=dict)
-    _builders: dict[str, OutputBuilder] = field(default_factory=dict)
-
-    def _write(self, producer: str, output: Derived | Watermark, partition: int | None) -> None:
-        builder = self._builders.get(producer)
-        if builder is None:
-            trace = Tracing(producer, "test").batch()
-            builder = self._builders[producer] = OutputBuilder(producer, "log", {}, START_US, trace)
-        builder.add([output], "test")
-        for one in builder.records:
-            where = (one.topic, one.partition if partition is None or one.value is None else partition)
-            offset = self._ends[where] = self._ends.get(where, -1) + 1
-            self.records.append(LogRecord(*where, offset, one.key, one.value, one.headers))
-        builder.records.clear()
+    def __init__(self, declaration: Declaration | None = None) -> None:
+        super().__init__()
+        self.declaration = declaration or load_declaration(DECLARATION, "log.yaml")
 
     def declare(self, streams: Iterable[str], models: Iterable[str], declaration: Declaration | None = None) -> None:
         if declaration is not None:
             self.declaration = declaration
         for name in streams:
-            self._control(StreamDeclared(name=name, spec=self.declaration.streams[name]))
+            self._control(StreamDeclared.of(name=name, spec=self.declaration.streams[name]))
         for name in models:
             spec = self.declaration.models[name]
             plan = compile_plan(spec, self.declaration.streams)
-            declared = ModelDeclared(
+            declared = ModelDeclared.of(
                 name=name, spec=spec, streams=self.declaration.streams, view_version=plan.view_version
             )
             self._control(declared)
 
     def _control(self, payload: Payload) -> None:
         number = len(self.records)
-        self._write("registry", Derived(payload, Cause(f"control-{number}", START_US, "")), None)
+        self.say("registry", [Derived(payload, Cause(f"control-{number}", START_US, ""))])
 
     def event(
         self,
@@ -193,12 +160,12 @@ class Log:
         event_id = accepted_id(merged_as, record_id)
         cause = Cause(event_id, time_us, event_id)
         derived = Derived(payload, cause, id=event_id, stream=merged_as, watermark_us=watermark_us)
-        self._write("ingest", derived, partition)
+        self.say("ingest", [derived], partition=partition)
 
     def watermark(self, stream: str, time_us: int) -> None:
         """Nothing of this stream (labels: `<stream>#label`) earlier than `time_us` follows on any partition."""
         payload = LabelAccepted if stream.endswith(LABEL_SUFFIX) else EventAccepted
-        self._write("ingest", Watermark(payload, stream, time_us), None)
+        self.say("ingest", [Watermark(payload, stream, time_us)])
 
     def close(self, time_us: int) -> None:
         """Everything declared has come as far as this."""
@@ -218,80 +185,24 @@ def accepted_id(merged_as: str, record_id: str) -> str:
     return accepted_event_id(merged_as, record_id)
 
 
-class ManualClock:
-    """Wall time that tests move."""
-
-    def __init__(self) -> None:
-        self.us = 1_700_000_000_000_000
-
-    def now_us(self) -> int:
-        return self.us
-
-
-class Feature:
+class Feature(Harness[FeatureContext]):
     """The service in a data folder. `restart` forgets everything that is not in its store."""
 
     def __init__(self, data_dir: Path, database_url: str | None = None, **own: Any) -> None:
-        self.data_dir, self._database_url = data_dir, database_url
-        self.own = FeatureSettings(**({"view_flush_ms": 0} | own))
-        self.clock = ManualClock()
-        self.published: list[Event[Any]] = []
-        """Events in the order in which they were committed."""
-        self.watermarks: list[tuple[str, int]] = []
-        self.runtime = self._start()
-
-    def _start(self) -> Runtime[FeatureContext]:
-        bus = KafkaBus("127.0.0.1:1", "feature")
-        settings = Settings(data_dir=self.data_dir, database_url=self._database_url)
-        runtime = Runtime(service, settings, self.own, bus, self.clock)
-        runtime.store.open()
-        epoch = runtime.store.take_lease(runtime.instance, self.clock.now_us(), 1, is_gone)
-        assert epoch is not None
-        runtime._lease_epoch = epoch
-        runtime._batch.load()
-        return runtime
-
-    def restart(self) -> None:
-        self.stop()
-        self.runtime = self._start()
-
-    def stop(self) -> None:
-        self.runtime.store.close()
-        self.runtime._writer.shutdown()
-        self.runtime._readers.close()
+        settings = FeatureSettings(**({"view_flush_ms": 0} | own))
+        self.clock: ManualClock
+        super().__init__(
+            service, data_dir, settings, database_url=database_url, clock=ManualClock(1_700_000_000_000_000)
+        )
 
     @property
-    def context(self) -> FeatureContext:
-        return self.runtime.context
-
-    def consume(self, records: Sequence[LogRecord]) -> None:
-        """One batch; raises what the handlers raise, with everything rolled back."""
-        try:
-            self._keep(self.runtime._batch.consume(records).records)
-        except BaseException:
-            self.runtime._batch.load()
-            raise
-
-    def run(self, handler: Any, shard: str = "job") -> Any:
-        committed, answer = self.runtime._batch.run(handler, shard)
-        self._keep(committed.records)
-        return answer
-
-    def _keep(self, records: Iterable[Any]) -> None:
-        for record in records:
-            attributes = attributes_of(record.headers)
-            if attributes["ce_type"] == WATERMARK_TYPE.encode():
-                if record.partition == 0:
-                    self.watermarks.append(
-                        (attributes["ce_stream"].decode(), parse_us(attributes["ce_watermark"].decode()))
-                    )
-                continue
-            data = BY_NAME[record.topic].payload.model_validate_json(record.value)
-            event_id, time_us = attributes["ce_id"].decode(), parse_us(attributes["ce_time"].decode())
-            self.published.append(Event(data, event_id, time_us, record.topic, record.partition, 0, attributes))
-
-    def events(self, payload: type[Payload]) -> list[Event[Any]]:
-        return [event for event in self.published if isinstance(event.data, payload)]
+    def watermarks(self) -> list[tuple[str, int]]:
+        """Those that were said, on one partition of each topic."""
+        return [
+            (said.stream, said.time_us)
+            for record, said in zip(self.records, self.said, strict=True)
+            if isinstance(said, ReadWatermark) and record.partition == 0
+        ]
 
     def vectors(self, model: str) -> dict[str, list[float | None]]:
         """Event id → values; every event once."""
@@ -309,6 +220,6 @@ class Feature:
 
     def staged_rows(self, model: str) -> list[tuple[int, list[TrainingRow]]]:
         """(label cut, rows) of each staged commit."""
-        with self.runtime.store.begin() as tx:
+        with self.store.begin() as tx:
             store = FeatureStore(tx.connection)
             return [(c.cut_us, store.rows_of(model, c.sequence)) for c in store.staged() if c.model == model]

@@ -139,16 +139,8 @@ class Copy:
             running(self.service, self.broker, self.data_dir, http=True, group=group, **settings) as up,
             self.client(up.url) as client,
         ):
-            await eventually(lambda: _consumed(up), f"{self.data_dir.name} to consume its topics", KILL_SECONDS)
+            await eventually(up.runtime.has_read_all, f"{self.data_dir.name} to consume its topics", KILL_SECONDS)
             yield up, client
-
-
-async def _consumed(up: Running) -> bool:
-    runtime = up.runtime
-    ends = await runtime.bus.end_offsets(runtime._assigned)
-    positions = await runtime.in_writer(lambda: runtime._batch.positions)
-    has_all = all(positions.get(tp, 0) >= end for tp, end in ends.items())
-    return has_all and set(runtime.context.raw_topics()) == runtime._raw_topics and not runtime.publisher.rows
 
 
 @dataclass

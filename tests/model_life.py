@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from evenkeel.contracts import ids
 from evenkeel.contracts.declaration import Declaration
 from evenkeel.contracts.envelope import parse_us
 from evenkeel.contracts.feature import DatasetCommitted, VectorComputed
-from evenkeel.contracts.ids import vector_id
 from evenkeel.contracts.ingest import EventAccepted, RawRecord
 from evenkeel.contracts.monitor import DriftDetected, FeatureDrift, PerformanceDegraded
 from evenkeel.contracts.payload import Payload
@@ -83,8 +83,7 @@ class Life:
         trace = Tracing(service, "test").batch()
         builder = OutputBuilder(service, f"store-of-{service}", before, parse_us(recorded), trace)
         because = Cause(cause, parse_us(time), cause)
-        ids = [vector_id(cause, p.model, p.view_version) if isinstance(p, VectorComputed) else None for p in payloads]
-        builder.add([Derived(p, because, id=event_id) for p, event_id in zip(payloads, ids, strict=True)], shard)
+        builder.add([Derived(payload, because, id=_id_of(payload, cause)) for payload in payloads], shard)
         before |= builder.sequences
         self.records += builder.records
         return [dict(record.headers)["ce_id"].decode() for record in builder.records]
@@ -142,9 +141,10 @@ class Life:
         declared = declaration()
         when = ("2013-01-01T00:00:00Z", "2026-11-20T07:00:00Z")
         spec = declared.models[MODEL]
-        self.say("registry", [StreamDeclared(name="orders", spec=declared.streams["orders"])], "apply", *when)
+        self.say("registry", [StreamDeclared.of(name="orders", spec=declared.streams["orders"])], "apply", *when)
         models = [
-            ModelDeclared(name=name, spec=spec, streams=declared.streams, view_version=VIEW) for name in (OTHER, MODEL)
+            ModelDeclared.of(name=name, spec=spec, streams=declared.streams, view_version=VIEW)
+            for name in (OTHER, MODEL)
         ]
         self.say("registry", models, "apply", *when)
 
@@ -299,11 +299,11 @@ class Life:
         self.change(epoch, version, "approval", "approval-click", time, recorded, before=1)
 
     def score(self, event_id: str, version: int, epoch: int, time: str, recorded: str) -> None:
-        """A raw record accepted, its vectors for two models, and the predictions."""
+        """A raw record accepted, its vectors for two models, and the predictions. Any text may be an event's id."""
         raw = RawRecord(topic="shop.orders", partition=1, offset=41, sha256="a" * 64)
         fields = {"order_id": event_id, "amount": 12.5, "customer": "c1"}
         accepted = EventAccepted(stream="orders", event_id=event_id, fields=fields, declaration=0, raw=raw)
-        self.ids[f"accepted-{event_id}"] = self._data("ingest", f"orders|{event_id}", [accepted], time, recorded)[0]
+        self.ids[f"accepted-{event_id}"] = self._data("ingest", "shop.orders/1/41", [accepted], time, recorded)[0]
         vectors = [
             VectorComputed(
                 model=model,
@@ -328,6 +328,17 @@ class Life:
 
     def _data(self, service: str, cause: str, payloads: Sequence[Payload], time: str, recorded: str) -> list[str]:
         return self.say(service, payloads, cause, time, recorded, "orders")
+
+
+def _id_of(payload: Payload, cause: str) -> str | None:
+    """Where an id follows from more than the cause."""
+    if isinstance(payload, EventAccepted):
+        return ids.accepted_event_id(payload.stream, payload.event_id)
+    if isinstance(payload, VectorComputed):
+        return ids.vector_id(cause, payload.model, payload.view_version)
+    if isinstance(payload, PredictionMade) and payload.vector_id is not None:
+        return ids.prediction_id(payload.vector_id)
+    return None
 
 
 def prediction(event_id: str, version: int, epoch: int, **more: Any) -> PredictionMade:

@@ -23,7 +23,6 @@ from evenkeel.contracts.topics import topics_carrying
 from evenkeel.libs.bus.kafka import KafkaBus
 from evenkeel.libs.bus.protocol import FetchSettings
 from evenkeel.libs.bus.topics import create_map_topics
-from evenkeel.libs.runtime.rebuild import prepare
 from evenkeel.libs.runtime.runtime import Runtime
 from evenkeel.libs.service import Service
 from evenkeel.libs.settings import Settings
@@ -229,7 +228,7 @@ async def rebuilt(service: Service[Any], broker: str, data_dir: Path, own: Any =
     bus = KafkaBus(broker, f"test-{service.name}", f"test-{service.name}", FetchSettings(max_wait_ms=20))
     settings = Settings(data_dir=data_dir, broker=broker)
     runtime: Runtime[Any] = Runtime(service, settings, own if own is not None else service.settings(), bus)
-    await prepare(runtime)
+    await runtime.prepare_rebuild()
     task = asyncio.create_task(runtime.run())
 
     async def whole() -> bool:

@@ -9,9 +9,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from evenkeel.contracts.declaration import LABEL_PATTERN
+from evenkeel.contracts.payload import IDENTIFIER_PATTERN
 
-_EXPRESSION: Final = re.compile(LABEL_PATTERN)
+_NAME: Final = IDENTIFIER_PATTERN.strip("^$")
+_EXPRESSION: Final = re.compile(
+    rf"\s*({_NAME})\s*"
+    r"(?:(>=|<=|==|!=|>|<)\s*([+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?)\s*)?"
+)
 _OPERATORS: Final[dict[str, Callable[[float, float], bool]]] = {
     ">": operator.gt,
     ">=": operator.ge,
@@ -52,7 +56,7 @@ class LabelRule:
 
 def parse_label(expression: str) -> LabelRule:
     """Read a label expression; raises `ValueError` saying what may be written."""
-    match = _EXPRESSION.match(expression)
+    match = _EXPRESSION.fullmatch(expression)
     if match is None:
         raise ValueError(f"{expression!r} is not a label; write `field` or `field op number`, such as arr_delay > 15")
     field, sign, number = match.groups()

@@ -18,9 +18,9 @@ from evenkeel.contracts.declaration import (
     FieldSpec,
     LabelSpec,
     ModelSpec,
+    OtherFeature,
     PassthroughFeature,
     StreamSpec,
-    TimePart,
     TimePartsFeature,
     WindowFeature,
     format_duration,
@@ -28,6 +28,7 @@ from evenkeel.contracts.declaration import (
 from evenkeel.contracts.ids import LABEL_SUFFIX, label_stream
 from evenkeel.libs.features.aggregations import AGGREGATIONS, aggregation_named
 from evenkeel.libs.features.aggregations.aggregation import Need
+from evenkeel.libs.features.scalars import TIME_PARTS, TimePart
 from evenkeel.libs.features.tiles import TILES_PER_WINDOW
 
 MIN_WINDOW_US: Final = MINUTE_US
@@ -35,6 +36,7 @@ MAX_WINDOW_US: Final = 90 * DAY_US
 MAX_FEATURES: Final = 2_000
 RESERVED_NAMES: Final = ("event_id", "event_time", "label_time", "label")
 """Columns that every training table has beside the features."""
+_UPGRADE: Final = "take a release that knows it"
 _ENGINE: Final = f"tiles-{TILES_PER_WINDOW}/1"
 _NUMERIC: Final = ("number", "integer", "boolean")
 _KEY_TYPES: Final = ("string", "category", "integer", "boolean")
@@ -229,13 +231,19 @@ class _Compiler:
                         self._column(path, NumberColumn(name, name))
             case TimePartsFeature():
                 if self._event_field((*path, "time"), feature.time, ("time",), "a time"):
-                    for part in feature.parts:
-                        self._column(path, TimeColumn(f"{feature.time}_{part}", feature.time, part))
+                    for index, word in enumerate(feature.parts):
+                        part = TIME_PARTS.get(word)
+                        if part is None:
+                            self.problems.append(unknown((*path, "parts", index), "time part", word, tuple(TIME_PARTS)))
+                        else:
+                            self._column(path, TimeColumn(f"{feature.time}_{part}", feature.time, part))
             case CategoryFeature():
                 for index, name in enumerate(feature.categories):
                     self._category((*path, "categories", index), name, feature)
             case WindowFeature():
                 self._window(path, feature)
+            case OtherFeature():
+                self.problems.append(Problem(path, "a feature of this kind cannot be computed here", _UPGRADE))
             case _:
                 assert_never(feature)
 

@@ -10,11 +10,14 @@ import zlib
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Final, TypeAlias
+from typing import Final, Literal, TypeAlias, get_args
 
-from evenkeel.contracts.declaration import DAY_US, MINUTE_US, TimePart
+from evenkeel.contracts.declaration import DAY_US, MINUTE_US
 from evenkeel.contracts.envelope import parse_us
 
+TimePart: TypeAlias = Literal["hour", "minute_of_day", "weekday", "month"]
+
+TIME_PARTS: Final[dict[str, TimePart]] = {name: name for name in get_args(TimePart)}
 NAN: Final = float("nan")
 _LARGEST: Final = 1e150
 

@@ -13,10 +13,18 @@ from typing import Final, NamedTuple, assert_never
 
 import msgspec
 
-from evenkeel.contracts.declaration import TimePart
 from evenkeel.libs.features.aggregations import Aggregation, aggregation_named
 from evenkeel.libs.features.plan import CategoryColumn, FeaturePlan, NumberColumn, Series, TimeColumn, WindowColumn
-from evenkeel.libs.features.scalars import NAN, Fields, category_reader, key_reader, number, time_part, time_us
+from evenkeel.libs.features.scalars import (
+    NAN,
+    Fields,
+    TimePart,
+    category_reader,
+    key_reader,
+    number,
+    time_part,
+    time_us,
+)
 from evenkeel.libs.features.tiles import EMPTY, TILES_PER_WINDOW, Summary, Tile, TileState, merge
 
 _encoder: Final = msgspec.msgpack.Encoder()

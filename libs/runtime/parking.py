@@ -47,7 +47,7 @@ class Parked:
     """Wall time."""
     event: Event[Any]
     record: bytes
-    """As evenkeel.libs.runtime.held stores it."""
+    """As held.py stores it."""
 
     @property
     def stored(self) -> ParkedRecord:

@@ -11,6 +11,7 @@ from typing import Final, Protocol
 from evenkeel.libs.bus.protocol import Bus, OutgoingRecord
 from evenkeel.libs.errors import Retry
 from evenkeel.libs.runtime.failpoints import failpoint
+from evenkeel.libs.store.protocol import Transaction
 from evenkeel.libs.telemetry import Metrics
 
 PUBLISH_GROUP: Final = 2_000
@@ -23,14 +24,44 @@ class Persist(Protocol):
     async def __call__(self, what: str, step: Callable[[], Awaitable[None]]) -> None: ...
 
 
+class Acknowledged:
+    """Outbox rows whose records are all acknowledged, on their way from the event loop, which adds them, to the writer
+    thread, which deletes them: the one object that both change. Each call on the deque is atomic."""
+
+    def __init__(self) -> None:
+        self._rows: deque[int] = deque()
+        self._deleting: list[int] = []
+
+    def add(self, row: int) -> None:
+        """On the event loop."""
+        self._rows.append(row)
+
+    def delete(self, tx: Transaction) -> None:
+        """In the writer thread, as everything below: exactly the rows seen here go with this transaction."""
+        self._deleting = list(self._rows)
+        if self._deleting:
+            tx.remove_outbox(self._deleting)
+
+    def deleted(self) -> None:
+        """The transaction is committed."""
+        if self._deleting:
+            failpoint("publish.deleted")
+        for _ in self._deleting:
+            self._rows.popleft()
+        self._deleting = []
+
+    def clear(self) -> None:
+        """Nobody publishes meanwhile (`Publisher.anew`)."""
+        self._rows.clear()
+
+
 class Publisher:
     """The outbox rows that are committed and not acknowledged yet. Belongs to its runtime's event loop."""
 
     def __init__(
-        self, bus: Bus, metrics: Metrics, limit_bytes: int, persist: Persist, published: Callable[[int], None]
+        self, bus: Bus, metrics: Metrics, limit_bytes: int, persist: Persist, acknowledged: Acknowledged
     ) -> None:
-        """`published` is told each row whose records are all acknowledged."""
-        self._bus, self._metrics, self._persist, self._published = bus, metrics, persist, published
+        self._bus, self._metrics, self._persist, self._acknowledged = bus, metrics, persist, acknowledged
         self._limit_bytes = limit_bytes
         self._rows: deque[tuple[int, int, list[OutgoingRecord]]] = deque()
         """(row, its bytes, its records), lowest first."""
@@ -80,7 +111,7 @@ class Publisher:
                 for _ in range(rows):
                     row, size, _ = self._rows.popleft()
                     self._bytes -= size
-                    self._published(row)
+                    self._acknowledged.add(row)
                 self.count += len(records)
                 for topic, count in Counter(record.topic for record in records).items():
                     self._metrics.published.labels(topic).inc(count)

@@ -14,44 +14,26 @@ A crash at any moment goes on where it was: the new store's note says how far th
 from __future__ import annotations
 
 import asyncio
-import re
 import time
-from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any
 
 import msgspec
 import structlog
-from pydantic import ValidationError
 
-from evenkeel.contracts.envelope import (
-    SEAL_TYPE,
-    WATERMARK_TYPE,
-    EnvelopeError,
-    Event,
-    Record,
-    attributes_of,
-    origin_of,
-    parse_us,
-    sealed_sources,
-)
-from evenkeel.contracts.topics import BY_NAME, Plane, Topic, consumed_by, published_by, topic_of
 from evenkeel.libs.bus.protocol import Bus, TopicPartition
 from evenkeel.libs.clock import SECOND_US
 from evenkeel.libs.errors import EvenkeelError, Stop
-from evenkeel.libs.runtime.outputs import source_of
-from evenkeel.libs.service import Order, Seal, Service, Stateless
-
-if TYPE_CHECKING:
-    from evenkeel.libs.runtime.runtime import Runtime
+from evenkeel.libs.runtime.lease import LEASE_US
+from evenkeel.libs.runtime.published import Found, OwnTopics, inputs_of, partitions_of
+from evenkeel.libs.runtime.publishing import Publisher
+from evenkeel.libs.runtime.waiting import Readiness
+from evenkeel.libs.runtime.writer import Writer
+from evenkeel.libs.service import Order, Output, Seal, Service
+from evenkeel.libs.store.protocol import Store
 
 log = structlog.get_logger(__name__)
-
-TAIL_RECORDS: Final = 100
-"""How many records at the end of each partition are looked at to see whether a store is as young as they are."""
-_STORE_ID: Final = re.compile(r"[0-9a-f]{32}").fullmatch
 
 
 class NotRebuildable(EvenkeelError):
@@ -72,92 +54,42 @@ class Note(msgspec.Struct):
     done: bool = False
 
 
-@dataclass
-class Found:
-    """What stands on the service's own topics before its seals. See evenkeel.libs.runtime.outputs.Published."""
-
-    stores: set[str] = field(default_factory=set)
-    told: list[Event[Any]] = field(default_factory=list)
-    """Events of control topics, in the order in which they were said."""
-    count: int = 0
-    _ids: defaultdict[tuple[str, int, str], set[str]] = field(default_factory=lambda: defaultdict(set))
-    _watermarks: dict[tuple[str, int, str], int] = field(default_factory=dict)
-
-    def has(self, topic: Topic, partition: int, event_id: str, stream: str | None, order_us: int) -> bool:
-        if topic.compacted:
-            return True
-        place = (topic.name, partition, stream or "")
-        watermark_us = self._watermarks.get(place)
-        return (watermark_us is not None and order_us < watermark_us) or event_id in self._ids.get(place, ())
-
-    def has_watermark(self, topic: str, partition: int, stream: str, time_us: int) -> bool:
-        return time_us <= self._watermarks.get((topic, partition, stream), -(2**63))
-
-    def add(self, record: Record, attributes: dict[str, bytes]) -> None:
-        """Take one record of a store that is not sealed."""
-        place = (record.topic, record.partition, attributes.get("ce_stream", b"").decode())
-        if attributes["ce_type"] == WATERMARK_TYPE.encode():
-            self._watermarks[place] = parse_us(attributes["ce_watermark"].decode())
-            self._ids[place].clear()  # all of them are earlier
-            return
-        self.count += 1
-        topic = BY_NAME[record.topic]
-        self._ids[place].add(attributes["ce_id"].decode())
-        if topic.plane is Plane.CONTROL:
-            data = topic.payload.model_validate_json(record.value or b"")
-            event_id, time_us = attributes["ce_id"].decode(), parse_us(attributes["ce_time"].decode())
-            where = (record.topic, record.partition, record.offset)
-            self.told.append(Event(data, event_id, time_us, *where, attributes))
-
-
-def stateless_outputs(service: Service[Any]) -> set[str]:
-    """Topics on which other stores' identities are passed on."""
-    return {topic_of(h.output, service.name).name for h in service.handlers if isinstance(h, Stateless)}
-
-
-def inputs_of(service: Service[Any]) -> list[Topic]:
-    """The topics of the map that are folded into the service's store."""
-    scored = {h.payload for h in service.handlers if isinstance(h, Stateless)}
-    return [topic for topic in consumed_by(service.name) if topic.payload not in scored]
-
-
-def _partitions(topics: Iterable[Topic]) -> list[TopicPartition]:
-    return [(topic.name, partition) for topic in topics for partition in range(topic.partitions)]
-
-
-def _order_of(event: Event[Any]) -> tuple[int, str, int]:
-    """Transactions in their order; in each, what one handler said in its order."""
-    return event.recorded_us, event.attribute("shard") or "", int(event.attribute("sequence") or 0)
-
-
 # -- what the command does before the service goes to work ------------------------------------------------------------
 
 
-async def prepare(runtime: Runtime[Any]) -> Note:
+async def prepare(service: Service[Any], bus: Bus, writer: Writer[Any]) -> Note:
     """Put an empty store into the place of what is there, marked to be rebuilt; or go on with one that is so marked.
 
     Raises NotRebuildable, with nothing changed, if the topics no longer hold what it would be made from.
     """
-    service, store = runtime.service, runtime.store
     if service.rebuild is None:
         raise NotRebuildable(
             f"{service.name} cannot be rebuilt from the topics yet: restore its store from a copy made while it was stopped"
         )
-    await runtime.bus.start()
-    await _check_inputs(service, runtime.bus)
+    await bus.start()
+    await _check_inputs(service, bus)
     former: list[str] = []
+    is_empty = False
     try:
-        store.open()
-        state = store.read_state()
-        note = None if state.rebuild is None else msgspec.json.decode(state.rebuild, type=Note)
+        note, store_id, holds_nothing = await writer.ask(lambda transactions: _look(transactions.store))
         if note is not None and not note.done:
             return note
-        await _take_lease(runtime)
-        former = [store.store_id]
-        is_empty = not state.positions and not state.sequences
+        await _take_lease(service.name, writer)
+        former, is_empty = [store_id], holds_nothing
     except Stop as error:
         log.warning("the store that is there cannot be read", error=str(error))
-        is_empty = False
+    return await writer.ask(lambda transactions: _begin_anew(transactions.store, former, is_empty=is_empty))
+
+
+def _look(store: Store) -> tuple[Note | None, str, bool]:
+    """How far a rebuild has come; the store's id; whether nothing happened in it yet."""
+    store.open()
+    state = store.read_state()
+    note = None if state.rebuild is None else msgspec.json.decode(state.rebuild, type=Note)
+    return note, store.store_id, not state.positions and not state.sequences
+
+
+def _begin_anew(store: Store, former: list[str], *, is_empty: bool) -> Note:
     store.close()
     note = Note(former, None if is_empty else store.set_aside(datetime.now(UTC).strftime("%Y%m%dT%H%M%S")))
     store.open()
@@ -167,7 +99,7 @@ async def prepare(runtime: Runtime[Any]) -> Note:
 
 
 async def _check_inputs(service: Service[Any], bus: Bus) -> None:
-    wanted = _partitions(topic for topic in inputs_of(service) if not topic.compacted)
+    wanted = partitions_of(topic for topic in inputs_of(service) if not topic.compacted)
     begins = await bus.beginning_offsets(wanted)
     gone = [f"{topic}/{partition} up to {begin - 1}" for (topic, partition), begin in sorted(begins.items()) if begin]
     if gone:
@@ -177,143 +109,77 @@ async def _check_inputs(service: Service[Any], bus: Bus) -> None:
         )
 
 
-# -- what the service does at its start -------------------------------------------------------------------------------
-
-
-async def _take_lease(runtime: Runtime[Any]) -> None:
+async def _take_lease(service: str, writer: Writer[Any]) -> None:
     """The lease of a process that died elsewhere, or came with a copy, runs out; that of one at work does not."""
-    _, _, lasts_us, _ = runtime.lease_wanted
-    deadline = time.monotonic() + 1.2 * lasts_us / SECOND_US
-    while runtime.store.take_lease(*runtime.lease_wanted) is None:
+    deadline = time.monotonic() + 1.2 * LEASE_US / SECOND_US
+    while not await writer.ask(lambda transactions: transactions.lease.take()):
         if time.monotonic() > deadline:
-            raise NotRebuildable(f"{runtime.service.name} is running: stop it first")
+            raise NotRebuildable(f"{service} is running: stop it first")
         await asyncio.sleep(0.2)
 
 
-async def check_whole(runtime: Runtime[Any], former: Iterable[str] = ()) -> None:
-    """Raises Stop if the topics hold what this store does not know of: it is an older copy, or another store's heir."""
-    service, own, bus = runtime.service, runtime.store.store_id, runtime.bus
-    topics = [t for t in published_by(service.name) if t.name not in stateless_outputs(service)]
-    begins, ends = await bus.beginning_offsets(_partitions(topics)), await bus.end_offsets(_partitions(topics))
-    ranges = {tp: (max(begins[tp], end - TAIL_RECORDS), end) for tp, end in ends.items() if end > begins[tp]}
-    sequences = runtime.sequences
-    known, is_alone = {own, *former}, service.one_store and not runtime.settings.accept_new_store
-    cure = (
-        f"run `evenkeel rebuild {service.name}`"
-        if service.rebuild is not None
-        else "restore its newest copy: this store cannot be made again from the topics, and events would be lost or doubled"
-    )
-    async for records in bus.read_between(ranges):
-        for record in records:
-            source, shard, sequence = _origin(record)
-            store = _store_of(source, service.name)
-            where = f"{record.topic}/{record.partition}/{record.offset}"
-            if store == own and sequence > sequences.get(shard, 0):
-                raise Stop(
-                    f"the store of {service.name} is older than what it has published ({where} has sequence {sequence} of "
-                    f"{shard}, the store's last is {sequences.get(shard, 0)}): {cure}"
-                )
-            if store is not None and store not in known and is_alone:
-                state = "is older than" if sequences else "is new, and knows nothing of"
-                raise Stop(
-                    f"the store of {service.name} {state} what another one has published ({where} is store {store}'s): "
-                    f"{cure}"
-                )
-
-
-def _origin(record: Record) -> tuple[str, str, int]:
-    """(source, shard, sequence); empty for what is not ours."""
-    try:
-        origin = origin_of(attributes_of(record.headers))
-        return ("", "", 0) if origin is None else (origin[0].decode(), origin[1].decode(), origin[2])
-    except (EnvelopeError, UnicodeDecodeError):
-        return "", "", 0
-
-
-def _store_of(source: str, service: str) -> str | None:
-    store = source.rpartition("/")[2]
-    return store if source == source_of(service, store) and _STORE_ID(store) else None
+# -- what the service does at its start -------------------------------------------------------------------------------
 
 
 class Rebuilding:
-    """One store on its way; belongs to its runtime's event loop."""
+    """One store on its way. Belongs to the event loop."""
 
-    def __init__(self, runtime: Runtime[Any], note: Note) -> None:
-        self._runtime, self.note = runtime, note
-        assert runtime.service.rebuild is not None
-        self._how = runtime.service.rebuild
-        self.found = Found()
+    def __init__(
+        self,
+        service: Service[Any],
+        bus: Bus,
+        writer: Writer[Any],
+        publisher: Publisher,
+        readiness: Readiness,
+        note: Note,
+        finished: Callable[[], None],
+    ) -> None:
+        """`finished` is called when the store is whole."""
+        assert service.rebuild is not None
+        self._how, self._service, self._bus, self._writer = service.rebuild, service, bus, writer
+        self._publisher, self._readiness, self._finished = publisher, readiness, finished
+        self._own = OwnTopics(service, bus)
+        self._found = Found()
+        self.note = note
 
     async def begin(self) -> None:
         """Seal, read what stands before the seals, fold what was told."""
-        runtime = self._runtime
-        own = runtime.store.store_id
+        store_id = await self._writer.ask(lambda transactions: transactions.store.store_id)
         if not self.note.seal:
-            await self._seal(self._replaced(await self._read_own(set())))
+            await self._seal(self._replaced(await self._own.before_seals(set(), 0)), store_id)
         while True:
-            self.found = await self._read_own({own})
-            unknown = self._replaced(self.found) - set(self.note.former) - {own}
+            self._found = await self._own.before_seals({store_id}, self.note.seal)
+            unknown = self._replaced(self._found) - set(self.note.former) - {store_id}
             if not unknown:
                 break
-            await self._seal(unknown)
-        self.found.told.sort(key=_order_of)
-        runtime.context.told = self.found.told
+            await self._seal(unknown, store_id)
+        await self._writer.ask(lambda transactions: transactions.begin_rebuild(self._found, self._found.told))
         if not self.note.folded:
-            ends = await runtime.bus.end_offsets(_partitions(inputs_of(runtime.service)))
+            ends = await self._bus.end_offsets(partitions_of(inputs_of(self._service)))
             self.note = msgspec.structs.replace(
                 self.note, folded=True, ends=[(*tp, end) for tp, end in sorted(ends.items())]
             )
-            await runtime.in_writer(lambda: runtime.rebuild_step(self._fold, self.note))
-        log.info("what was published is known", events=self.found.count, stores=len(self.note.former))
+            await self._step(self._fold, "rebuild")
+        log.info("what was published is known", events=self._found.count, stores=len(self.note.former))
 
     def _replaced(self, found: Found) -> set[str]:
         """The stores that this one takes the place of: never those of other replicas at work."""
-        return found.stores if self._runtime.service.one_store else set()
+        return found.stores if self._service.one_store else set()
 
-    def _fold(self, ctx: Any) -> Sequence[Any]:
-        self._how.fold(self.found.told, ctx)
+    def _fold(self, ctx: Any) -> Sequence[Output]:
+        self._how.fold(self._found.told, ctx)
         return ()
 
-    async def _seal(self, stores: Iterable[str]) -> None:
-        runtime = self._runtime
-        former = sorted({*self.note.former, *stores} - {runtime.store.store_id})
-        first = runtime.sequences.get("seal", 0) + 1
+    async def _seal(self, stores: Iterable[str], store_id: str) -> None:
+        former = sorted({*self.note.former, *stores} - {store_id})
+        first = 1 + await self._writer.ask(lambda transactions: transactions.sequences.get("seal", 0))
         self.note = msgspec.structs.replace(self.note, former=former, seal=first)
-        await runtime.in_writer(lambda: runtime.rebuild_step(lambda ctx: [Seal(former)], self.note, shard="seal"))
-        await runtime.publisher.publish()
+        await self._step(lambda ctx: [Seal(former)], "seal")
+        await self._publisher.publish()
 
-    async def _read_own(self, until_seals_of: set[str]) -> Found:
-        """What stands on the service's own topics: up to its latest seals, or all of it."""
-        service, bus = self._runtime.service, self._runtime.bus
-        passed_on = stateless_outputs(service)
-        topics = published_by(service.name)
-        begins, ends = await bus.beginning_offsets(_partitions(topics)), await bus.end_offsets(_partitions(topics))
-        found = Found()
-        sealed: set[tuple[str, str, int]] = set()
-        closed: set[TopicPartition] = set()
-        ranges = {tp: (begins[tp], end) for tp, end in ends.items() if end > begins[tp]}
-        async for records in bus.read_between(ranges):
-            for record in records:
-                tp = (record.topic, record.partition)
-                source, _, sequence = _origin(record)
-                if not source or tp in closed or (source, *tp) in sealed:
-                    continue
-                store = _store_of(source, service.name)
-                try:
-                    attributes = attributes_of(record.headers)
-                    if store is not None and record.topic not in passed_on:
-                        found.stores.add(store)
-                    if attributes["ce_type"] == SEAL_TYPE.encode():
-                        sealed |= {(one, *tp) for one in sealed_sources(record.value)}
-                        if store in until_seals_of and sequence >= self.note.seal:
-                            closed.add(tp)
-                        continue
-                    if store is not None and record.topic not in passed_on:
-                        found.add(record, attributes)
-                except (EnvelopeError, ValidationError, KeyError, ValueError) as error:
-                    where = f"{record.topic}/{record.partition}/{record.offset}"
-                    log.warning("a record on our own topic is not ours", where=where, error=str(error))
-        return found
+    async def _step(self, handler: Callable[[Any], Sequence[Output]], shard: str) -> None:
+        note = self.note
+        await self._writer.transact(lambda transactions: (transactions.rebuild_step(handler, note, shard), None))
 
     # -- reading again ------------------------------------------------------------------------------------------------
 
@@ -328,49 +194,23 @@ class Rebuilding:
                 yield topic, partition, count - before
 
     def _order(self) -> Order:
-        return self._how.order(self.found.told)
+        return self._how.order(self._found.told)
 
-    def progress(self, positions: Mapping[TopicPartition, int]) -> tuple[int, int]:
-        """(read, to be read) in records."""
+    async def go_on(self, *, may_finish: bool) -> bool:
+        """Say how far it is; end it, once all that was there is read, if it may end. Whether it has."""
+        positions = self._writer.positions
         read = sum(min(positions.get((topic, partition), 0), end) for topic, partition, end in self.note.ends)
-        return read, sum(end for _, _, end in self.note.ends)
+        whole = sum(end for _, _, end in self.note.ends)
+        self._readiness.say(f"rebuilding: {read * 100 // max(whole, 1)} % of {whole:,} records read")
+        if not may_finish or read < whole:
+            return False
+        await self._finish()
+        return True
 
-    def is_read(self, positions: Mapping[TopicPartition, int]) -> bool:
-        return all(positions.get((topic, partition), 0) >= end for topic, partition, end in self.note.ends)
-
-    async def finish(self) -> None:
+    async def _finish(self) -> None:
         """The last transaction: from here on the store is whole."""
-        self.note = msgspec.structs.replace(self.note, done=True)
-        runtime = self._runtime
-        await runtime.in_writer(lambda: runtime.rebuild_step(self._how.finished, self.note, is_last=True))
-        runtime.context.told = ()
-        await runtime.publisher.publish()
-
-
-class InOrder:
-    """Hands out what was read from many partitions in the order that is wanted."""
-
-    def __init__(self) -> None:
-        self._held: defaultdict[TopicPartition, deque[Record]] = defaultdict(deque)
-
-    def add(self, batch: Mapping[TopicPartition, Sequence[Record]]) -> None:
-        for tp, records in batch.items():
-            self._held[tp] += records
-
-    def held(self, tp: TopicPartition) -> int:
-        return len(self._held[tp])
-
-    def take(self, tp: TopicPartition, count: int) -> list[Record]:
-        held = self._held[tp]
-        return [held.popleft() for _ in range(min(count, len(held)))]
-
-
-def as_written(records: Iterable[Record]) -> list[Record]:
-    """Records of several partitions in the order of the broker's clock, each partition's as they are."""
-    latest: dict[TopicPartition, int] = {}
-    stamped = []
-    for record in records:
-        tp = (record.topic, record.partition)
-        latest[tp] = stamp = max(latest.get(tp, 0), record.timestamp)
-        stamped.append((stamp, *tp, record.offset, record))
-    return [item[-1] for item in sorted(stamped, key=lambda item: item[:-1])]
+        note = self.note = msgspec.structs.replace(self.note, done=True)
+        handler: Callable[[Any], Sequence[Output]] = lambda ctx: tuple(self._how.finished(ctx))  # noqa: E731
+        await self._writer.transact(lambda transactions: (transactions.end_rebuild(handler, note), None))
+        await self._publisher.publish()
+        self._finished()

@@ -18,6 +18,7 @@ from sqlalchemy.exc import DatabaseError, DBAPIError, OperationalError
 
 from evenkeel.libs.errors import Fenced, Retry, Stop
 from evenkeel.libs.store import migrations
+from evenkeel.libs.store.format import FORMAT, check_format
 from evenkeel.libs.store.protocol import MarkKey, ParkedRecord, RuntimeState, TopicPartition, Transaction
 from evenkeel.libs.store.schema import Migration, migrate, read_migrations
 
@@ -100,6 +101,7 @@ _lease = sa.Table(
 
 _LEASE: Final = "service"
 _REBUILD: Final = "rebuild"
+FORMAT_KEY: Final = "format"
 
 RUNTIME_MIGRATIONS: Final = read_migrations(migrations)
 
@@ -250,7 +252,8 @@ class SqlStore:
             row = tx.connection.execute(sa.select(_meta.c.value).where(_meta.c.key == "store_id")).first()
             self._store_id = row[0] if row else uuid.uuid4().hex
             if row is None:
-                tx.connection.execute(_meta.insert(), {"key": "store_id", "value": self._store_id})
+                own = {"store_id": self._store_id, FORMAT_KEY: str(FORMAT)}
+                tx.connection.execute(_meta.insert(), [{"key": key, "value": value} for key, value in own.items()])
 
     def _migrate(self) -> None:
         connection = self.connection
@@ -259,8 +262,19 @@ class SqlStore:
             if not sa.inspect(connection).has_schema(self._service):
                 connection.execute(sa.schema.CreateSchema(self._service, if_not_exists=True))
             connection.commit()
+        self._claim(connection)
         migrate(connection, "runtime", RUNTIME_MIGRATIONS)
         migrate(connection, self._service, self._migrations)
+
+    def _claim(self, connection: sa.Connection) -> None:
+        """Raises Stop for a store of another format: a database outside the data folder has no number beside it."""
+        with connection.begin():
+            if not sa.inspect(connection).has_table(_meta.name):
+                return
+            found = {row.key: row.value for row in connection.execute(sa.select(_meta))}
+            if "store_id" in found:  # else its first start did not come that far
+                another = "another database (EVENKEEL_DATABASE_URL)"
+                check_format(f"the store of {self._service}", found.get(FORMAT_KEY, "1"), another)
 
     def read_state(self) -> RuntimeState:
         with self.begin() as tx:

@@ -10,15 +10,15 @@ from fastapi import APIRouter, Query
 
 from evenkeel.contracts.envelope import format_us
 from evenkeel.libs.errors import Refused
-from evenkeel.libs.features import compile_plan
+from evenkeel.libs.features import read_model
 from evenkeel.libs.http.roles import role
 from evenkeel.libs.http.routing import router
-from evenkeel.libs.runtime.runtime import Runtime
+from evenkeel.libs.service import Host
 from evenkeel.services.feature.context import FeatureContext, FeatureMetrics
 from evenkeel.services.feature.store import Commit, FeatureStore, ViewRow
 
 
-def routers(runtime: Runtime[FeatureContext]) -> Sequence[APIRouter]:
+def routers(runtime: Host[FeatureContext]) -> Sequence[APIRouter]:
     runtime.metrics.registry.register(FeatureMetrics(runtime.context))
     routes = router("/v1")
 
@@ -46,7 +46,7 @@ def _view(connection: sa.Connection, model: str) -> dict[str, Any]:
     store = FeatureStore(connection)
     row = _known(store, model)
     declared = store.model(row.declaration)
-    plan = compile_plan(declared.spec, declared.streams)
+    plan = read_model(declared.name, declared.spec, declared.streams).plan
     found = store.progress()
     seen = found[1].views.get(model) if found else None
     return {

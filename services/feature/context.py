@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
+import structlog
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -16,12 +17,14 @@ from evenkeel.contracts.payload import Payload
 from evenkeel.contracts.registry import ModelDeclared
 from evenkeel.libs.clock import DAY_US, SECOND_US
 from evenkeel.libs.errors import NotYet
-from evenkeel.libs.features import SlotUpdate, compile_plan, parse_label
+from evenkeel.libs.features import NotComputable, SlotUpdate, read_model
 from evenkeel.libs.service import Context
 from evenkeel.libs.store.protocol import Transaction
 from evenkeel.services.feature.domain import NEVER_US, Counts, Folded, View, components
 from evenkeel.services.feature.settings import FeatureSettings
 from evenkeel.services.feature.store import FeatureStore, Progress, ViewProgress, ViewRow
+
+log = structlog.get_logger(__name__)
 
 Group = frozenset[tuple[type[Payload], str]]
 Readers = dict[str, list[View]]
@@ -51,6 +54,7 @@ class FeatureContext(Context):
         self._view_changed = False
         self._flush_at_us = 0
         self._has_staged = False
+        self._left_out: list[tuple[int, ModelDeclared]] = []
 
     @property
     def store(self) -> FeatureStore:
@@ -81,6 +85,12 @@ class FeatureContext(Context):
         self._newest_stream = store.newest_stream()
         self._flush_at_us = 0
         self._has_staged = False
+        newest = {declared.name: (offset, declared) for offset, declared in store.models()}
+        self._left_out = [
+            (offset, declared)
+            for name, (offset, declared) in newest.items()
+            if name not in self.views or self.views[name].declaration < offset
+        ]
         self._regroup()
 
     def _replay(self, store: FeatureStore) -> None:
@@ -112,13 +122,12 @@ class FeatureContext(Context):
             view.counts = Counts(one.vectors, one.late, one.labelled, one.expired, one.unmatched)
 
     def _view(self, declared: ModelDeclared, declaration: int) -> View:
-        spec = declared.spec
-        label = declared.streams[spec.stream].label
-        if label is None:
-            raise ValueError(f"model {declared.name}: stream {spec.stream} declares no label")
-        plan = compile_plan(spec, declared.streams)
-        period_us = self.own.dataset_commit_days * DAY_US
-        return View(declared.name, declaration, plan, parse_label(spec.label), label.horizon_us, period_us)
+        """Raises NotComputable."""
+        model, period_us = (
+            read_model(declared.name, declared.spec, declared.streams),
+            self.own.dataset_commit_days * DAY_US,
+        )
+        return View(declared.name, declaration, model.plan, model.rule, model.label.horizon_us, period_us)
 
     # -- declarations -------------------------------------------------------------------------------------------------
 
@@ -133,11 +142,20 @@ class FeatureContext(Context):
     def stream_declared(self, offset: int) -> None:
         self._newest_stream = max(self._newest_stream, offset)
 
-    def declare(self, offset: int, declared: ModelDeclared) -> None:
-        """From here on the model is computed by this declaration. The journal must be empty: all of it is replayed."""
+    def declare(self, offset: int, declared: ModelDeclared) -> bool:
+        """From here on the model is computed by this declaration. The journal must be empty: all of it is replayed.
+
+        False: it cannot be computed here. It is kept for a release that can; the model goes on by the former one, whose
+        offset its vectors name.
+        """
         assert not self._journal_records
-        view, former, row = self._view(declared, offset), self.views.get(declared.name), self.store.view(declared.name)
         self.store.put_model(offset, declared)
+        try:
+            view = self._view(declared, offset)
+        except NotComputable as error:
+            log.error("a declaration is left out", declaration=offset, reason=str(error))
+            return False
+        former, row = self.views.get(declared.name), self.store.view(declared.name)
         if former is not None and row is not None and view.same_rows(former):
             former.declaration, former.horizon_us = offset, view.horizon_us
             self.store.put_view(replace(row, declaration=offset))
@@ -151,6 +169,12 @@ class FeatureContext(Context):
             self.store.begin_view(new, keep_windows=keeps_windows)
             self.views[declared.name] = view
         self._regroup()
+        return True
+
+    def take_left_out(self) -> list[tuple[int, ModelDeclared]]:
+        """Once after each load: the newest declarations that no view computes by. Another release may have left them out."""
+        left_out, self._left_out = self._left_out, []
+        return left_out
 
     def _regroup(self) -> None:
         self._groups = {}

@@ -32,7 +32,7 @@ from evenkeel.libs.disk import bytes_below
 from evenkeel.libs.errors import Retry, Stop
 from evenkeel.libs.features.plan import RESERVED_NAMES
 from evenkeel.libs.runtime.failpoints import failpoint
-from evenkeel.libs.runtime.runtime import Runtime
+from evenkeel.libs.service import Host
 from evenkeel.services.feature.context import FeatureContext
 from evenkeel.services.feature.domain import TrainingRow
 from evenkeel.services.feature.handlers import on_dataset_written
@@ -173,7 +173,7 @@ class TrainingTable:
         raise Stop(f"{self.folder.name}: the training table has commit {sequence}, but no version says so")
 
 
-async def write_datasets(runtime: Runtime[FeatureContext]) -> None:
+async def write_datasets(runtime: Host[FeatureContext]) -> None:
     """Write staged commits for as long as the service lives: oldest first, one at a time, never in the consume loop."""
     loop, wanted = asyncio.get_running_loop(), asyncio.Event()
 
@@ -203,13 +203,13 @@ async def write_datasets(runtime: Runtime[FeatureContext]) -> None:
             wait_seconds = min(wait_seconds * 2, LONGEST_WAIT_SECONDS)
 
 
-async def _write(runtime: Runtime[FeatureContext], tables: dict[str, TrainingTable], commit: Commit) -> None:
+async def _write(runtime: Host[FeatureContext], tables: dict[str, TrainingTable], commit: Commit) -> None:
     rows = await runtime.query(lambda connection: FeatureStore(connection).rows_of(commit.model, commit.sequence))
     if not rows:
         return  # the model was declared anew since
     if commit.model not in tables:
         folder = runtime.settings.data_dir / "tables" / commit.model
-        stores = (runtime.store.store_id, *runtime.former_stores)
+        stores = runtime.store_ids
         own, *former = (f"evenkeel/{store}/{commit.model}" for store in stores)
         tables[commit.model] = TrainingTable(folder, own, former, days=runtime.own.table_days)
     table = tables[commit.model]

@@ -28,10 +28,16 @@ def on_stream_declared(event: Event[StreamDeclared], ctx: FeatureContext) -> lis
 
 def on_model_declared(event: Event[ModelDeclared], ctx: FeatureContext) -> list[Derived]:
     """Compute this model from here on; with other features from nothing, with these or another label into a new table."""
+    return begin_view(event.offset, event.data, event, ctx)
+
+
+def begin_view(
+    offset: int, declared: ModelDeclared, cause: Event[ModelDeclared] | Cause, ctx: FeatureContext
+) -> list[Derived]:
+    """What follows from a declaration by which a model is to be computed from here on."""
     changes = list(view_updates(ctx))
     ctx.snapshot()
-    ctx.declare(event.offset, event.data)
-    return [*changes, view_started(event, ctx)]
+    return [*changes, view_started(offset, declared, cause, ctx)] if ctx.declare(offset, declared) else changes
 
 
 def on_subject_erased(event: Event[SubjectErased], ctx: FeatureContext) -> list[Derived]:
@@ -73,8 +79,12 @@ def on_released(released: Released, ctx: FeatureContext) -> list[Output]:
 
 
 def on_tick(ctx: FeatureContext) -> Iterable[Output]:
-    """Publish view changes that no later batch has taken along."""
-    return view_updates(ctx) if ctx.flush_due else ()
+    """Publish view changes that no later batch has taken along, and take up what another release left out."""
+    outputs = list(view_updates(ctx)) if ctx.flush_due else []
+    for offset, declared in ctx.take_left_out():
+        cause_id = f"{declared.name}|{offset}"
+        outputs += begin_view(offset, declared, Cause(cause_id, ctx.now_us, cause_id), ctx)
+    return outputs
 
 
 def on_dataset_written(commit: Commit, version: int) -> Callable[[FeatureContext], Reply[bool]]:
@@ -109,15 +119,17 @@ def vector_computed(view: View, event: Event[EventAccepted], vector: list[float]
     return Derived(payload, event, id=event_id, stream=view.stream, watermark_us=mark_us)
 
 
-def view_started(event: Event[ModelDeclared], ctx: FeatureContext) -> Derived:
+def view_started(
+    offset: int, declared: ModelDeclared, cause: Event[ModelDeclared] | Cause, ctx: FeatureContext
+) -> Derived:
     """What a lost store is made again from, in this order: a declaration alone does not say what came before it."""
     offsets: Offsets = {}
-    for (topic, partition), offset in sorted(ctx.positions.items()):
+    for (topic, partition), end in sorted(ctx.positions.items()):
         if topic in BY_NAME:  # not a former major of one
-            offsets.setdefault(topic, {})[str(partition)] = offset
-    name, version = event.data.name, event.data.view_version
-    payload = ViewStarted(model=name, view_version=version, declaration=event.offset, offsets=offsets)
-    return Derived(payload, event, id=view_started_id(event.id))
+            offsets.setdefault(topic, {})[str(partition)] = end
+    name, version = declared.name, declared.view_version
+    payload = ViewStarted(model=name, view_version=version, declaration=offset, offsets=offsets)
+    return Derived(payload, cause, id=view_started_id(cause.id))
 
 
 def view_updates(ctx: FeatureContext) -> Iterator[Derived]:

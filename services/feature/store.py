@@ -215,6 +215,11 @@ class FeatureStore:
         text = self._connection.execute(sa.select(models.c.payload).where(models.c.offset == offset)).scalar_one()
         return _read_model(text)
 
+    def models(self) -> list[tuple[int, ModelDeclared]]:
+        """Every declaration with its offset, oldest first."""
+        found = self._connection.execute(sa.select(models.c.offset, models.c.payload).order_by(models.c.offset))
+        return [(row.offset, _read_model(row.payload)) for row in found]
+
     def put_erased(self, stream: str, subject: str) -> None:
         upsert(self._connection, erased, ("stream", "subject"), [{"stream": stream, "subject": subject}])
 

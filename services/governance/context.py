@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
+import structlog
 
 from evenkeel.contracts.envelope import Record
 from evenkeel.libs.audit.anchor import Anchor, anchor_path
@@ -14,8 +13,11 @@ from evenkeel.libs.errors import Retry
 from evenkeel.libs.keys import SigningKey, signing_key
 from evenkeel.libs.service import Context
 from evenkeel.libs.store.protocol import Transaction
+from evenkeel.services.governance.domain.facts import Opaque, topics_with_facts
 from evenkeel.services.governance.settings import GovernanceSettings
 from evenkeel.services.governance.store import GovernanceStore
+
+log = structlog.get_logger(__name__)
 
 
 class GovernanceContext(Context):
@@ -27,13 +29,17 @@ class GovernanceContext(Context):
     def __init__(self) -> None:
         self.log = AuditLog()
         self.origin = ""
-        self.size = self.signed_size = self.duplicates = self.opaque = 0
+        self.topics_with_facts = topics_with_facts()
+        self.size = self.signed_size = self.duplicates = 0
+        self.opaque = 0
+        """Records of the control plane that could not be read, since the start."""
         self.signed_us = 0
         """Wall time of the last checkpoint, 0 before the first of this process."""
         self.order: list[Run] = []
         """The leaves since the newest checkpoint."""
         self._anchor: Anchor | None = None
         self._signed: list[bytes] = []
+        self._opaque: list[tuple[int, Opaque]] = []
 
     @property
     def store(self) -> GovernanceStore:
@@ -49,7 +55,7 @@ class GovernanceContext(Context):
         self.size, self.signed_size = head(connection).size, notes[-1][0] if notes else 0
         self.duplicates = duplicate_count(connection)
         self.order = list(runs_between(connection, self.signed_size, self.size))
-        self._signed = []
+        self._signed, self._opaque = [], []
         try:
             self._anchor = Anchor(anchor_path(self.settings.data_dir, self.origin))
             anchored = self._anchor.last_size
@@ -68,29 +74,18 @@ class GovernanceContext(Context):
         self.signed_size, self.signed_us, self.order = size, self.now_us, []
         self._signed.append(note)
 
+    def not_understood(self, leaf: int, why: Opaque) -> None:
+        """A record of the control plane says nothing that can be looked up; people hear of it once it is committed."""
+        self._opaque.append((leaf, why))
+
     def committed(self) -> None:
+        opaque, self._opaque = self._opaque, []
+        self.opaque += len(opaque)
+        for leaf, why in opaque:
+            log.warning("logged without being understood", leaf=leaf, error=str(why))
         signed, self._signed = self._signed, []
         if signed and self._anchor is not None:
             try:
                 self._anchor.append(signed)
             except OSError as error:
                 raise Retry(f"checkpoints cannot be anchored: {error}") from error
-
-
-class GovernanceMetrics(Collector):
-    """Sizes of the log."""
-
-    def __init__(self, ctx: GovernanceContext) -> None:
-        self._ctx = ctx
-
-    def collect(self) -> Iterable[Metric]:
-        ctx = self._ctx
-        for name, what, value in (
-            ("leaves", "Records in the log.", ctx.size),
-            ("signed_leaves", "Records under the newest checkpoint.", ctx.signed_size),
-            ("duplicate_leaves", "Records whose event id was logged before.", ctx.duplicates),
-        ):
-            yield GaugeMetricFamily(f"governance_{name}", what, value)
-        yield CounterMetricFamily(
-            "governance_opaque", "Control-plane records that could not be read, since the start.", ctx.opaque
-        )

@@ -6,20 +6,16 @@ from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-import structlog
-
 from evenkeel.contracts.envelope import Record
 from evenkeel.contracts.governance import CheckpointSigned, LeafOrder
 from evenkeel.libs.audit.log import Run
 from evenkeel.libs.clock import SECOND_US
 from evenkeel.libs.runtime.failpoints import failpoint
-from evenkeel.libs.service import Cause, Derived, Output, Raw
+from evenkeel.libs.service import Cause, Derived, Output, Raw, Reply
 from evenkeel.services.governance.context import GovernanceContext
-from evenkeel.services.governance.facts import TOPICS_WITH_FACTS, Opaque, is_in_band, row_of
+from evenkeel.services.governance.domain.facts import Opaque, is_in_band, row_of
 
 MAX_RUNS: Final = 20_000
-
-log = structlog.get_logger(__name__)
 
 
 def on_records(records: Sequence[Record], ctx: GovernanceContext) -> Iterable[Output]:
@@ -29,12 +25,11 @@ def on_records(records: Sequence[Record], ctx: GovernanceContext) -> Iterable[Ou
     for leaf, record in enumerate(records, appended.first):
         if ctx.trace is not None:
             ctx.trace.logged(record, leaf)
-        if record.topic in TOPICS_WITH_FACTS and not is_in_band(record):
+        if record.topic in ctx.topics_with_facts and not is_in_band(record):
             try:
                 rows.append(row_of(record, leaf))
             except Opaque as error:
-                ctx.opaque += 1
-                log.warning("logged without being understood", leaf=leaf, error=str(error))
+                ctx.not_understood(leaf, error)
     ctx.store.put_facts(rows)
     ctx.appended(records)
     ctx.duplicates += len(appended.duplicates)
@@ -47,6 +42,11 @@ def on_tick(ctx: GovernanceContext) -> Iterable[Output]:
     if ctx.now_us - ctx.signed_us < ctx.own.checkpoint_seconds * SECOND_US:
         return ()
     return sign(ctx)
+
+
+def on_stopping(ctx: GovernanceContext) -> Reply[None]:
+    """Sign what is not signed yet, before the process ends."""
+    return Reply(None, tuple(sign(ctx)))
 
 
 def sign(ctx: GovernanceContext) -> Iterable[Output]:

@@ -2,34 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-from contextlib import suppress
-from typing import Any, Final
-
 from evenkeel.libs.bus.protocol import FetchSettings
-from evenkeel.libs.errors import EvenkeelError
-from evenkeel.libs.runtime.runtime import Runtime
-from evenkeel.libs.service import Reply, Service
+from evenkeel.libs.service import Service
 from evenkeel.libs.store.sql import SqlStore
-from evenkeel.services.governance import api
+from evenkeel.services.governance.api import routers
+from evenkeel.services.governance.background import sign_at_the_end
 from evenkeel.services.governance.context import GovernanceContext
-from evenkeel.services.governance.handlers import HANDLERS, on_tick, sign
+from evenkeel.services.governance.handlers import HANDLERS, on_tick
 from evenkeel.services.governance.rebuild import REBUILD
 from evenkeel.services.governance.settings import GovernanceSettings
 from evenkeel.services.governance.store import MIGRATIONS
-
-_LAST_WORD_SECONDS: Final = 2.0
-
-
-async def sign_at_the_end(runtime: Runtime[Any]) -> None:
-    """Sign once more when the service stops, so that what was logged is not left unsigned until the next start."""
-    try:
-        await asyncio.Event().wait()
-    finally:
-        with suppress(EvenkeelError, TimeoutError):
-            async with asyncio.timeout(_LAST_WORD_SECONDS):
-                await runtime.command(lambda ctx: Reply(None, tuple(sign(ctx))), "tick")
-
 
 service: Service[GovernanceContext] = Service(
     name="governance",
@@ -37,7 +19,7 @@ service: Service[GovernanceContext] = Service(
     open_store=lambda settings: SqlStore(settings.database("governance"), "governance", MIGRATIONS),
     context=lambda settings, own: GovernanceContext(),
     handlers=HANDLERS,
-    routers=api.routers,
+    routers=routers,
     on_tick=on_tick,
     background=(sign_at_the_end,),
     rebuild=REBUILD,

@@ -19,14 +19,14 @@ from evenkeel.libs.http.problems import problem
 from evenkeel.libs.http.roles import role
 from evenkeel.libs.http.routing import router
 from evenkeel.libs.runtime.outputs import partition_of
-from evenkeel.libs.runtime.runtime import Runtime
+from evenkeel.libs.service import Host
 from evenkeel.services.ingest import store
 from evenkeel.services.ingest.context import IngestContext
 from evenkeel.services.ingest.domain.cloudevents import BATCH, STRUCTURED
 from evenkeel.services.ingest.domain.contract import Kind
 from evenkeel.services.ingest.domain.json_record import parse, written
 from evenkeel.services.ingest.domain.stream import Route
-from evenkeel.services.ingest.handlers import heartbeat_us, identity
+from evenkeel.services.ingest.handlers import heartbeat_us
 from evenkeel.services.ingest.originals import Originals, shown_original
 from evenkeel.services.ingest.statistics import IngestMetrics
 
@@ -54,7 +54,7 @@ class Heartbeat(BaseModel):
 class Door:
     """A plain producer of the raw topics, with bounded patience."""
 
-    def __init__(self, runtime: Runtime[Any]) -> None:
+    def __init__(self, runtime: Host[Any]) -> None:
         self._runtime = runtime
         self._ctx: IngestContext = runtime.context
         self._waiting: set[asyncio.Task[JSONResponse | None]] = set()
@@ -87,11 +87,10 @@ class Door:
     def check(self, route: Route, value: bytes, headers: Headers) -> OutgoingRecord:
         """The record to write; raises Fault. A repeat is no fault here: the first one counts."""
         checked = route.contract.check(value, headers)
-        _, id_digest = identity(route.kind, route.stream, checked.record_id)
         key = checked.event_id.encode()
         partition = partition_of(key, self.partitions(route))
         try:
-            self._ctx.streams[route.name].judge(checked, id_digest, checked.digest(), route.spec, partition)
+            self._ctx.streams[route.name].judge(checked, route, partition)
         except Fault as fault:
             if fault.rule != "duplicate":
                 raise
@@ -125,12 +124,12 @@ def _not_now(detail: str) -> JSONResponse:
     )
 
 
-def routers(runtime: Runtime[Any]) -> Sequence[APIRouter]:
+def routers(runtime: Host[Any]) -> Sequence[APIRouter]:
     runtime.metrics.registry.register(IngestMetrics(runtime.context))
     return [_streams(runtime), _rejected_records(runtime)]
 
 
-def _streams(runtime: Runtime[Any]) -> APIRouter:
+def _streams(runtime: Host[Any]) -> APIRouter:
     routes = router("/v1/streams")
     door, ctx = Door(runtime), runtime.context
 
@@ -169,7 +168,7 @@ def _streams(runtime: Runtime[Any]) -> APIRouter:
     return routes
 
 
-def _rejected_records(runtime: Runtime[Any]) -> APIRouter:
+def _rejected_records(runtime: Host[Any]) -> APIRouter:
     routes = router("/v1/rejected")
     originals = Originals(runtime)
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import structlog
 
 from evenkeel.contracts.declaration import StreamSpec
+from evenkeel.contracts.registry import Declared
 from evenkeel.contracts.topics import BY_NAME
 from evenkeel.libs.service import Context
 from evenkeel.libs.store.protocol import Transaction
@@ -39,9 +40,14 @@ class IngestContext(Context):
             stream.clock.partitions(self.partitions.get(stream.topic, 0))
         routes: dict[str, Route] = {}
         current: dict[str, StreamSpec] = {}
-        for offset, name, spec in store.declarations(tx.connection):
-            routes |= {route.topic: route for route in raw_routes(name, spec, offset)}
-            current[name] = spec
+        for offset, name, declared in store.declarations(tx.connection):
+            spec, found = _read(name, declared, offset)
+            if spec is None:
+                routes = {topic: route for topic, route in routes.items() if route.stream != name}
+                current.pop(name, None)
+            else:
+                routes |= {route.topic: route for route in found}
+                current[name] = spec
         # The HTTP door looks on from another thread: it sees the old ones or the new ones, never none.
         self.streams, self.routes, self.current = streams, routes, current
         self._raw_topics = dict.fromkeys(routes, self.own.raw_partitions)
@@ -54,11 +60,20 @@ class IngestContext(Context):
         for stream in self.streams.values():
             stream.clock.partitions(self.partitions.get(stream.topic, 0))
 
-    def declare(self, name: str, spec: StreamSpec, offset: int) -> None:
-        """From here on records of this stream are checked under this declaration."""
-        store.add_declaration(self.tx.connection, offset, name, spec)
-        self.current[name] = spec
-        for route in raw_routes(name, spec, offset):
+    def declare(self, name: str, declared: Declared, offset: int) -> None:
+        """From here on records of this stream are checked under this declaration.
+
+        If it is one that this release cannot check, the stream's raw topics are not read until a release comes that can:
+        what producers send meanwhile waits there.
+        """
+        store.add_declaration(self.tx.connection, offset, name, declared)
+        spec, found = _read(name, declared, offset)
+        if spec is None:
+            self.routes = {topic: route for topic, route in self.routes.items() if route.stream != name}
+            self.current = {other: known for other, known in self.current.items() if other != name}
+        else:
+            self.current[name] = spec
+        for route in found:
             stream = self.streams.get(route.name)
             if stream is None:
                 stream = self.streams[route.name] = Stream(route.topic)
@@ -83,6 +98,16 @@ class IngestContext(Context):
         if last is not None:
             store.forget_ids(connection, name, last)
         store.save_stream(connection, name, stream)
+
+
+def _read(name: str, declared: Declared, offset: int) -> tuple[StreamSpec | None, list[Route]]:
+    """The contract and its routes; nothing if this release cannot check it."""
+    try:
+        spec = StreamSpec.model_validate(declared)
+        return spec, raw_routes(name, spec, offset)
+    except ValueError as error:
+        log.error("a stream is not read: upgrade this service", stream=name, offset=offset, reason=str(error))
+        return None, []
 
 
 def raw_routes(name: str, spec: StreamSpec, offset: int) -> list[Route]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from typing import Any, Final
 
 from evenkeel.contracts.envelope import HEARTBEAT_HEADER, Event, Headers, Record, format_us, parse_us
 from evenkeel.contracts.governance import SubjectErased
-from evenkeel.contracts.ids import accepted_event_id, accepted_label_id, record_place, rejected_record_id
+from evenkeel.contracts.ids import record_place, rejected_record_id
 from evenkeel.contracts.ingest import EventAccepted, EventRejected, LabelAccepted, RawRecord
 from evenkeel.contracts.payload import Payload
 from evenkeel.contracts.registry import StreamDeclared
@@ -19,10 +19,9 @@ from evenkeel.libs.service import Cause, Derived, Each, Output, Raw, Reply, Wate
 from evenkeel.libs.telemetry import new_traceparent
 from evenkeel.services.ingest.context import IngestContext
 from evenkeel.services.ingest.domain.contract import Checked, Kind
-from evenkeel.services.ingest.domain.stream import Route, Stream
+from evenkeel.services.ingest.domain.stream import Judged, Route, Stream
 
 ACCEPTED: Final[dict[Kind, type[Payload]]] = {"event": EventAccepted, "label": LabelAccepted}
-_ACCEPTED_ID: Final[dict[Kind, Callable[[str, str], str]]] = {"event": accepted_event_id, "label": accepted_label_id}
 _is_traceparent: Final = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}").fullmatch
 
 
@@ -42,23 +41,23 @@ def on_raw_records(records: Sequence[Record], ctx: IngestContext) -> Iterable[Ou
     route = ctx.routes[records[0].topic]
     stream = ctx.streams[route.name]
     before_us = stream.clock.watermark_us
-    step = _Step(route, stream, ctx)
     outputs: list[Output] = []
     for record in in_order_of_arrival(records):
+        stream.read(route, record.partition, record.offset)
         try:
-            output = step.take(record)
+            time_us = heartbeat_of(record)
+            if time_us is not None:
+                stream.heartbeat(route, record.partition, time_us)
+                continue
+            checked = route.contract.check(record.value, record.headers)
+            judged = stream.accept(checked, route, record.partition)
         except Fault as fault:
-            output = step.reject(record, fault)
-        if output is not None:
-            outputs.append(output)
+            stream.reject(fault)
+            outputs.append(rejected(record, fault, route, stream, ctx))
+        else:
+            outputs.append(accepted(record, checked, judged, route, stream, ctx))
     ctx.save(route.name, stream)
     return [*outputs, *advanced(route, stream, before_us)]
-
-
-def identity(kind: Kind, stream: str, record_id: str) -> tuple[str, int]:
-    """The id of the accepted event or label of a record, and 64 bits of it to remember."""
-    event_id = _ACCEPTED_ID[kind](stream, record_id)
-    return event_id, int(event_id[28:] + event_id[:8], 16)
 
 
 def on_waited_enough(ctx: IngestContext, silent: Mapping[str, Sequence[int]]) -> Reply[dict[str, list[int]]]:
@@ -102,80 +101,33 @@ def in_order_of_arrival(records: Sequence[Record]) -> Sequence[Record]:
     return [records[number] for number in sorted(range(len(records)), key=arrived.__getitem__)]
 
 
-class _Step:
-    """The records of one raw topic in one batch."""
-
-    def __init__(self, route: Route, stream: Stream, ctx: IngestContext) -> None:
-        self._route, self._stream, self._ctx = route, stream, ctx
-        self._name, self._kind, self._spec = route.name, route.kind, route.spec
-        self._check, self._is_event = route.contract.check, route.kind == "event"
-        self._clock = stream.clock
-        # A topic that the stream no longer names is still read, but has no say in its watermark.
-        self._counts_in_time = route.topic == stream.topic
-        self._trace_ratio = ctx.settings.trace_ratio
-
-    def take(self, record: Record) -> Derived | None:
-        """The accepted event of a record, None for a heartbeat; raises Fault."""
-        partition, offset, value, headers = record.partition, record.offset, record.value, record.headers
-        if self._counts_in_time:
-            self._stream.positions[partition] = offset + 1
-        if headers and not value and self._heartbeat(partition, headers):
-            return None
-        checked = self._check(value, headers)
-        event_id, id_digest = identity(self._kind, self._route.stream, checked.record_id)
-        content_digest = checked.digest()
-        stream, time_us = self._stream, checked.time_us
-        try:
-            late = stream.judge(
-                checked, id_digest, content_digest, self._spec, partition if self._counts_in_time else None
-            )
-        except Fault as fault:
-            if fault.rule == "duplicate":
-                self._speak(partition, time_us - self._spec.disorder_us)
-            raise
-        stream.seen.add(id_digest, content_digest, time_us)
-        stream.counts["accepted"] += 1
-        if late:
-            stream.counts["late"] += 1
-        if stream.largest_us is None or time_us > stream.largest_us:
-            stream.largest_us = time_us
-        self._speak(partition, time_us - self._spec.disorder_us)
-        trace = traceparent_of(headers) if headers else None
-        cause = Cause(
-            record_place(record.topic, partition, offset),
-            time_us,
-            event_id,
-            trace or new_traceparent(event_id, self._trace_ratio),
+def accepted(
+    record: Record, checked: Checked, judged: Judged, route: Route, stream: Stream, ctx: IngestContext
+) -> Derived:
+    """The event or label of a record, at its own time, behind the watermark that the record has moved."""
+    event_id = judged.event_id
+    trace = traceparent_of(record.headers) if record.headers else None
+    cause = Cause(
+        record_place(record.topic, record.partition, record.offset),
+        checked.time_us,
+        event_id,
+        trace or new_traceparent(event_id, ctx.settings.trace_ratio),
+    )
+    arrived, raw = arrived_of(record), raw_record(record)
+    payload: EventAccepted | LabelAccepted
+    if route.kind == "event":
+        payload = EventAccepted.checked(
+            stream=route.stream,
+            generation=1,
+            event_id=checked.event_id,
+            fields=checked.fields,
+            declaration=route.declaration,
+            arrived=arrived,
+            late=judged.late,
+            raw=raw,
         )
-        payload = self._accepted(checked, late, record)
-        return Derived(payload, cause, time_us, event_id, self._name, self._clock.watermark_us)
-
-    def _speak(self, partition: int, mark_us: int) -> None:
-        if self._counts_in_time:
-            self._clock.advance(partition, mark_us)
-
-    def _heartbeat(self, partition: int, headers: Headers) -> bool:
-        for name, text in headers:
-            if name == HEARTBEAT_HEADER:
-                self._speak(partition, heartbeat_us(text))
-                self._stream.counts["heartbeats"] += 1
-                return True
-        return False
-
-    def _accepted(self, checked: Checked, late: bool, record: Record) -> EventAccepted | LabelAccepted:
-        route, arrived, raw = self._route, arrived_of(record), raw_record(record)
-        if self._is_event:
-            return EventAccepted.checked(
-                stream=route.stream,
-                generation=1,
-                event_id=checked.event_id,
-                fields=checked.fields,
-                declaration=route.declaration,
-                arrived=arrived,
-                late=late,
-                raw=raw,
-            )
-        return LabelAccepted.checked(
+    else:
+        payload = LabelAccepted.checked(
             stream=route.stream,
             generation=1,
             event_id=checked.event_id,
@@ -183,43 +135,51 @@ class _Step:
             fields=checked.fields,
             declaration=route.declaration,
             arrived=arrived,
-            late=late,
+            late=judged.late,
             raw=raw,
         )
+    return Derived(payload, cause, checked.time_us, event_id, route.name, stream.clock.watermark_us)
 
-    def reject(self, record: Record, fault: Fault) -> Derived:
-        """The record with what is wrong with it, byte for byte, at the stream's own time."""
-        self._stream.rejected[fault.rule] += 1
-        place = record_place(record.topic, record.partition, record.offset)
-        time_us = self._stream.time_us
-        cause = Cause(
-            place,
-            self._ctx.now_us if time_us is None else time_us,
-            place,
-            traceparent_of(record.headers) or new_traceparent(place, self._ctx.settings.trace_ratio),
-        )
-        original: dict[str, Any] = {}
-        reason = fault.reason
-        if size_of(record) <= KEPT_BYTES:
-            original = {
-                "original_key": base64_of(record.key),
-                "original_value": base64_of(record.value),
-                "original_headers": [(name, base64_of(value) or "") for name, value in record.headers],
-            }
-        else:
-            reason += " It is too large to be kept here, and stays in the raw topic as long as that keeps it."
-        payload = EventRejected(
-            stream=self._route.stream,
-            kind=self._route.kind,
-            rule=fault.rule,
-            field=fault.field,
-            reason=reason,
-            fix=fault.fix,
-            event_id=fault.event_id,
-            raw=raw_record(record),
-            **original,
-        )
-        return Derived(payload, cause, id=rejected_record_id(place), stream=self._name)
+
+def rejected(record: Record, fault: Fault, route: Route, stream: Stream, ctx: IngestContext) -> Derived:
+    """The record with what is wrong with it, byte for byte, at the stream's own time."""
+    place = record_place(record.topic, record.partition, record.offset)
+    time_us = stream.time_us
+    cause = Cause(
+        place,
+        ctx.now_us if time_us is None else time_us,
+        place,
+        traceparent_of(record.headers) or new_traceparent(place, ctx.settings.trace_ratio),
+    )
+    original: dict[str, Any] = {}
+    reason = fault.reason
+    if size_of(record) <= KEPT_BYTES:
+        original = {
+            "original_key": base64_of(record.key),
+            "original_value": base64_of(record.value),
+            "original_headers": [(name, base64_of(value) or "") for name, value in record.headers],
+        }
+    else:
+        reason += " It is too large to be kept here, and stays in the raw topic as long as that keeps it."
+    payload = EventRejected(
+        stream=route.stream,
+        kind=route.kind,
+        rule=fault.rule,
+        field=fault.field,
+        reason=reason,
+        fix=fault.fix,
+        event_id=fault.event_id,
+        raw=raw_record(record),
+        **original,
+    )
+    return Derived(payload, cause, id=rejected_record_id(place), stream=route.name)
+
+
+def heartbeat_of(record: Record) -> int | None:
+    """The time of a heartbeat, which is a record without a value; None for any other record; raises Fault."""
+    if not record.headers or record.value:
+        return None
+    return next((heartbeat_us(text) for name, text in record.headers if name == HEARTBEAT_HEADER), None)
 
 
 def heartbeat_us(text: bytes) -> int:

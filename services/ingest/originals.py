@@ -17,7 +17,7 @@ from evenkeel.contracts.ingest import EventRejected
 from evenkeel.contracts.topics import topic_of
 from evenkeel.libs.bus.protocol import OutgoingRecord
 from evenkeel.libs.errors import Refused
-from evenkeel.libs.runtime.runtime import Runtime
+from evenkeel.libs.service import Host
 from evenkeel.services.ingest.context import IngestContext
 
 log = structlog.get_logger(__name__)
@@ -37,7 +37,7 @@ class Original(NamedTuple):
 class Originals:
     """Reads the topic backwards."""
 
-    def __init__(self, runtime: Runtime[Any]) -> None:
+    def __init__(self, runtime: Host[Any]) -> None:
         self._runtime = runtime
         self._ctx: IngestContext = runtime.context
 

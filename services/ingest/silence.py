@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 import structlog
 
 from evenkeel.libs.bus.protocol import TopicPartition
 from evenkeel.libs.errors import Retry
-from evenkeel.libs.runtime.runtime import Runtime
+from evenkeel.libs.service import Host
 from evenkeel.services.ingest.context import IngestContext
 from evenkeel.services.ingest.domain.stream import Route
 from evenkeel.services.ingest.domain.watermark import Patience
@@ -20,23 +20,27 @@ log = structlog.get_logger(__name__)
 LOOK_SECONDS: Final = 1.0
 
 
-async def watch_silence(runtime: Runtime[Any]) -> None:
+async def watch_silence(runtime: Host[IngestContext]) -> None:
     """Once a second: ask the broker whether there is anything unread on the partitions that are waited for."""
-    ctx: IngestContext = runtime.context
     while not runtime.stopping:
         await asyncio.sleep(LOOK_SECONDS)
-        waited_for = await runtime.in_writer(lambda: holding(ctx))
+        waited_for = await runtime.in_writer(holding)
         try:
             ends = await runtime.bus.end_offsets(waited_for) if waited_for else {}
             now_us = runtime.clock.now_us()
-            silent = await runtime.in_writer(lambda: look(ctx, ends, now_us))
+            silent = await runtime.in_writer(lambda ctx: look(ctx, ends, now_us))
             if silent:
                 given_up = await runtime.command(lambda ctx: on_waited_enough(ctx, silent), "tick")
                 log.warning("partitions no longer waited for", partitions=given_up)
         except Retry as error:
             log.debug("broker does not answer", error=str(error))
-            for patience in ctx.patience.values():
-                patience.interrupted()
+            await runtime.in_writer(interrupted)
+
+
+def interrupted(ctx: IngestContext) -> None:
+    """Nobody knows whether there is something unread: no wait goes on."""
+    for patience in ctx.patience.values():
+        patience.interrupted()
 
 
 def _current(ctx: IngestContext) -> list[Route]:

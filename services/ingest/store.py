@@ -10,7 +10,7 @@ import msgspec
 import orjson
 import sqlalchemy as sa
 
-from evenkeel.contracts.declaration import StreamSpec
+from evenkeel.contracts.registry import Declared
 from evenkeel.libs.store.schema import read_migrations
 from evenkeel.services.ingest import migrations
 from evenkeel.services.ingest.domain.identities import IdBatch, SeenIds
@@ -65,16 +65,15 @@ _add_ids = sa.insert(_seen)
 _forget_ids = sa.delete(_seen).where(_seen.c.stream == sa.bindparam("key"), _seen.c.number <= sa.bindparam("last"))
 
 
-def add_declaration(connection: sa.Connection, offset: int, stream: str, spec: StreamSpec) -> None:
-    connection.execute(
-        sa.insert(_declarations), {"topic_offset": offset, "stream": stream, "spec": spec.model_dump_json()}
-    )
+def add_declaration(connection: sa.Connection, offset: int, stream: str, declared: Declared) -> None:
+    row = {"topic_offset": offset, "stream": stream, "spec": orjson.dumps(declared).decode()}
+    connection.execute(sa.insert(_declarations), row)
 
 
-def declarations(connection: sa.Connection) -> Iterator[tuple[int, str, StreamSpec]]:
+def declarations(connection: sa.Connection) -> Iterator[tuple[int, str, Declared]]:
     """All of them, oldest first."""
     for row in connection.execute(sa.select(_declarations).order_by(_declarations.c.topic_offset)):
-        yield row.topic_offset, row.stream, StreamSpec.model_validate(orjson.loads(row.spec))
+        yield row.topic_offset, row.stream, orjson.loads(row.spec)
 
 
 def add_stream(connection: sa.Connection, name: str, stream: Stream) -> None:

@@ -11,7 +11,7 @@ from evenkeel.contracts.declaration import parse_duration_us
 from evenkeel.libs.errors import Refused
 from evenkeel.libs.http.roles import role
 from evenkeel.libs.http.routing import router
-from evenkeel.libs.runtime.runtime import Runtime
+from evenkeel.libs.service import Host
 from evenkeel.services.monitor import queries
 from evenkeel.services.monitor.context import MonitorContext
 
@@ -19,7 +19,7 @@ Json = dict[str, Any]
 Limit = Annotated[int, Query(ge=1, le=10_000)]
 
 
-def routers(runtime: Runtime[MonitorContext]) -> Sequence[APIRouter]:
+def routers(runtime: Host[MonitorContext]) -> Sequence[APIRouter]:
     routes = router("/v1")
 
     @routes.get("/models", **role("operator"))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import structlog
+
 from evenkeel.contracts.declaration import ModelSpec
 from evenkeel.contracts.feature import VectorComputed
 from evenkeel.contracts.ids import label_stream
@@ -13,29 +15,35 @@ from evenkeel.contracts.registry import ChampionChanged, ModelDeclared
 from evenkeel.contracts.serving import PredictionMade
 from evenkeel.contracts.trainer import RunCompleted
 from evenkeel.libs.errors import NotYet, Retry
-from evenkeel.libs.features import parse_label
+from evenkeel.libs.features import DeclaredModel, read_model
 from evenkeel.libs.keys import verification_keys
+from evenkeel.libs.metrics import metrics_of
 from evenkeel.libs.packages.errors import PackageError, PackageNotFound
 from evenkeel.libs.packages.package import read_package
 from evenkeel.libs.service import Context
 from evenkeel.libs.sketches.profile import Profile
 from evenkeel.libs.store.protocol import Transaction
 from evenkeel.services.monitor.domain.model import Model
-from evenkeel.services.monitor.domain.records import Baseline, Champion, Policy
+from evenkeel.services.monitor.domain.records import TASKS, Baseline, Champion, Policy
 from evenkeel.services.monitor.settings import MonitorSettings
 from evenkeel.services.monitor.store import MonitorStore
+
+log = structlog.get_logger(__name__)
 
 Group = frozenset[tuple[type[Payload], str]]
 
 
-def policy_of(spec: ModelSpec, horizon_us: int) -> Policy:
-    """The declaration's words as the domain takes them."""
-    monitoring = spec.monitoring
+def policy_of(declared: DeclaredModel) -> Policy:
+    """The declaration's words as the domain takes them; raises ValueError for one that it does not know."""
+    spec, monitoring = declared.spec, declared.spec.monitoring
+    task, metric = TASKS.get(spec.task), spec.metric_name
+    if task is None or metric not in [known.name for known in metrics_of(task)]:
+        raise ValueError(f"no models of task {spec.task} are measured here by {spec.metric_name}; upgrade this service")
     return Policy(
-        task=spec.task,
-        metric=spec.metric_name,
-        label=parse_label(spec.label),
-        horizon_us=horizon_us,
+        task=task,
+        metric=metric,
+        label=declared.rule,
+        horizon_us=declared.label.horizon_us,
         windows_us=tuple(sorted(set(monitoring.windows_us))),
         psi_threshold=monitoring.psi_threshold,
         min_samples=monitoring.min_samples,
@@ -57,6 +65,10 @@ class MonitorContext(Context):
         self._champions: dict[str, dict[int, Champion]] = {}
         self._members: dict[Group, tuple[str, ...]] = {}
         self._stream_of: dict[str, str] = {}
+        self._left_out: set[tuple[str, int]] = set()
+        """(model, offset) of the declarations that cannot be measured by."""
+        self.unmeasured: set[str] = set()
+        """Models whose vectors name such a declaration: what comes of them is not folded."""
 
     @property
     def store(self) -> MonitorStore:
@@ -68,6 +80,7 @@ class MonitorContext(Context):
         """Snapshots, then what was logged since."""
         store = MonitorStore(tx.connection)
         self.models, self._policies, self._champions, self._stream_of = {}, {}, {}, {}
+        self._left_out, self.unmeasured = set(), set()
         for offset, text in store.declarations("model"):
             self._take(offset, ModelDeclared.model_validate_json(text))
         for name, policies in self._policies.items():
@@ -82,17 +95,22 @@ class MonitorContext(Context):
         self._regroup()
 
     def _take(self, offset: int, declared: ModelDeclared) -> None:
-        label = declared.streams[declared.spec.stream].label
-        assert label is not None, "registry declares no model without a label"
-        self._policies.setdefault(declared.name, {})[offset] = policy_of(declared.spec, label.horizon_us)
+        try:
+            model = read_model(declared.name, declared.spec, declared.streams)
+            policy = policy_of(model)
+        except ValueError as error:
+            log.error("a declaration is left out", model=declared.name, declaration=offset, reason=str(error))
+            self._left_out.add((declared.name, offset))
+            return
+        self._policies.setdefault(declared.name, {})[offset] = policy
         self._champions.setdefault(declared.name, {})
-        self._stream_of[declared.name] = declared.spec.stream
+        self._stream_of[declared.name] = model.spec.stream
 
     def declare(self, offset: int, declared: ModelDeclared) -> None:
         """Measure this model from here on, or under another policy once vectors name this declaration."""
         name = declared.name
         self._take(offset, declared)
-        if name not in self.models:
+        if name in self._policies and name not in self.models:
             self.models[name] = Model(name, self._policies[name], self._champions[name])
         self._regroup()
 
@@ -120,9 +138,13 @@ class MonitorContext(Context):
 
     # -- facts that records name --------------------------------------------------------------------------------------
 
-    def require_declaration(self, model: str, offset: int) -> None:
+    def require_declaration(self, model: str, offset: int) -> bool:
+        """Know the declaration that a vector names before it is folded. False if this release cannot measure by it."""
+        if (model, offset) in self._left_out:
+            return False
         if offset not in self._policies[model]:
             raise NotYet(f"declaration {offset} of model {model} has not been read yet")
+        return True
 
     def require_champion(self, model: str, epoch: int) -> bool:
         """Know an epoch's champion before its first prediction is folded. False if its profile cannot be used."""
@@ -171,7 +193,7 @@ def _baseline(run: RunCompleted, store: MonitorStore, model: str) -> Baseline | 
     """The candidate's metric on the run's evaluation rows, under the metric of the declaration it was trained for."""
     for offset, text in reversed(store.declarations("model")):
         if offset == run.declaration:
-            name = ModelDeclared.model_validate_json(text).spec.metric_name
+            name = ModelSpec.model_validate(ModelDeclared.model_validate_json(text).spec).metric_name
             value = run.candidate.metrics.get(name)
             return None if value is None else Baseline(value, run.evaluation_rows)
     return None

@@ -105,6 +105,8 @@ def on_released(released: Released, ctx: MonitorContext) -> list[Output]:
     if requests:
         ctx.store.count_requests(requests)
     for name in names:
+        if name in ctx.unmeasured:
+            continue
         model = ctx.models[name]
         outcome = model.fold(batches[name], released.watermark_us)
         ctx.store.keep(model, outcome)
@@ -154,8 +156,10 @@ def _require_facts(batches: dict[str, list[Incoming]], ctx: MonitorContext) -> l
                 declarations.add(record.declaration)
             elif type(record) is Predicted:
                 epochs.setdefault(record.epoch, record)
-        for offset in declarations:
-            ctx.require_declaration(name, offset)
+        if not all(ctx.require_declaration(name, offset) for offset in declarations):
+            ctx.unmeasured.add(name)
+        if name in ctx.unmeasured:
+            continue
         for epoch, first in sorted(epochs.items()):
             if not ctx.require_champion(name, epoch):
                 alert, derived = profile_unusable(name, first)

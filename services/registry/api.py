@@ -10,14 +10,14 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from evenkeel.contracts.declaration import Declaration
 from evenkeel.contracts.envelope import format_us
 from evenkeel.libs.declaration import DeclarationError, load_declaration
+from evenkeel.libs.declaration import schema as declared_schema
 from evenkeel.libs.errors import Refused
 from evenkeel.libs.http.problems import problem
 from evenkeel.libs.http.roles import role
 from evenkeel.libs.http.routing import router
-from evenkeel.libs.runtime.runtime import Runtime
+from evenkeel.libs.service import Host
 from evenkeel.services.registry.handlers import Approval, Rollback, on_apply, on_approval, on_rollback
 from evenkeel.services.registry.store import RegistryStore
 
@@ -46,7 +46,7 @@ class ApprovalRequest(BaseModel):
 DECLARATION: Final = {"application/yaml": {"type": "string"}, "application/json": {"type": "object"}}
 
 
-def routers(runtime: Runtime[Any]) -> Sequence[APIRouter]:
+def routers(runtime: Host[Any]) -> Sequence[APIRouter]:
     routes = router()
 
     @routes.post("/v1/declarations", **role("scientist", body=DECLARATION))
@@ -74,12 +74,12 @@ def routers(runtime: Runtime[Any]) -> Sequence[APIRouter]:
 
     @routes.get("/v1/declarations/schema", **role("scientist"))
     async def schema() -> dict[str, Any]:
-        return Declaration.model_json_schema()
+        return declared_schema()
 
     @routes.get("/v1/streams", **role("scientist"))
     async def list_streams() -> dict[str, Any]:
         found = await runtime.query(lambda c: RegistryStore(c).streams())
-        return {"streams": {name: spec.model_dump(mode="json", by_alias=True) for name, spec in found.items()}}
+        return {"streams": {name: spec.written() for name, spec in found.items()}}
 
     @routes.get("/v1/models", **role("scientist"))
     async def list_models() -> dict[str, Any]:
@@ -114,7 +114,7 @@ def routers(runtime: Runtime[Any]) -> Sequence[APIRouter]:
     return (routes,)
 
 
-async def _found(runtime: Runtime[Any], model: str, ask: Any) -> dict[str, Any]:
+async def _found(runtime: Host[Any], model: str, ask: Any) -> dict[str, Any]:
     """The answer about a model that exists; Refused names the ones that do."""
 
     def question(connection: sa.Connection) -> dict[str, Any]:

@@ -138,20 +138,32 @@ def on_apply(declaration: Declaration, ctx: RegistryContext) -> Reply[dict[str, 
     streams = before | declaration.streams
     changed = {name for name, spec in declaration.streams.items() if before.get(name) != spec}
     for name in changed:
-        store.put_stream(name, streams[name])
+        store.put_stream(name, streams[name].written())
     produced: list[Payload] = []
     known = store.models()
     specs = {name: ModelSpec.model_validate(row.spec) for name, row in known.items()} | declaration.models
     declared = []
     for name, spec in sorted(specs.items()):
-        used, view_version = _plan_of(spec, streams)
         row = known.get(name)
+        try:
+            used, view_version = _plan_of(spec, streams)
+        except ValueError as error:
+            if row is not None and name not in declaration.models and changed.isdisjoint(row.streams):
+                continue  # a newer release took it, and nothing that it stands on is declared here
+            raise Refused(
+                409,
+                "A model could no longer be computed",
+                f"Model {name} stands on what is declared here, and could not be computed then: {error}.",
+                field=f"models.{name}",
+                fix="Declare the model with it, as it is to be then.",
+            ) from error
         if row is None or ModelSpec.model_validate(row.spec) != spec or _streams_of(row) != used:
-            store.put_model(name, spec, used, view_version)
-            produced.append(ModelDeclared(name=name, spec=spec, streams=used, view_version=view_version))
+            model = ModelDeclared.of(name, spec, used, view_version)
+            store.put_model(name, model.spec, model.streams, view_version)
+            produced.append(model)
             declared.append(name)
     # Last: an accepted event names its stream's declaration, and whoever knows that knows the models declared with it.
-    produced += [StreamDeclared(name=name, spec=streams[name]) for name in sorted(changed)]
+    produced += [StreamDeclared.of(name, streams[name]) for name in sorted(changed)]
     answer = {"streams": sorted(changed), "models": declared}
     return Reply(answer, [Derived(payload, cause) for payload in produced])
 

@@ -7,7 +7,8 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from evenkeel.contracts.declaration import ModelSpec, StreamSpec
+from evenkeel.contracts.declaration import StreamSpec
+from evenkeel.contracts.registry import Declared
 from evenkeel.libs.errors import Fenced
 from evenkeel.libs.store.schema import read_migrations
 from evenkeel.libs.store.sql import upsert
@@ -122,10 +123,8 @@ class RegistryStore:
     def streams(self) -> dict[str, StreamSpec]:
         return {r.name: StreamSpec.model_validate(r.spec) for r in self._connection.execute(sa.select(streams))}
 
-    def put_stream(self, name: str, spec: StreamSpec) -> None:
-        upsert(
-            self._connection, streams, ("name",), [{"name": name, "spec": spec.model_dump(mode="json", by_alias=True)}]
-        )
+    def put_stream(self, name: str, spec: Declared) -> None:
+        upsert(self._connection, streams, ("name",), [{"name": name, "spec": spec}])
 
     def model(self, name: str) -> Any:
         return self._connection.execute(sa.select(models).where(models.c.name == name)).first()
@@ -136,12 +135,12 @@ class RegistryStore:
     def models(self) -> dict[str, Any]:
         return {r.name: r for r in self._connection.execute(sa.select(models).order_by(models.c.name))}
 
-    def put_model(self, name: str, spec: ModelSpec, used: dict[str, StreamSpec], view_version: str) -> None:
+    def put_model(self, name: str, spec: Declared, used: dict[str, Declared], view_version: str) -> None:
         found = self.model(name)
         row = {
             "name": name,
-            "spec": spec.model_dump(mode="json", by_alias=True),
-            "streams": {n: s.model_dump(mode="json", by_alias=True) for n, s in used.items()},
+            "spec": spec,
+            "streams": used,
             "view_version": view_version,
             "event_us": found.event_us if found else None,
         }

@@ -20,8 +20,7 @@ from evenkeel.libs.features.scalars import category_reader
 from evenkeel.libs.keys import verification_keys
 from evenkeel.libs.packages.errors import PackageError
 from evenkeel.libs.runtime.failpoints import failpoint
-from evenkeel.libs.runtime.runtime import Runtime
-from evenkeel.libs.service import Reply
+from evenkeel.libs.service import Host, Reply
 from evenkeel.libs.settings import DEFAULT_PORTS
 from evenkeel.libs.telemetry import Tracing
 from evenkeel.services.serving.context import ServingContext
@@ -42,7 +41,7 @@ class DiskAway(Exception):
     """The artifacts or keys cannot be read now, which says nothing about the package."""
 
 
-async def keep_champions(runtime: Runtime[ServingContext]) -> None:
+async def keep_champions(runtime: Host[ServingContext]) -> None:
     """Bring every model to its latest epoch, and again whenever a fact or a declaration comes."""
     activator = Activator(runtime)
     try:
@@ -57,7 +56,7 @@ async def keep_champions(runtime: Runtime[ServingContext]) -> None:
 class Activator:
     """Runs in the event loop; only here is `lines` written."""
 
-    def __init__(self, runtime: Runtime[ServingContext]) -> None:
+    def __init__(self, runtime: Host[ServingContext]) -> None:
         self._runtime, self._ctx = runtime, runtime.context
         settings, own = runtime.settings, runtime.own
         port = settings.port if settings.port is not None else DEFAULT_PORTS["serving"]
@@ -164,7 +163,9 @@ class Activator:
         """In a thread: verify digest and signature, load those very bytes, check the golden rows. Raises what is wrong."""
         plan = self._ctx.plans.get((fact.model, fact.view_version))
         if plan is None:
-            raise ViewVersionMismatch(f"no declaration of {fact.model} has view version {fact.view_version}")
+            raise ViewVersionMismatch(
+                f"no declaration of {fact.model} that can be computed here has view version {fact.view_version}"
+            )
         warm = line.warm(target.package)
         if warm is not None and warm.view_version == fact.view_version:
             predict, threshold = warm.predict, warm.threshold

@@ -13,13 +13,13 @@ from evenkeel.contracts.envelope import format_us
 from evenkeel.libs.errors import Refused, Retry
 from evenkeel.libs.http.roles import role
 from evenkeel.libs.http.routing import router
-from evenkeel.libs.runtime.runtime import Runtime
+from evenkeel.libs.service import Host
 from evenkeel.services.serving.context import ServingContext
 from evenkeel.services.serving.domain.champions import Champion
 from evenkeel.services.serving.domain.tensors import metadata
 
 
-def routers(runtime: Runtime[ServingContext]) -> Sequence[APIRouter]:
+def routers(runtime: Host[ServingContext]) -> Sequence[APIRouter]:
     ctx = runtime.context
     protocol, own = router("/v2"), router("/v1")
 

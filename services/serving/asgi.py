@@ -21,7 +21,7 @@ from evenkeel.libs.http.openapi import add_refusals
 from evenkeel.libs.http.problems import refusal
 from evenkeel.libs.http.roles import ROLE_KEY
 from evenkeel.libs.http.tokens import Tokens
-from evenkeel.libs.runtime.runtime import Runtime
+from evenkeel.libs.service import Host
 from evenkeel.services.serving.context import ServingContext
 from evenkeel.services.serving.domain.champions import Champion
 from evenkeel.services.serving.domain.predict import KINDS, parse_predict, written_predict
@@ -103,7 +103,7 @@ class _Gone(Exception):
 class HotPath:
     """The ASGI application; everything that is not a hot path goes to `inner`."""
 
-    def __init__(self, runtime: Runtime[ServingContext], inner: Application) -> None:
+    def __init__(self, runtime: Host[ServingContext], inner: Application) -> None:
         self._runtime, self._inner, self._ctx = runtime, inner, runtime.context
         self._tokens = Tokens(runtime.settings.tokens)
         self._recorder, self._max_rows = Recorder(runtime), runtime.own.max_rows

@@ -6,13 +6,13 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
+import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from evenkeel.contracts.declaration import StreamSpec
 from evenkeel.contracts.envelope import Event
 from evenkeel.contracts.feature import ViewUpdated
-from evenkeel.contracts.registry import ModelDeclared
-from evenkeel.libs.features import FeaturePlan, SlotUpdate, compile_plan
+from evenkeel.libs.features import FeaturePlan, NotComputable, SlotUpdate, read_model
 from evenkeel.libs.features.tiles import Tile
 from evenkeel.libs.service import Context
 from evenkeel.libs.store.protocol import Transaction
@@ -20,6 +20,8 @@ from evenkeel.services.serving.domain.champions import Champion, Fact, Line
 from evenkeel.services.serving.domain.online_view import OnlineView, OnlineViews, ViewKey
 from evenkeel.services.serving.settings import ServingSettings
 from evenkeel.services.serving.store import Declared, Progress, ServingStore, ViewRow, slot_key, slot_value
+
+log = structlog.get_logger(__name__)
 
 SWEEP_SLOTS: Final = 2_000
 """Slots looked at per tick for expired ones, as many as feature publishes in a second by default."""
@@ -99,7 +101,8 @@ class ServingContext(Context):
         """Declarations and facts are few; the view's slots are read only if the store has moved without us."""
         store = ServingStore(tx.connection)
         self._staged = []
-        self.plans = {_key(declared): _plan(declared) for declared in store.models()}
+        found = ((_key(declared), _plan(declared)) for declared in store.models())
+        self.plans = {key: plan for key, plan in found if plan is not None}
         self.facts = store.facts()
         self._rows = {(row.view, row.view_version): row for row in store.views()}
         self._progress = store.progress()
@@ -132,9 +135,12 @@ class ServingContext(Context):
     # -- control plane ------------------------------------------------------------------------------------------------
 
     def declare(self, declared: Declared) -> None:
-        """Take over a declaration; its view's slots may have come before it."""
-        plan = _plan(declared)
+        """Take over a declaration; its view's slots may have come before it. One that cannot be computed here is kept for
+        a release that can."""
         self.store.put_model(declared)
+        plan = _plan(declared)
+        if plan is None:
+            return
         self.plans = self.plans | {_key(declared): plan}
         self._row(_key(declared))
         self._choose_views()
@@ -231,7 +237,10 @@ def _key(declared: Declared) -> ViewKey:
     return declared.model.name, declared.model.view_version
 
 
-def _plan(declared: Declared) -> Plan:
-    model: ModelDeclared = declared.model
-    spec = model.spec
-    return Plan(declared.offset, spec.stream, model.streams[spec.stream], compile_plan(spec, model.streams))
+def _plan(declared: Declared) -> Plan | None:
+    try:
+        model = read_model(declared.model.name, declared.model.spec, declared.model.streams)
+    except NotComputable as error:
+        log.error("a declaration is left out", declaration=declared.offset, reason=str(error))
+        return None
+    return Plan(declared.offset, model.spec.stream, model.stream, model.plan)

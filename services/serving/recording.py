@@ -6,8 +6,7 @@ from opentelemetry.trace import SpanKind
 
 from evenkeel.contracts.ids import random_id, view_stream
 from evenkeel.libs.errors import Refused
-from evenkeel.libs.runtime.runtime import Runtime
-from evenkeel.libs.service import Cause, Derived
+from evenkeel.libs.service import Cause, Derived, Host
 from evenkeel.libs.telemetry import Tracing, new_traceparent
 from evenkeel.services.serving.context import ServingContext
 from evenkeel.services.serving.domain.champions import Champion
@@ -17,7 +16,7 @@ from evenkeel.services.serving.domain.dataplane import Answer, Question, answer,
 class Recorder:
     """Scores a request's rows and puts one prediction each into the outbox."""
 
-    def __init__(self, runtime: Runtime[ServingContext]) -> None:
+    def __init__(self, runtime: Host[ServingContext]) -> None:
         self._runtime, self._views = runtime, runtime.context.views
         self._trace_ratio = runtime.settings.trace_ratio
 

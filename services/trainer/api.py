@@ -12,7 +12,7 @@ from evenkeel.contracts.envelope import format_us
 from evenkeel.libs.errors import Refused
 from evenkeel.libs.http.roles import role
 from evenkeel.libs.http.routing import router
-from evenkeel.libs.runtime.runtime import Runtime
+from evenkeel.libs.service import Host
 from evenkeel.services.trainer.domain.decision import Cut
 from evenkeel.services.trainer.handlers import on_pause, on_resume, on_train
 from evenkeel.services.trainer.store import ACTIVE, TrainerStore, pause_of
@@ -27,7 +27,7 @@ class LoopRequest(BaseModel):
     reason: str = Field(min_length=1, max_length=1000)
 
 
-def routers(runtime: Runtime[Any]) -> Sequence[APIRouter]:
+def routers(runtime: Host[Any]) -> Sequence[APIRouter]:
     routes = router()
 
     @routes.get("/v1/models/{model}/runs", **role("scientist"))

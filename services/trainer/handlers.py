@@ -7,8 +7,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from pydantic import ValidationError
+
 from evenkeel.contracts import ids
-from evenkeel.contracts.declaration import ModelSpec, StreamSpec
+from evenkeel.contracts.declaration import ModelSpec
 from evenkeel.contracts.envelope import Event
 from evenkeel.contracts.feature import DatasetCommitted
 from evenkeel.contracts.ids import random_id
@@ -26,14 +28,22 @@ from evenkeel.contracts.trainer import (
 )
 from evenkeel.libs.clock import SECOND_US, format_us, parse_us
 from evenkeel.libs.errors import NotYet, Refused
-from evenkeel.libs.features import compile_plan
+from evenkeel.libs.estimators import estimators_of
+from evenkeel.libs.features import DeclaredModel, NotComputable, read_model
+from evenkeel.libs.metrics import metrics_of
 from evenkeel.libs.runtime.failpoints import failpoint
 from evenkeel.libs.service import Cause, Derived, Each, Reply
 from evenkeel.libs.telemetry import new_traceparent
 from evenkeel.services.trainer.context import TrainerContext
 from evenkeel.services.trainer.domain import decision
 from evenkeel.services.trainer.domain.decision import Answer, Asked, Cut
-from evenkeel.services.trainer.domain.request import Candidate, DatasetClaim, JobRequest, JobResult, TrainingRequest
+from evenkeel.services.trainer.domain.request import (
+    Candidate,
+    DatasetClaim,
+    JobRequest,
+    JobResult,
+    TrainingRequest,
+)
 from evenkeel.services.trainer.store import pause_of
 
 LEASE_US = 30 * SECOND_US
@@ -51,8 +61,8 @@ def on_model_declared(event: Event[ModelDeclared], ctx: TrainerContext) -> Itera
         {
             "name": declared.name,
             "declaration": event.offset,
-            "spec": declared.spec.model_dump(mode="json", by_alias=True),
-            "streams": {name: s.model_dump(mode="json", by_alias=True) for name, s in declared.streams.items()},
+            "spec": declared.spec,
+            "streams": declared.streams,
             "view_version": declared.view_version,
         }
     )
@@ -71,10 +81,14 @@ def on_dataset_committed(event: Event[DatasetCommitted], ctx: TrainerContext) ->
         parse_us(committed.last_event_time) - parse_us(committed.first_event_time),
         committed.offsets,
     )
-    spec = _spec(committed.model, ctx)
+    row = _declared(committed.model, ctx)
     ctx.store.put_cut(committed.model, cut)
     ctx.store.saw(committed.model, event.time_us)
     history = ctx.store.history(committed.model)
+    try:
+        spec = ModelSpec.model_validate(row.spec)
+    except ValidationError:  # by a newer release: its next trigger is answered with no, and why
+        return ()
     if not history.accepted_us and not history.champion_epoch and decision.is_enough(cut, spec):
         return _decide(Asked("first_data", max(event.time_us, cut.cut_us)), committed.model, event, ctx)
     if decision.is_due(cut.cut_us, spec, history):
@@ -94,14 +108,14 @@ def on_performance_degraded(event: Event[PerformanceDegraded], ctx: TrainerConte
 
 def on_gate_decided(event: Event[GateDecided], ctx: TrainerContext) -> Iterable[Payload]:
     """A verdict on a run of ours: only its event time is kept, for commands."""
-    _spec(event.data.model, ctx)
+    _declared(event.data.model, ctx)
     ctx.store.saw(event.data.model, event.time_us)
     return ()
 
 
 def on_champion_changed(event: Event[ChampionChanged], ctx: TrainerContext) -> Iterable[Payload]:
     """The next candidate is compared with this one. Its model's declaration is on another topic and may come later."""
-    _spec(event.data.model, ctx)
+    _declared(event.data.model, ctx)
     ctx.store.put_champion(event.data.model, event.data.epoch, event.data.package)
     ctx.store.saw(event.data.model, event.time_us)
     return ()
@@ -228,9 +242,9 @@ def on_job_finished(
 def _signal(
     trigger: Any, model: str, epoch: int, event: Event[DriftDetected] | Event[PerformanceDegraded], ctx: TrainerContext
 ) -> Iterable[Payload]:
-    spec = _spec(model, ctx)
+    row = _declared(model, ctx)
     ctx.store.saw(model, event.time_us)
-    if trigger not in spec.retraining.triggers:
+    if trigger not in row.spec.get("retraining", {}).get("triggers", (trigger,)):
         return ()
     return _decide(Asked(trigger, event.time_us, epoch), model, event, ctx)
 
@@ -238,11 +252,16 @@ def _signal(
 def _decide(asked: Asked, model: str, cause: Event[Any] | Cause, ctx: TrainerContext) -> Sequence[RetrainDecided]:
     if ctx.has_answered(cause.id):
         return ()
-    row, spec = ctx.store.model(model), _spec(model, ctx)
-    answer = decision.decide(asked, spec, row.view_version, ctx.store.cuts(model), ctx.store.history(model))
+    row = _declared(model, ctx)
+    try:
+        declared = trainable(row)
+        cuts, history = ctx.store.cuts(model), ctx.store.history(model)
+        answer = decision.decide(asked, declared.spec, row.view_version, cuts, history)
+    except NotComputable as error:
+        answer = Answer(False, "not_computable", str(error))
     run_id = ids.run_id(cause.id) if answer.retrain else None
     if run_id is not None and answer.cut is not None:
-        request = request_of(row, spec, answer, run_id, asked.time_us, ctx)
+        request = request_of(row, declared, answer, run_id, asked.time_us, ctx)
         ctx.store.add_job(
             {
                 "run_id": run_id,
@@ -269,12 +288,24 @@ def _decide(asked: Asked, model: str, cause: Event[Any] | Cause, ctx: TrainerCon
     )
 
 
-def request_of(row: Any, spec: ModelSpec, answer: Answer, run_id: str, time_us: int, ctx: TrainerContext) -> JobRequest:
+def trainable(row: Any) -> DeclaredModel:
+    """A model's declaration; raises NotComputable if this release cannot train by it."""
+    declared = read_model(row.name, row.spec, row.streams)
+    spec = declared.spec
+    if spec.metric_name not in [metric.name for metric in metrics_of(spec.task)]:
+        raise NotComputable(f"there is no metric {spec.metric_name} of {spec.task} models here; upgrade this service")
+    if unknown := set(spec.candidate_names) - {row.name for row in estimators_of(spec.task)}:
+        raise NotComputable(f"there is no estimator {', '.join(sorted(unknown))} of {spec.task} models here; upgrade this service")
+    return declared
+
+
+def request_of(
+    row: Any, declared: DeclaredModel, answer: Answer, run_id: str, time_us: int, ctx: TrainerContext
+) -> JobRequest:
     """Everything a job needs, fixed at the decision, so that another attempt does the same again."""
     assert answer.cut is not None
-    streams = {name: StreamSpec.model_validate(stream) for name, stream in row.streams.items()}
-    label = streams[spec.stream].label
-    plan, cut, policy = compile_plan(spec, streams), answer.cut, spec.retraining
+    spec, plan, cut = declared.spec, declared.plan, answer.cut
+    policy = spec.retraining
     data_dir = ctx.settings.data_dir.resolve()
     training = TrainingRequest(
         model=row.name,
@@ -289,7 +320,7 @@ def request_of(row: Any, spec: ModelSpec, answer: Answer, run_id: str, time_us: 
         metric=spec.metric_name,
         confidence=spec.promotion.confidence,
         as_of=format_us(time_us),
-        label_horizon_us=label.horizon_us if label else 0,
+        label_horizon_us=declared.label.horizon_us,
         holdout_us=policy.holdout_us,
         max_span_us=policy.max_span_us,
         max_rows=policy.max_rows,
@@ -356,11 +387,11 @@ def _job_cause(job: Any, what: str, attempt: int) -> Cause:
     return Cause(ids.attempt_id(job.run_id, what, attempt), job.decided_us, job.correlation_id, job.traceparent)
 
 
-def _spec(model: str, ctx: TrainerContext) -> ModelSpec:
+def _declared(model: str, ctx: TrainerContext) -> Any:
     row = ctx.store.model(model)
     if row is None:
         raise NotYet(f"model {model} is not declared")
-    return ModelSpec.model_validate(row.spec)
+    return row
 
 
 def _known(model: str, ctx: TrainerContext) -> Any:

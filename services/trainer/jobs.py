@@ -18,7 +18,7 @@ from opentelemetry.trace import SpanKind
 from pydantic import ValidationError
 
 from evenkeel.libs.errors import Retry
-from evenkeel.libs.runtime.runtime import Runtime
+from evenkeel.libs.service import Host
 from evenkeel.services.trainer.domain.request import JobResult
 from evenkeel.services.trainer.handlers import Started, on_job_alive, on_job_finished, on_job_wanted
 from evenkeel.services.trainer.settings import TrainerSettings
@@ -29,7 +29,7 @@ LOOK_SECONDS: Final = 0.1
 HEARTBEAT_SECONDS: Final = 5.0
 
 
-async def run_jobs(runtime: Runtime[Any]) -> None:
+async def run_jobs(runtime: Host[Any]) -> None:
     """Take jobs as long as the service lives. A running job dies with it, and is tried again by the next owner."""
     own: TrainerSettings = runtime.own
     standby: Process | None = None
@@ -51,7 +51,7 @@ async def run_jobs(runtime: Runtime[Any]) -> None:
             await _end(standby)
 
 
-async def _next(runtime: Runtime[Any], owner: str) -> Started | None:
+async def _next(runtime: Host[Any], owner: str) -> Started | None:
     now_us = runtime.clock.now_us()
     with contextlib.suppress(Retry):
         if await runtime.query(lambda c: TrainerStore(c).next_job(owner, now_us)) is not None:
@@ -69,7 +69,7 @@ async def _spawn(*arguments: str) -> Process:
     )
 
 
-async def _carry_out(started: Started, process: Process, runtime: Runtime[Any]) -> None:
+async def _carry_out(started: Started, process: Process, runtime: Host[Any]) -> None:
     own: TrainerSettings = runtime.own
     began = time.monotonic()
     span = runtime.tracing.start("train", started.traceparent, SpanKind.INTERNAL, **{"evenkeel.run_id": started.run_id})
@@ -94,7 +94,7 @@ async def _carry_out(started: Started, process: Process, runtime: Runtime[Any]) 
             await asyncio.sleep(LOOK_SECONDS)
 
 
-async def _wait(process: Process, paths: list[str], started: Started, runtime: Runtime[Any], limit: float) -> str:
+async def _wait(process: Process, paths: list[str], started: Started, runtime: Host[Any], limit: float) -> str:
     """Until the process ends; why it was ended if it was."""
     assert process.stdin is not None
     try:

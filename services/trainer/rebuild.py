@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from evenkeel.contracts.declaration import ModelSpec
 from evenkeel.contracts.envelope import Event, parse_us
 from evenkeel.contracts.trainer import RetrainDecided, RunCompleted, RunFailed, RunStarted
 from evenkeel.libs.service import Output, Rebuild
 from evenkeel.services.trainer.context import TrainerContext
 from evenkeel.services.trainer.domain.decision import Answer, Cut
-from evenkeel.services.trainer.handlers import request_of
+from evenkeel.services.trainer.handlers import request_of, trainable
 
 PROCESS_FAULTS: Final = frozenset({"timeout", "crashed"})
 
@@ -52,8 +51,8 @@ def finished(ctx: TrainerContext) -> Iterable[Output]:
         if row is None or not ctx.store.is_open(decided.run_id):
             continue
         cut = Cut(claim.uri, claim.version, row.view_version, claim.rows, parse_us(claim.label_cut), 0, claim.offsets)
-        answer, spec = Answer(True, "accepted", "", cut), ModelSpec.model_validate(row.spec)
-        request = request_of(row, spec, answer, decided.run_id, parse_us(decided.as_of), ctx)
+        answer = Answer(True, "accepted", "", cut)
+        request = request_of(row, trainable(row), answer, decided.run_id, parse_us(decided.as_of), ctx)
         ctx.store.put_request(decided.run_id, request.model_dump(mode="json"))
     return ()
 

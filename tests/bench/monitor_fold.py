@@ -8,9 +8,8 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -20,48 +19,14 @@ from evenkeel.contracts.ingest import LabelAccepted
 from evenkeel.contracts.payload import Payload
 from evenkeel.contracts.registry import ModelDeclared
 from evenkeel.contracts.serving import PredictionMade
-from evenkeel.libs.bus.kafka import KafkaBus
-from evenkeel.libs.clock import HOUR_US
-from evenkeel.libs.process.instance import is_gone
-from evenkeel.libs.runtime.outputs import OutputBuilder
-from evenkeel.libs.runtime.runtime import Runtime
+from evenkeel.libs.clock import HOUR_US, SystemClock
 from evenkeel.libs.service import Cause, Derived, Watermark
-from evenkeel.libs.settings import Settings
-from evenkeel.libs.telemetry import Tracing
 from evenkeel.services.monitor.service import service
+from tests.harness import Harness
+from tests.records import ReadRecord, Topics
 from tests.unit.monitor import scenes
 
 FEATURES = 38
-
-
-class Read(NamedTuple):
-    topic: str
-    partition: int
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
-    headers: Sequence[tuple[str, bytes]]
-
-
-class Log:
-    """Records as a broker would hand them over."""
-
-    def __init__(self) -> None:
-        self._offsets: dict[tuple[str, int], int] = {}
-        self._sequences: dict[str, int] = {}
-        self._trace = Tracing("bench", "bench").batch()
-
-    def records(self, producer: str, outputs: list[Derived | Watermark]) -> list[Read]:
-        builder = OutputBuilder(producer, "bench", self._sequences, 0, self._trace)
-        builder.add(outputs, producer)
-        self._sequences |= builder.sequences
-        read = []
-        for one in builder.records:
-            offset = self._offsets.get((one.topic, one.partition), 0)
-            self._offsets[one.topic, one.partition] = offset + 1
-            read.append(Read(one.topic, one.partition, offset, 0, one.key, one.value, one.headers))
-        return read
 
 
 def main(days: int, per_day: int) -> None:
@@ -71,23 +36,17 @@ def main(days: int, per_day: int) -> None:
         names = tuple(f"f{i}" for i in range(FEATURES))
         scenes.FEATURES = names
         ref = scenes.package(data_dir, random.normal(size=(10_000, FEATURES)))
-        runtime: Runtime[Any] = Runtime(
-            service, Settings(data_dir=data_dir), service.settings(), KafkaBus("127.0.0.1:1", "bench")
-        )
-        runtime.store.open()
-        runtime._lease_epoch = runtime.store.take_lease(runtime.instance, runtime.clock.now_us(), 10**12, is_gone) or 0
-        batch = runtime._batch
-        batch.load()
-        log = Log()
+        harness: Harness[Any] = Harness(service, data_dir, clock=SystemClock())
+        log = Topics()
 
-        def fact(payload: Payload, producer: str) -> list[Read]:
-            return log.records(producer, [Derived(payload, Cause("bench", scenes.START_US, "bench"))])
+        def fact(payload: Payload, producer: str) -> list[ReadRecord]:
+            return log.say(producer, [Derived(payload, Cause("bench", scenes.START_US, "bench"))])
 
         declared = scenes.declared()
         assert isinstance(declared, ModelDeclared)
-        batch.consume(fact(declared, "registry"))
-        batch.consume(fact(scenes.run_completed(ref), "trainer") + fact(scenes.champion_changed(ref), "registry"))
-        batches: list[list[Read]] = []
+        harness.consume(fact(declared, "registry"))
+        harness.consume(fact(scenes.run_completed(ref), "trainer") + fact(scenes.champion_changed(ref), "registry"))
+        batches: list[list[ReadRecord]] = []
         number = 0
         for hour in range(days * 24):
             start = scenes.START_US + hour * HOUR_US
@@ -109,18 +68,18 @@ def main(days: int, per_day: int) -> None:
             vectors.append(Watermark(VectorComputed, scenes.MODEL, end))
             predictions.append(Watermark(PredictionMade, scenes.MODEL, end))
             labels.append(Watermark(LabelAccepted, f"{scenes.STREAM}#label", end))
-            read = log.records("feature", vectors) + log.records("serving", predictions) + log.records("ingest", labels)
+            read = log.say("feature", vectors) + log.say("serving", predictions) + log.say("ingest", labels)
             batches.append(read)
         started, wall = time.process_time(), time.perf_counter()
         for read in batches:
-            batch.consume(read)
+            harness.consume(read)
         cpu, wall = time.process_time() - started, time.perf_counter() - wall
         records = 3 * number
         print(f"{records:,} records up to {format_us(end)} in {len(batches):,} batches")
         print(
             f"{cpu:.1f} CPU-s, {wall:.1f} s: {cpu / records * 1e6:.1f} µs a record, {cpu / len(batches) * 1e3:.2f} ms a batch"
         )
-        runtime.store.close()
+        harness.close()
 
 
 if __name__ == "__main__":

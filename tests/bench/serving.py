@@ -145,7 +145,7 @@ class Evenkeel:
         await asyncio.to_thread(self._kafka.start)
         await create_map_topics(self._kafka.address)
         for model in MODELS:
-            fact = ModelDeclared(name=model, spec=self._spec, streams=self._streams, view_version=self._view_version)
+            fact = ModelDeclared.of(name=model, spec=self._spec, streams=self._streams, view_version=self._view_version)
             await publish_events(self._kafka.address, "registry", [(fact, {"time": "2013-03-01T00:00:00Z"})])
             await self.champion(model, 1)
         process = await self.start_service()

@@ -64,7 +64,7 @@ def declared(model: str) -> tuple[ModelDeclared, FeaturePlan]:
         }
     )
     plan = compile_plan(spec, {"bench": STREAM})
-    return ModelDeclared(name=model, spec=spec, streams={"bench": STREAM}, view_version=plan.view_version), plan
+    return ModelDeclared.of(name=model, spec=spec, streams={"bench": STREAM}, view_version=plan.view_version), plan
 
 
 async def measure_load(name: str, port: int, pid: int, sent: bytes, seconds: float, connections: int) -> None:

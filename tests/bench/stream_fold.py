@@ -18,40 +18,38 @@ import orjson
 
 from evenkeel.contracts.declaration import Declaration
 from evenkeel.contracts.registry import StreamDeclared
-from evenkeel.libs.bus.kafka import KafkaBus
-from evenkeel.libs.clock import DAY_US, parse_us
-from evenkeel.libs.process.instance import is_gone
+from evenkeel.libs.clock import DAY_US, SystemClock, parse_us
 from evenkeel.libs.runtime.outputs import OutputBuilder, partition_of
-from evenkeel.libs.runtime.runtime import Runtime
 from evenkeel.libs.service import Cause, Derived
-from evenkeel.libs.settings import Settings
 from evenkeel.libs.telemetry import Tracing
 from evenkeel.services.__main__ import collect_seldom
 from evenkeel.services.feature.service import service as feature
 from evenkeel.services.ingest.service import service as ingest
 from tests.bench.streams import LABELS, MODEL, PARTITIONS, RAW, SPEC, START_US, STREAM, orders
-from tests.feature_log import Log, LogRecord
+from tests.feature_log import Log
+from tests.harness import Harness
+from tests.records import ReadRecord
 
 BATCH: Final = 2_000
 SHOWN: Final = 25
 
 
-def raw_records(events: int, customers: int) -> list[LogRecord]:
+def raw_records(events: int, customers: int) -> list[ReadRecord]:
     trace = Tracing("bench", "bench").batch()
     builder = OutputBuilder("registry", "bench", {}, START_US, trace)
-    builder.add([Derived(StreamDeclared(name="orders", spec=STREAM), Cause("bench", START_US, "bench"))], "bench")
+    builder.add([Derived(StreamDeclared.of(name="orders", spec=STREAM), Cause("bench", START_US, "bench"))], "bench")
     declared = builder.records[0]
-    found = [LogRecord(declared.topic, declared.partition, 0, declared.key, declared.value, declared.headers)]
+    found = [ReadRecord(declared.topic, declared.partition, 0, declared.key, declared.value, declared.headers)]
     ends = [0] * PARTITIONS
     for number, (_, value) in enumerate(orders(events, customers)):
         key = b"%d" % number
         partition = partition_of(key, PARTITIONS)
-        found.append(LogRecord(RAW, partition, ends[partition], key, value, (), number))
+        found.append(ReadRecord(RAW, partition, ends[partition], key, value, (), number))
         ends[partition] += 1
     return found
 
 
-def accepted_records(events: int, customers: int) -> list[LogRecord]:
+def accepted_records(events: int, customers: int) -> list[ReadRecord]:
     log = Log(Declaration(streams={"orders": STREAM}, models={MODEL: SPEC}))
     log.declare(["orders"], [MODEL])
     log.watermark("orders#label", START_US + 2 * DAY_US)
@@ -63,11 +61,11 @@ def accepted_records(events: int, customers: int) -> list[LogRecord]:
     return log.records
 
 
-def fold(runtime: Runtime[Any], records: Sequence[LogRecord]) -> dict[str, int]:
+def fold(harness: Harness[Any], records: Sequence[ReadRecord]) -> dict[str, int]:
     """What came out, by topic."""
     out: dict[str, int] = {}
     for start in range(0, len(records), BATCH):
-        for record in runtime._batch.consume(records[start : start + BATCH]).records:
+        for record in harness.consume(records[start : start + BATCH]).records:
             out[record.topic] = out.get(record.topic, 0) + 1
     return out
 
@@ -78,24 +76,19 @@ def main(name: str, events: int, customers: int) -> None:
     collect_seldom()
     for profile in (None, cProfile.Profile()):
         with tempfile.TemporaryDirectory() as folder:
-            settings = Settings(data_dir=Path(folder))
-            runtime: Runtime[Any] = Runtime(service, settings, service.settings(), KafkaBus("127.0.0.1:1", "bench"))
-            runtime.store.open()
-            lease = runtime.store.take_lease(runtime.instance, runtime.clock.now_us(), 10**12, is_gone)
-            runtime._lease_epoch = lease or 0
-            runtime._batch.load()
+            harness: Harness[Any] = Harness(service, Path(folder), clock=SystemClock())
             if name == "ingest":
-                runtime._batch.consume(records[:1])
-                runtime.context.assigned({RAW: PARTITIONS, LABELS: PARTITIONS})
+                harness.consume(records[:1])
+                harness.context.assigned({RAW: PARTITIONS, LABELS: PARTITIONS})
             started = time.process_time()
             if profile is None:
-                out = fold(runtime, records)
+                out = fold(harness, records)
                 spent = time.process_time() - started
                 print(f"{name}: {spent / events * 1e6:.1f} µs CPU an event; out: {out}")
             else:
-                profile.runcall(fold, runtime, records)
+                profile.runcall(fold, harness, records)
                 pstats.Stats(profile).strip_dirs().sort_stats("tottime").print_stats(SHOWN)
-            runtime.store.close()
+            harness.close()
 
 
 if __name__ == "__main__":

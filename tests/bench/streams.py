@@ -168,11 +168,11 @@ async def fill(address: str, count: int, customers: int, topic: str = RAW, *, by
 
 
 async def declare_stream(address: str) -> None:
-    await publish_events(address, "registry", [(StreamDeclared(name="orders", spec=STREAM), {"time": START})])
+    await publish_events(address, "registry", [(StreamDeclared.of(name="orders", spec=STREAM), {"time": START})])
 
 
 async def declare_model(address: str) -> None:
-    fact = ModelDeclared(name=MODEL, spec=SPEC, streams={"orders": STREAM}, view_version=PLAN.view_version)
+    fact = ModelDeclared.of(name=MODEL, spec=SPEC, streams={"orders": STREAM}, view_version=PLAN.view_version)
     await publish_events(address, "registry", [(fact, {"time": START})])
 
 

@@ -88,7 +88,7 @@ async def test_no_acknowledged_record_is_lost(tmp_path: Path) -> None:
         await publish_events(
             cluster.address,
             "registry",
-            [(StreamDeclared(name="orders", spec=SPEC), {"time": "2026-01-01T00:00:00Z"})],
+            [(StreamDeclared.of(name="orders", spec=SPEC), {"time": "2026-01-01T00:00:00Z"})],
         )
         orders = Orders(cluster.address)
         async with running(service, cluster.address, tmp_path / "data") as ingest:

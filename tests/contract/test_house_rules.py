@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -26,14 +26,9 @@ def module_of(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def imports(path: Path, *, type_checking: bool = True) -> Iterator[str]:
-    """Every module that a file imports, lazily or not; without `type_checking`, only what runs."""
-    skipped: set[ast.AST] = set()
+def imports(path: Path) -> Iterator[str]:
+    """Every module that a file imports, lazily, for the type checker only, or as everybody does."""
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test) and not type_checking:
-            skipped |= set(ast.walk(node))
-        if node in skipped:
-            continue
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -80,27 +75,52 @@ def test_no_unsafe_loading(path: Path) -> None:
             )
 
 
-def test_there_are_no_import_cycles() -> None:
+def module_edges() -> dict[str, set[str]]:
+    """Module → the modules that it imports."""
     modules = {module_of(path): path for path in FILES}
-    edges = {
-        mine: {
-            name
-            for name in imports(path, type_checking=False)
-            if name in modules and name != mine and not mine.startswith(name + ".")
-        }
+    return {
+        mine: {name for name in imports(path) if name in modules and name != mine and not mine.startswith(name + ".")}
         for mine, path in modules.items()
     }
+
+
+def folder_of(module: str) -> str:
+    """The first name below a part: `evenkeel.libs.runtime`, `evenkeel.services.feature`."""
+    return ".".join(module.split(".")[:3])
+
+
+def first_cycle(edges: Mapping[str, Iterable[str]]) -> tuple[str, ...]:
     done: set[str] = set()
 
-    def visit(name: str, trail: tuple[str, ...]) -> None:
-        assert name not in trail, "import cycle: " + " → ".join((*trail[trail.index(name) :], name))
-        if name not in done:
-            for other in edges[name]:
-                visit(other, (*trail, name))
-            done.add(name)
+    def visit(name: str, trail: tuple[str, ...]) -> tuple[str, ...]:
+        if name in trail:
+            return (*trail[trail.index(name) :], name)
+        if name in done:
+            return ()
+        found = next((cycle for other in edges.get(name, ()) if (cycle := visit(other, (*trail, name)))), ())
+        done.add(name)
+        return found
 
-    for name in edges:
-        visit(name, ())
+    return next((cycle for name in edges if (cycle := visit(name, ()))), ())
+
+
+def test_no_module_imports_itself_through_others() -> None:
+    """Imports for the type checker count: two modules that need each other's names are one module."""
+    cycle = first_cycle(module_edges())
+    assert not cycle, "import cycle: " + " → ".join(cycle)
+
+
+def test_no_folder_imports_itself_through_others() -> None:
+    edges: dict[str, set[str]] = {}
+    for mine, others in module_edges().items():
+        edges.setdefault(folder_of(mine), set()).update({folder_of(other) for other in others} - {folder_of(mine)})
+    cycle = first_cycle(edges)
+    assert not cycle, "folder cycle: " + " → ".join(cycle)
+
+
+def test_a_cycle_is_found_wherever_it_begins() -> None:
+    assert first_cycle({"a": ["b"], "b": ["c"], "c": ["b"]}) == ("b", "c", "b")
+    assert first_cycle({"a": ["b", "c"], "b": ["c"], "c": []}) == ()
 
 
 @pytest.mark.parametrize("service", SERVICES)

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from evenkeel.contracts import ids
+from tests.record_ids import RECORD_IDS
 
 ROOT = Path(__file__).parents[2]
-RECORD_IDS = ("o-1", "a b", "a/b", "100% sure?", "x|y#z@w", "日本語の識別子", "é" * 128, "𝔸" * 64, "\u200f\u202e", " ")
 
 
 def example(name: str) -> tuple[dict[str, str], dict[str, Any]]:

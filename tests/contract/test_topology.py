@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from evenkeel.contracts.ingest import RawRecord
+from evenkeel.contracts.payload import Fact, Payload
 from evenkeel.contracts.runtime import RecordDeadLettered
-from evenkeel.contracts.topics import BY_NAME, SERVICES, TOPICS, Plane, consumed_by, published_by
+from evenkeel.contracts.topics import BY_NAME, SERVICES, TOPICS, Plane, Topic, consumed_by, published_by
 from evenkeel.libs.service import Batch, Each, Merge, Raw, Stateless
 from evenkeel.services.__main__ import service_named
+from evenkeel.services.governance.domain.facts import topics_with_facts
 
 ROOT = Path(__file__).parents[2]
 
@@ -33,9 +35,9 @@ def test_a_service_handles_exactly_what_the_map_lets_it_consume(name: str) -> No
 
 
 def built_by(call: ast.Call) -> set[str]:
-    """The class that a call may make: `X(…)` or `X.checked(…)`."""
+    """The class that a call may make: `X(…)`, `X.checked(…)` or `X.of(…)`."""
     made = call.func
-    if isinstance(made, ast.Attribute) and made.attr == "checked":
+    if isinstance(made, ast.Attribute) and made.attr in ("checked", "of"):
         made = made.value
     return {made.id} if isinstance(made, ast.Name) else set()
 
@@ -95,3 +97,60 @@ def test_governance_logs_everything_but_its_own_topics_and_the_view() -> None:
     unlogged = {topic.name for topic in TOPICS if "governance" not in topic.consumers}
     own = {topic.name for topic in published_by("governance")}
     assert unlogged == own | {"feature.view-updated.v1"}
+
+
+def untold(topic: Topic) -> list[str]:
+    """What a row's payload does not say of itself. The control plane is named by numbers besides: one that has none says so."""
+    wanted = ["what", "sentence", *(["number"] if topic.plane is Plane.CONTROL else [])]
+    missing = [name for name in wanted if name not in vars(topic.payload)]
+    return missing if issubclass(topic.payload, Fact) else ["Fact", *missing]
+
+
+@pytest.mark.parametrize("topic", TOPICS, ids=lambda t: t.name)
+def test_every_payload_tells_itself(topic: Topic) -> None:
+    assert untold(topic) == [], (
+        f"say it in {topic.payload.__module__}.{topic.payload.__name__}, see evenkeel.contracts.payload.Fact"
+    )
+    assert topic.payload.what.strip()
+
+
+def test_every_word_is_one_payloads_own() -> None:
+    words = {topic.payload: topic.payload.what for topic in TOPICS}
+    assert len(set(words.values())) == len(words)
+
+
+def test_lineage_knows_every_fact_of_the_control_plane() -> None:
+    """Each is looked up by its payload, which therefore has one topic."""
+    control = [topic for topic in TOPICS if topic.plane is Plane.CONTROL and topic.producer != "governance"]
+    assert topics_with_facts() == {topic.name for topic in control}
+    assert len({topic.payload for topic in control}) == len(control)
+
+
+class Mute(Payload):
+    model: str
+
+
+class Unnumbered(Fact):
+    what = "unnumbered"
+    model: str
+
+    def sentence(self) -> str:
+        return f"something of {self.model}"
+
+
+class Inherited(Unnumbered):
+    extra: str = ""
+
+
+@pytest.mark.parametrize(
+    ("payload", "plane", "missing"),
+    [
+        (Mute, Plane.CONTROL, ["Fact", "what", "sentence", "number"]),
+        (Unnumbered, Plane.CONTROL, ["number"]),
+        (Unnumbered, Plane.DATA, []),
+        (Inherited, Plane.DATA, ["what", "sentence"]),
+    ],
+)
+def test_a_row_that_does_not_tell_itself_is_noticed(payload: type[Fact], plane: Plane, missing: list[str]) -> None:
+    row = Topic("monitor.planted.v1", payload, "monitor", ("governance",), plane, lambda p: str(p.model))
+    assert untold(row) == missing

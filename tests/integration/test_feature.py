@@ -25,8 +25,9 @@ from evenkeel.libs.bus.protocol import OutgoingRecord
 from evenkeel.libs.features import FeatureState, SlotUpdate
 from evenkeel.services.feature.domain import View
 from evenkeel.services.feature.service import service
-from tests.feature_log import DAY_US, MINUTE_US, START_US, Feature, Log, LogRecord
+from tests.feature_log import DAY_US, MINUTE_US, START_US, Feature, Log
 from tests.kills import Copy, same, stories, trial
+from tests.records import ReadRecord
 from tests.running import eventually, read_events
 
 pytestmark = pytest.mark.anyio
@@ -53,7 +54,7 @@ EVERY_US = 18 * MINUTE_US
 END_US = START_US + FLIGHTS * EVERY_US
 
 
-def days() -> tuple[Log, list[list[LogRecord]]]:
+def days() -> tuple[Log, list[list[ReadRecord]]]:
     """Six days with windows full at the end; the log, and the same cut into half a day for each kill and what is left."""
     log, cuts = Log(), [0]
     log.declare(["flights", "weather", "sales"], ["delay", "load", "returned"])
@@ -75,7 +76,7 @@ def days() -> tuple[Log, list[list[LogRecord]]]:
     return log, [log.records[first:end] for first, end in pairwise([*cuts, len(log.records)])]
 
 
-async def write(broker: str, records: Sequence[LogRecord]) -> None:
+async def write(broker: str, records: Sequence[ReadRecord]) -> None:
     bus = KafkaBus(broker, "log")
     await bus.start()
     await bus.publish([OutgoingRecord(r.topic, r.partition, r.key, r.value, r.headers) for r in records])
@@ -105,12 +106,12 @@ async def test_killed_at_every_step_it_publishes_and_stores_what_one_quiet_run_d
     told = list((await stories(service, broker, apart=["feature.view-updated.v1"])).values())
     assert len(told) == len(feature.killed)
     same(told, "the events")
-    quiet.stop()
+    quiet.close()
 
 
 async def check(copy: Copy, quiet: Feature, expected: dict[str, dict[str, Any]], rows: dict[str, Any]) -> None:
     async with copy.undisturbed() as (up, client):
-        events = Told(copy.broker, up.runtime.store.store_id)
+        events = Told(copy.broker, up.runtime.store_ids[0])
 
         async def consumed() -> bool:
             return all(view.watermark_us == END_US for view in up.runtime.context.views.values())

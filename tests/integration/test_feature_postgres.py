@@ -62,11 +62,11 @@ def test_postgres_and_sqlite_give_the_same(database_url: str, tmp_path: Path) ->
         for state in (found, expected):
             state.evict(START_US + 10 * DAY_US)
         assert dict(found.snapshot()) == dict(expected.snapshot())
-    with feature.runtime.store.begin() as tx:
+    with feature.store.begin() as tx:
         staged = FeatureStore(tx.connection).staged()
     assert len(staged) == 8
-    assert all(feature.run(on_dataset_written(one, one.sequence)) for one in staged)
-    with feature.runtime.store.begin() as tx:
+    assert all(feature.command(on_dataset_written(one, one.sequence)) for one in staged)
+    with feature.store.begin() as tx:
         store = FeatureStore(tx.connection)
         newest = store.announced("delay", 4)
         assert [(one.added, one.rows, one.kept_from_us) for one in newest] == [
@@ -77,5 +77,5 @@ def test_postgres_and_sqlite_give_the_same(database_url: str, tmp_path: Path) ->
         ]
         assert newest[0].first_event_us > START_US + 2 * DAY_US
         assert store.staged() == []
-    feature.stop()
-    plain.stop()
+    feature.close()
+    plain.close()

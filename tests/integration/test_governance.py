@@ -28,7 +28,7 @@ from evenkeel.libs.audit.leaves import pack, unpack
 from evenkeel.libs.bus.kafka import KafkaBus
 from evenkeel.libs.bus.protocol import OutgoingRecord
 from evenkeel.services.governance import store
-from evenkeel.services.governance.facts import TOPICS_WITH_FACTS
+from evenkeel.services.governance.domain.facts import topics_with_facts
 from evenkeel.services.governance.service import service
 from evenkeel.services.governance.settings import GovernanceSettings
 from tests.model_life import MODEL, Life
@@ -239,7 +239,7 @@ def test_the_same_on_postgresql(tmp_path: Path) -> None:
             opened.take([*life.records, life.records[-1]])
             opened.tick(10_000_000)
             assert opened.walk("o-1", MODEL).missing == []
-            assert len(opened.rows(store.facts)) == sum(r.topic in TOPICS_WITH_FACTS for r in life.records)
+            assert len(opened.rows(store.facts)) == sum(record.topic in topics_with_facts() for record in life.records)
             opened.store.close()
             report = verify_data_folder(tmp_path, database=url)
             assert (report["ok"], report["duplicates"]) == (True, 1), report["problems"]

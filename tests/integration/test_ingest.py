@@ -51,7 +51,7 @@ def spec(name: str, **changes: Any) -> StreamSpec:
 async def declare(broker: str, name: str, **changes: Any) -> StreamSpec:
     declared = spec(name, **changes)
     await publish_events(
-        broker, "registry", [(StreamDeclared(name=name, spec=declared), {"time": "2013-01-01T00:00:00Z"})]
+        broker, "registry", [(StreamDeclared.of(name=name, spec=declared), {"time": "2013-01-01T00:00:00Z"})]
     )
     return declared
 

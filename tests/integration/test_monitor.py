@@ -132,12 +132,7 @@ async def test_a_prediction_for_an_unknown_model_is_left_alone(broker: str, tmp_
     stranger = prediction(1, day(0.5), 0.5).data.model_copy(update={"model": "stranger"})
     async with running(service, broker, tmp_path) as monitor:
         await publish_events(broker, "serving", [(stranger, {"time": START, "stream": "stranger"})])
-
-        async def read() -> bool:
-            lag = monitor.runtime._batch.positions
-            return any(topic.startswith("serving.prediction") for topic, _ in lag)
-
-        await eventually(read, "the prediction to be read")
+        await eventually(monitor.runtime.has_read_all, "the prediction to be read")
     assert await read_events(broker, Payload, "monitor.record-dead-lettered.v1") == []
 
 

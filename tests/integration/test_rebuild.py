@@ -46,14 +46,15 @@ from evenkeel.services.monitor.service import service as monitor
 from evenkeel.services.registry.service import service as registry
 from evenkeel.services.serving.service import service as serving
 from evenkeel.services.trainer.service import service as trainer
-from tests.feature_log import DECLARATION, Feature, LogRecord
+from tests.feature_log import DECLARATION, Feature
 from tests.integration.test_feature import Told, days, published, windows, write
 from tests.integration.test_governance import PROMPT, on_the_topics, publish
 from tests.integration.test_monitor import DAYS, Upstream, facts, feed, measured_until, stream
 from tests.integration.test_registry import T0, T1, changes, declaration, run, view_of
 from tests.kills import WALL_CLOCK
 from tests.model_life import MODEL, Life
-from tests.running import eventually, publish_events, read_events, read_topic, rebuilt, running, write_token
+from tests.records import ReadRecord
+from tests.running import Running, eventually, publish_events, read_events, read_topic, rebuilt, running, write_token
 from tests.tiny_packages import tiny_package
 from tests.unit.monitor.scenes import day, declared
 
@@ -140,16 +141,9 @@ def lose(data_dir: Path, name: str) -> None:
         path.unlink()
 
 
-async def all_read(found: Any, broker: str) -> None:
+async def all_read(found: Running) -> None:
     """Until the service has read everything that its topics hold now."""
-    bus, assigned = found.runtime.bus, found.runtime._assigned
-    ends = await bus.end_offsets(assigned)
-
-    async def read() -> bool:
-        positions = found.runtime._batch.positions
-        return all(positions.get(tp, 0) >= end for tp, end in ends.items()) and not found.runtime.publisher.rows
-
-    await eventually(read, "all to be read")
+    await eventually(found.runtime.has_read_all, "all to be read")
 
 
 def states(data_dir: Path) -> dict[str, Any]:
@@ -161,7 +155,7 @@ def states(data_dir: Path) -> dict[str, Any]:
             for name, view in found.context.views.items()
         }
     finally:
-        found.stop()
+        found.close()
 
 
 async def test_feature_comes_back_as_if_never_lost(broker: str, tmp_path: Path) -> None:
@@ -169,15 +163,15 @@ async def test_feature_comes_back_as_if_never_lost(broker: str, tmp_path: Path) 
     quiet = Feature(tmp_path / "quiet")
     quiet.consume(log.records)
     expected = {model: quiet.vectors(model) for model in ("delay", "load")}
-    quiet.stop()
+    quiet.close()
     data_dir = tmp_path / "data"
     await write(broker, parts[0])
     async with running(feature, broker, data_dir, SETTINGS) as found:
-        await all_read(found, broker)
+        await all_read(found)
     shutil.copytree(data_dir, tmp_path / "older")
     await write(broker, parts[1])
     async with running(feature, broker, data_dir, SETTINGS) as found:
-        await all_read(found, broker)
+        await all_read(found)
 
     lose(data_dir, "feature")
     assert "run `evenkeel rebuild feature`" in await refuses_to_start(feature, broker, data_dir)
@@ -185,7 +179,7 @@ async def test_feature_comes_back_as_if_never_lost(broker: str, tmp_path: Path) 
     await asyncio.gather(write(broker, parts[2]), rebuilt(feature, broker, data_dir, SETTINGS))
     async with running(feature, broker, data_dir, SETTINGS, accept_new_store=False) as found:
         await write(broker, parts[3])
-        await all_read(found, broker)
+        await all_read(found)
     assert len(await heard(broker, VectorComputed)) > before
 
     lose(data_dir, "feature")
@@ -196,7 +190,7 @@ async def test_feature_comes_back_as_if_never_lost(broker: str, tmp_path: Path) 
     for part in parts[4:]:
         await write(broker, part)
     async with running(feature, broker, data_dir, SETTINGS, accept_new_store=False) as found:
-        await all_read(found, broker)
+        await all_read(found)
         await eventually(partial(all_announced, found), "the training tables")
         views = dict(found.runtime.context.views)
 
@@ -217,7 +211,7 @@ async def test_a_model_declared_while_its_streams_ran_comes_back_as_it_was(broke
     changed = DECLARATION.replace("delay > 15", "delay > 5").replace("[sum, min], over: [2h]", "[sum, max], over: [3h]")
     changed += "  fresh: {task: regression, stream: flights, label: delay, features: [{fields: [load]}]}\n"
 
-    def declares(*models: str) -> list[LogRecord]:
+    def declares(*models: str) -> list[ReadRecord]:
         before = len(log.records)
         log.declare([], models, load_declaration(changed, "changed.yaml"))
         return log.records[before:]
@@ -225,9 +219,9 @@ async def test_a_model_declared_while_its_streams_ran_comes_back_as_it_was(broke
     async with running(feature, broker, tmp_path, SETTINGS) as found:
         for part in (*parts[:3], declares("delay"), parts[3], parts[4], declares("load", "fresh"), *parts[5:9]):
             await write(broker, part)
-            await all_read(found, broker)
+            await all_read(found)
         await eventually(partial(all_announced, found), "the training tables")
-        await all_read(found, broker)
+        await all_read(found)
     never_lost = shutil.copytree(tmp_path, tmp_path.with_name(f"{tmp_path.name}-never-lost"))
     heard_before = {payload: [e.id for e in await heard(broker, payload)] for payload in FEATURED}
     lose(tmp_path, "feature")
@@ -247,7 +241,7 @@ async def test_a_model_declared_while_its_streams_ran_comes_back_as_it_was(broke
     for part in parts[9:]:
         await write(broker, part)
     async with running(feature, broker, tmp_path, SETTINGS, accept_new_store=False) as found:
-        await all_read(found, broker)
+        await all_read(found)
     assert len(await heard(broker, VectorComputed)) > len(heard_before[VectorComputed])
 
 
@@ -327,7 +321,7 @@ async def test_registry_comes_back_with_what_people_commanded(broker: str, tmp_p
         answer = {"nonce": asked["nonce"], "package": refs[3].digest, "approved": True, "approver": "Ada"}
         assert (await http.post("/v1/models/loop/approvals", json=answer)).json()["promoted"]
         await trained(4, refs[3].digest)
-        await all_read(found, broker)
+        await all_read(found)
     before = dump(path, REGISTRY_TABLES)
     assert len(before["champions"]) == 4
     assert {row["state"] for row in before["approvals"]} == {"approved", "open"}
@@ -341,7 +335,7 @@ async def test_registry_comes_back_with_what_people_commanded(broker: str, tmp_p
     await asyncio.gather(rebuild("registry", broker, tmp_path), ended(5, refs[3].digest))
     async with running(registry, broker, tmp_path, accept_new_store=False) as found:
         await eventually(partial(decided, broker, "run-loop-5"), "the run that ended meanwhile to be decided")
-        await all_read(found, broker)
+        await all_read(found)
     again = dump(path, REGISTRY_TABLES, WALL_CLOCK)
     async with (
         running(registry, broker, tmp_path, http=True, accept_new_store=False) as found,
@@ -355,7 +349,7 @@ async def test_registry_comes_back_with_what_people_commanded(broker: str, tmp_p
         ids = [event.id for event in await heard(broker, payload)]
         assert len(ids) == len(set(ids))
     async with running(registry, broker, never_lost) as found:
-        await all_read(found, broker)
+        await all_read(found)
     assert dump(never_lost / "registry.db", REGISTRY_TABLES, WALL_CLOCK) == again
 
 
@@ -367,13 +361,13 @@ async def decided(broker: str, run_id: str) -> bool:
 
 
 async def all_signed(found: Any, broker: str) -> None:
-    await all_read(found, broker)
+    await all_read(found)
 
     async def signed() -> bool:
         return bool(found.runtime.context.signed_size == found.runtime.context.size)
 
     await eventually(signed, "a checkpoint over all leaves")
-    await all_read(found, broker)
+    await all_read(found)
 
 
 # -- governance --------------------------------------------------------------------------------------------------------
@@ -433,7 +427,7 @@ async def test_monitor_comes_back_and_repeats_no_signal(broker: str, tmp_path: P
         async with running(monitor, broker, tmp_path) as found:
             await feed(upstream, events[:second], day(12), DAY_US // 4)
             await measured_until(broker, day(12))
-            await all_read(found, broker)
+            await all_read(found)
         windows_before = dump(tmp_path / "monitor.db", MONITOR_TABLES)
         said = {payload: [e.id for e in await heard(broker, payload)] for payload in MONITORED}
         assert said[DriftDetected]
@@ -447,7 +441,7 @@ async def test_monitor_comes_back_and_repeats_no_signal(broker: str, tmp_path: P
         await asyncio.gather(rebuilt(monitor, broker, tmp_path), upstream.send(late, day(DAYS) + 1))
     async with running(monitor, broker, tmp_path, accept_new_store=False) as found:
         await measured_until(broker, day(DAYS))
-        await all_read(found, broker)
+        await all_read(found)
     for payload in MONITORED:
         ids = [e.id for e in await heard(broker, payload)]
         assert len(ids) == len(set(ids)), payload.__name__
@@ -464,13 +458,13 @@ async def test_monitor_comes_back_when_a_model_was_declared_later(broker: str, t
         async with running(monitor, broker, tmp_path) as found:
             await feed(upstream, events[:first], day(4), DAY_US // 4)
             await measured_until(broker, day(4))
-            await all_read(found, broker)
+            await all_read(found)
             await publish_events(broker, "registry", [(later, {"time": T0})])
-            await all_read(found, broker)
+            await all_read(found)
             await upstream.send(events[first:last], day(6))
             await other.send([], day(6))
             await measured_until(broker, day(6))
-            await all_read(found, broker)
+            await all_read(found)
         before = dump(tmp_path / "monitor.db", MONITOR_TABLES)
         said = {payload: [e.id for e in await heard(broker, payload)] for payload in MONITORED}
         lose(tmp_path, "monitor")
@@ -506,7 +500,7 @@ async def test_trainer_comes_back_and_answers_no_trigger_again(broker: str, tmp_
             return sorted(connection.execute(f"SELECT {columns} FROM jobs").fetchall())
 
     async with running(IDLE_TRAINER, broker, tmp_path) as found:
-        await all_read(found, broker)
+        await all_read(found)
     before = jobs(), dump(tmp_path / "trainer.db", ("models", "cuts"))
     said = {
         payload: [e.id for e in await heard(broker, payload)] for payload in (RetrainDecided, RunStarted, RunFailed)
@@ -544,7 +538,7 @@ async def test_what_retention_has_deleted_is_said_before_anything_changes(broker
     _, parts = days()
     await write(broker, parts[0])
     async with running(feature, broker, tmp_path, SETTINGS) as found:
-        await all_read(found, broker)
+        await all_read(found)
     admin = AIOKafkaAdminClient(bootstrap_servers=broker)
     await admin.start()
     partition = TopicPartition("ingest.event-accepted.v1", 0)

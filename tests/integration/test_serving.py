@@ -186,7 +186,7 @@ async def world(broker: str, tmp_path: Path, request: pytest.FixtureRequest) -> 
     plan = compile_plan(spec, {name: stream})
     headers = {"authorization": f"Bearer {write_token(tmp_path, 'client')}"}
     world = World(broker, tmp_path, model, stream, plan, headers)
-    declared = ModelDeclared(name=model, spec=spec, streams={name: stream}, view_version=plan.view_version)
+    declared = ModelDeclared.of(name=model, spec=spec, streams={name: stream}, view_version=plan.view_version)
     await world.publish("registry", declared)
     return world
 
@@ -376,7 +376,7 @@ async def test_slots_that_come_before_their_declaration_are_not_lost(broker: str
 
         await eventually(kept, "the slot in the store")
         await world.publish(
-            "registry", ModelDeclared(name=late, spec=spec, streams=streams, view_version=plan.view_version)
+            "registry", ModelDeclared.of(name=late, spec=spec, streams=streams, view_version=plan.view_version)
         )
 
         async def completed() -> list[float] | None:

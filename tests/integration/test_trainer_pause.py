@@ -58,8 +58,8 @@ async def test_a_pause_answers_every_trigger_until_it_is_resumed(broker: str, tm
         broker,
         "registry",
         [
-            (StreamDeclared(name="orders", spec=declared.streams["orders"]), time),
-            (ModelDeclared(name=MODEL, spec=spec, streams=declared.streams, view_version=VIEW), time),
+            (StreamDeclared.of(name="orders", spec=declared.streams["orders"]), time),
+            (ModelDeclared.of(name=MODEL, spec=spec, streams=declared.streams, view_version=VIEW), time),
         ],
     )
     headers = {"Authorization": f"Bearer {write_token(tmp_path, 'operator')}"}

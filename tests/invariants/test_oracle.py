@@ -117,9 +117,9 @@ def careless(tmp_path_factory: pytest.TempPathFactory, broker: str) -> Found:
         ),
         # dead letters are tidied up
         (
-            "libs/runtime/batch.py",
-            "            value=base64_of(value),\n",
-            '            value=base64_of((value or b"").strip()),\n',
+            "libs/runtime/dead_letters.py",
+            "        value=base64_of(value),\n",
+            '        value=base64_of((value or b"").strip()),\n',
         ),
         # the HTTP door takes the good half of a refused call
         (
@@ -227,14 +227,14 @@ def doubled(tmp_path_factory: pytest.TempPathFactory, broker: str) -> Found:
             '                await self._persist("publish", lambda: self._bus.publish([*records, *again]))\n',
         ),
         (
-            "libs/runtime/batch.py",
-            "                if origin is not None:\n",
-            '                if origin is not None and self._service.name != "feature":\n',
+            "libs/runtime/intake.py",
+            "        if origin is not None and ",
+            '        if origin is not None and "ingest.event-accepted.v1" not in self._routes.merged and ',
         ),
         (
-            "libs/runtime/batch.py",
-            "                tx.move_positions(read.moves)\n",
-            '                tx.move_positions({} if self._service.name == "ingest" else read.moves)\n',
+            "libs/runtime/transaction.py",
+            "                    tx.move_positions(batch.moves)\n",
+            '                    tx.move_positions({} if self.context.service == "ingest" else batch.moves)\n',
         ),
     )
     shop = Shop(tmp_path_factory.mktemp("doubled"), emptied(broker), ("registry", "ingest", "feature"), code)

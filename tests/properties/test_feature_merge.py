@@ -22,7 +22,8 @@ from evenkeel.contracts.feature import DatasetCommitted, VectorComputed
 from evenkeel.contracts.ids import label_stream
 from evenkeel.libs.errors import NotYet
 from evenkeel.libs.features import FeatureState, compile_plan, parse_label
-from tests.feature_log import DAY_US, HOUR_US, MINUTE_US, START_US, Feature, Log, LogRecord, accepted_id
+from tests.feature_log import DAY_US, HOUR_US, MINUTE_US, START_US, Feature, Log, accepted_id
+from tests.records import ReadRecord
 
 MODELS = ("delay", "load")
 
@@ -101,10 +102,10 @@ def written(accepted: Sequence[Accepted], rng: random.Random) -> Log:
     return log
 
 
-def shuffled(records: Sequence[LogRecord], rng: random.Random) -> list[LogRecord]:
+def shuffled(records: Sequence[ReadRecord], rng: random.Random) -> list[ReadRecord]:
     """Partitions interleaved at will; each keeps its own order. The control topics come first, as in the runtime."""
     control = [record for record in records if record.topic.startswith("registry.")]
-    queues: dict[tuple[str, int], list[LogRecord]] = {}
+    queues: dict[tuple[str, int], list[ReadRecord]] = {}
     for record in records:
         if not record.topic.startswith("registry."):
             queues.setdefault((record.topic, record.partition), []).append(record)
@@ -135,7 +136,7 @@ def run(log: Log, rng: random.Random, folder: Path, restarts: float) -> Feature:
     return feature
 
 
-def refused(feature: Feature, batch: Sequence[LogRecord]) -> None:
+def refused(feature: Feature, batch: Sequence[ReadRecord]) -> None:
     """A transaction that fails halfway: the batch, with a record that names a declaration which was not read yet."""
     log = Log()
     log.event("flights", "later", START_US, {"load": 1.0}, declaration=99)
@@ -188,7 +189,7 @@ def test_vectors_and_rows_are_those_of_a_fold_in_order(
             assert all(row.label_time_us // DAY_US == cut // DAY_US - 1 for cut, commit in commits for row in commit)
         marks = [us for stream, us in feature.watermarks if stream == "delay"]
         assert marks == sorted(set(marks))
-        feature.stop()
+        feature.close()
 
 
 @settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -204,7 +205,7 @@ def test_every_event_has_the_same_id_place_and_envelope_however_it_came_about(
         with tempfile.TemporaryDirectory() as folder:
             feature = run(written(accepted, rng), rng, Path(folder), restarts)
             runs.append(said(feature))
-            feature.stop()
+            feature.close()
     assert runs[0] == runs[1]
 
 
@@ -226,6 +227,6 @@ def test_a_label_changes_no_vector_before_it_arrived(seed: int) -> None:
         with tempfile.TemporaryDirectory() as folder:
             feature = run(written(each, random.Random(seed)), random.Random(seed), Path(folder), 0.0)
             results.append(feature.vectors("delay"))
-            feature.stop()
+            feature.close()
     before = [one.id for one in accepted if one.stream == "flights" and one.order < moment]
     assert [results[0][one] for one in before] == [results[1][one] for one in before]

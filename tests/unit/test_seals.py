@@ -11,12 +11,15 @@ from evenkeel.contracts.feature import VectorComputed, ViewUpdated
 from evenkeel.contracts.topics import published_by, topic_of
 from evenkeel.libs.bus.protocol import OutgoingRecord
 from evenkeel.libs.runtime.outputs import OutputBuilder, Published
-from evenkeel.libs.runtime.rebuild import Found
+from evenkeel.libs.runtime.published import BeforeSeals, Found
 from evenkeel.libs.service import Cause, Derived, Output, Seal, Watermark
 from evenkeel.libs.telemetry import Tracing
-from tests.feature_log import HOUR_US, MINUTE_US, START_US, Feature, Log, LogRecord, accepted_id
+from evenkeel.services.__main__ import service_named
+from tests.feature_log import HOUR_US, MINUTE_US, START_US, Feature, Log, accepted_id
+from tests.records import ReadRecord, Topics
 
 OLD, NEW = "/evenkeel/ingest/log", "/evenkeel/ingest/new"
+FORMER, NEWEST = "0" * 32, "1" * 32
 
 
 def said(
@@ -27,20 +30,11 @@ def said(
     return builder.records
 
 
-def by_another(record: LogRecord, source: str, sequence: int) -> LogRecord:
+def by_another(record: ReadRecord, source: str, sequence: int) -> ReadRecord:
     """The same fact, said by another store."""
     changed = {"ce_source": source.encode(), "ce_sequence": b"%020d" % sequence}
     headers: Headers = [(name, changed.get(name, value)) for name, value in record.headers]
     return replace(record, headers=headers)
-
-
-def at(log: Log, records: Sequence[LogRecord | OutgoingRecord]) -> list[LogRecord]:
-    """Appended behind what the log holds."""
-    written = []
-    for one in records:
-        offset = log._ends[one.topic, one.partition] = log._ends.get((one.topic, one.partition), -1) + 1
-        written.append(LogRecord(one.topic, one.partition, offset, one.key, one.value, one.headers))
-    return written
 
 
 def test_behind_a_seal_only_the_new_store_is_heard_also_after_a_restart(tmp_path: Path) -> None:
@@ -50,24 +44,24 @@ def test_behind_a_seal_only_the_new_store_is_heard_also_after_a_restart(tmp_path
         log.event("flights", f"f{number}", START_US + number * MINUTE_US, {"load": 1.0, "carrier": "x"}, partition=0)
     feature = Feature(tmp_path)
     *before, lost, zombie = log.records
-    log._ends[lost.topic, 0] -= 2
+    log.forget(lost.topic, 0, 2)
     feature.consume(before)
-    seals = at(log, said([Seal(["log"])]))
+    seals = log.write(said([Seal(["log"])]))
     assert {(s.topic, s.partition) for s in seals} == {
         (topic.name, partition) for topic in published_by("ingest") for partition in range(topic.partitions)
     }
     assert all(sealed_sources(seal.value) == [OLD] for seal in seals)
     heard = [seal for seal in seals if seal.topic in (lost.topic, "ingest.label-accepted.v1")]
     feature.consume(heard)
-    feature.consume(at(log, [zombie]))
+    feature.consume(log.write([zombie]))
     feature.restart()
-    feature.consume(at(log, [zombie, by_another(lost, NEW, 100), by_another(zombie, NEW, 101)]))
-    feature.consume(at(log, [by_another(lost, NEW, 100)]))
+    feature.consume(log.write([zombie, by_another(lost, NEW, 100), by_another(zombie, NEW, 101)]))
+    feature.consume(log.write([by_another(lost, NEW, 100)]))
     log.records.clear()
     log.close(START_US + HOUR_US)
     feature.consume([by_another(r, NEW, 200 + n) for n, r in enumerate(log.records)])
     assert sorted(feature.vectors("load")) == ["f0", "f1", "f2", "f3"]
-    feature.stop()
+    feature.close()
 
 
 def vector(number: int) -> Derived:
@@ -79,10 +73,15 @@ def vector(number: int) -> Derived:
 
 def test_what_stands_before_the_seals_is_not_said_again() -> None:
     """Found by its id, or earlier than the last watermark on its partition; everything else is said."""
-    found = Found()
-    first = said([vector(0), vector(1), Watermark(VectorComputed, "load", START_US + 5), vector(7)], service="feature")
-    for offset, record in enumerate(first):
-        found.add(LogRecord(record.topic, record.partition, offset, None, record.value, []), dict(record.headers))
+    reading, topics = BeforeSeals(service_named("feature"), {NEWEST}, 1), Topics()
+    first = [vector(0), vector(1), Watermark(VectorComputed, "load", START_US + 5), vector(7)]
+    topics.say("feature", first, store=FORMER)
+    topics.say("feature", [Seal([FORMER])], store=NEWEST)
+    topics.say("feature", [vector(8)], store=FORMER)
+    for record in topics.records:
+        reading.take(record)
+    found = reading.found
+    assert found.stores == {FORMER, NEWEST}
     again = [vector(n) for n in range(10)]
     kept = said([*again, Watermark(VectorComputed, "load", START_US + 5)], "new", found, "feature")
     numbers = [int(dict(r.headers)["ce_time"].decode()[20:26]) for r in kept]

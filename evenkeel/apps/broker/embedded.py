@@ -30,6 +30,7 @@ from evenkeel.libs.process.child import ChildProcess
 from evenkeel.libs.process.listeners import listening_process
 from evenkeel.libs.process.lock import FolderLock, FolderLocked
 from evenkeel.libs.process.ports import LOOPBACK, free_port, port_is_free
+from evenkeel.libs.store.format import claim_folder
 
 if TYPE_CHECKING:
     from jgo.env import LockFile
@@ -136,6 +137,7 @@ class EmbeddedKafka:
         """Start the broker and wait until it answers. Raises `EmbeddedKafkaError`; nothing is left running then."""
         if self.is_running:
             return
+        claim_folder(self.data_dir)
         self._acquire_folder()
         try:
             self._require_free_port()

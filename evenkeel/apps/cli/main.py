@@ -35,7 +35,7 @@ COMMANDS: Final = {
         "Make a lost or outdated store of one service again, from the topics.",
     ),
     "verify": ("evenkeel.apps.cli.verify:verify", "Check the audit log offline: every byte, every checkpoint."),
-    "demo": ("evenkeel.apps.cli.demo:demo", "Carry a year of real flights through the whole loop."),
+    "demo": ("evenkeel.apps.demo.command:demo", "Carry a year of real flights through the whole loop."),
     "topics": ("evenkeel.apps.cli.topics:topics", "Make the map's topics on a Kafka of yours; `up` does it by itself."),
 }
 

@@ -27,6 +27,7 @@ from evenkeel.libs.process.listeners import listening_process
 from evenkeel.libs.process.lock import FolderLock, FolderLocked
 from evenkeel.libs.process.ports import LOOPBACK, port_is_free
 from evenkeel.libs.settings import SUPERVISOR_VARIABLES
+from evenkeel.libs.store.format import claim_folder
 
 BROKER: Final = "kafka"
 TOPICS_TIMEOUT_SECONDS: Final = 30.0
@@ -145,7 +146,9 @@ class Supervisor:
         self._watch: list[threading.Thread] = []
 
     def start(self) -> None:
-        """Start everything and wait until it is ready. Raises `SupervisorError`; nothing is left running then."""
+        """Start everything and wait until it is ready. Raises `SupervisorError`, or Stop for the folder of another
+        release; nothing is left running then."""
+        claim_folder(self.data_dir)
         self._own_folder()
         try:
             self._stopping.clear()

@@ -23,13 +23,27 @@ class Wrapped(NamedTuple):
     time: str | None
 
 
+def is_cloud_event(headers: Headers) -> bool:
+    """Whether the headers wrap the record, or say an id or a time that may stand in for its own."""
+    for name, found in headers:
+        match name.lower():
+            case "ce_id" | "ce_time":
+                return True
+            case "content-type" if found is not None and _is_structured(found):
+                return True
+    return False
+
+
 def unwrap(value: bytes, headers: Headers) -> Wrapped:
     """The record's JSON, out of its CloudEvent if it is one; raises Fault."""
     attributes = {name.lower(): found for name, found in headers if found is not None}
-    content_type = attributes.get("content-type", b"").decode("ascii", "replace").partition(";")[0].strip().lower()
-    if content_type == STRUCTURED:
+    if _is_structured(attributes.get("content-type", b"")):
         return _structured(read_json(value))
     return Wrapped(read_json(value), _text(attributes, "ce_id"), _text(attributes, "ce_time"))
+
+
+def _is_structured(content_type: bytes) -> bool:
+    return content_type.decode("ascii", "replace").partition(";")[0].strip().lower() == STRUCTURED
 
 
 def _structured(event: Any) -> Wrapped:

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 import orjson
 
-from evenkeel.contracts.declaration import LabelSpec, StreamSpec
+from evenkeel.contracts.declaration import FieldSpec, LabelSpec, StreamSpec
 from evenkeel.contracts.envelope import Headers, parse_us
 from evenkeel.libs.fields import (
     COMPLETE,
@@ -24,7 +24,8 @@ from evenkeel.libs.fields import (
     is_identifier,
     shown,
 )
-from evenkeel.services.ingest.domain.cloudevents import unwrap
+from evenkeel.services.ingest.domain.cloudevents import is_cloud_event, unwrap
+from evenkeel.services.ingest.domain.fast_check import fast_check
 from evenkeel.services.ingest.domain.json_record import read_json
 
 Kind = Literal["event", "label"]
@@ -48,26 +49,50 @@ class Checked(NamedTuple):
 
 
 class Contract:
-    """The compiled contract of one stream's events, or of its labels."""
+    """The compiled contract of one stream's events, or of its labels.
 
-    def __init__(self, spec: StreamSpec | LabelSpec) -> None:
+    A record that is as declared is read and checked in one call. Any other is checked field by field, which accepts what
+    that call was not sure of, and names the fault of what is wrong; `in_one_call=False` checks all of them so.
+    """
+
+    def __init__(self, spec: StreamSpec | LabelSpec, *, in_one_call: bool = True) -> None:
         self._id, self._time = spec.id, spec.time
         self._joins = spec.joins if isinstance(spec, LabelSpec) else None
-        given = {self._id, self._time, self._joins}
-        names = (*spec.fields, *sorted(name for name in given if name is not None and name not in spec.fields))
+        given = {name for name in (self._id, self._time, self._joins) if name is not None}
+        specs: dict[str, FieldSpec] = dict(spec.fields)
+        for name in sorted(given - specs.keys()):
+            implied = spec.field(name)
+            assert implied is not None
+            specs[name] = implied
         # Per field: its name, whether it is required, the type that needs no further check, and the check of any other.
         # Ids and time have rules of their own, and stand in the record as they are.
-        self._fields: list[tuple[str, bool, type | None, Check]] = []
-        for name in names:
-            field = spec.field(name)
-            assert field is not None
-            check = _as_it_is if name in given else field_check(name, field)
-            self._fields.append((name, field.required, COMPLETE.get(field.type), check))
+        self._fields: list[tuple[str, bool, type | None, Check]] = [
+            (name, field.required, COMPLETE.get(field.type), _as_it_is if name in given else field_check(name, field))
+            for name, field in specs.items()
+        ]
+        self._read = fast_check(specs, given) if in_one_call else None
 
     def check(self, value: bytes | None, headers: Headers = ()) -> Checked:
         """The record's declared content; raises Fault naming the first rule it breaks, the field and the fix."""
         if value is None:
             raise Fault("shape", "The record has no value.", "Send a JSON object as the value.")
+        fields = None
+        if self._read is not None and not (headers and is_cloud_event(headers)):
+            fields = self._read(value)
+        data = self._data(value, headers) if fields is None else fields
+        record_id = event_id = self._identifier(data, self._id)
+        try:
+            if self._joins is not None:
+                event_id = self._identifier(data, self._joins)
+            if fields is None:
+                fields = self._checked(data)
+            return Checked(record_id, event_id, self._event_time(data), fields)
+        except Fault as fault:
+            fault.event_id = record_id
+            raise
+
+    def _data(self, value: bytes, headers: Headers) -> dict[str, Any]:
+        """The record's object, with id and time of its CloudEvent where it has none itself."""
         if not headers:
             data = read_json(value)
         else:
@@ -79,25 +104,22 @@ class Contract:
                     data[self._time] = time
         if type(data) is not dict:
             raise Fault("shape", f"The record is {shown(data)}, not an object.", "Send one JSON object per record.")
-        record_id = event_id = self._identifier(data, self._id)
-        try:
-            if self._joins is not None:
-                event_id = self._identifier(data, self._joins)
-            fields: dict[str, Any] = {}
-            get = data.get
-            for name, required, complete, check in self._fields:
-                found = get(name)
-                if found is None:
-                    if required:
-                        raise _missing(name, name in data)
-                elif type(found) is complete:
-                    fields[name] = found
-                else:
-                    fields[name] = check(found)
-            return Checked(record_id, event_id, self._event_time(data), fields)
-        except Fault as fault:
-            fault.event_id = record_id
-            raise
+        return data
+
+    def _checked(self, data: dict[str, Any]) -> dict[str, FieldValue]:
+        """The declared fields, one by one."""
+        fields: dict[str, Any] = {}
+        get = data.get
+        for name, required, complete, check in self._fields:
+            found = get(name)
+            if found is None:
+                if required:
+                    raise _missing(name, name in data)
+            elif type(found) is complete:
+                fields[name] = found
+            else:
+                fields[name] = check(found)
+        return fields
 
     def _identifier(self, data: dict[str, Any], name: str) -> str:
         found = data.get(name)

@@ -1,6 +1,6 @@
 """Read a producer's JSON: strict, bounded in size and depth, and exact about what is wrong with it.
 
-The fast path is one orjson call and two byte counts. Only what orjson refuses is looked at again, for a better answer.
+One orjson call and a look at the bytes. Only what orjson refuses is looked at again, for a better answer.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ from evenkeel.libs.fields import Fault, is_identifier
 
 MAX_RECORD_BYTES: Final = 65_536
 MAX_DEPTH: Final = 32
+BACKSLASH: Final = ord("\\")
+"""As a number: most records have none, and looking for one byte costs a fifth of looking for two."""
+ESCAPED_NUL: Final = rb"\u0000"
 _UTF8_FIX: Final = "Send JSON text in UTF-8 without U+0000."
 
 
@@ -33,7 +36,7 @@ def read_json(value: bytes) -> Any:
         raise _unreadable(value, str(error)) from None
     if value.count(b"{") + value.count(b"[") > MAX_DEPTH and _depth(data) > MAX_DEPTH:
         raise _too_deep()
-    if b"\\u0000" in value and any("\x00" in text for text in _texts(data)):
+    if BACKSLASH in value and ESCAPED_NUL in value and any("\x00" in text for text in _texts(data)):
         raise Fault("encoding", "A text in the record contains U+0000.", _UTF8_FIX)
     return data
 

@@ -6,10 +6,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Final, Literal, NamedTuple, TypeAlias, get_args
 
 from evenkeel.libs.features import LabelRule
 from evenkeel.libs.sketches.profile import Profile
+
+Task: TypeAlias = Literal["binary", "multiclass", "regression"]
+
+TASKS: Final[dict[str, Task]] = {name: name for name in get_args(Task)}
 
 
 class Predicted(NamedTuple):
@@ -46,7 +50,7 @@ Incoming: TypeAlias = Predicted | Labelled | Vectored
 class Policy:
     """What a model's declaration says about measuring it. All times are event time, in microseconds."""
 
-    task: Literal["binary", "multiclass", "regression"]
+    task: Task
     metric: str
     label: LabelRule
     horizon_us: int

@@ -10,7 +10,17 @@ from evenkeel.contracts.declaration import ModelSpec
 from evenkeel.libs.clock import DAY_US, format_us
 
 Trigger = Literal["first_data", "drift", "decay", "schedule", "command"]
-Reason = Literal["accepted", "cooldown", "budget", "insufficient_data", "busy", "no_dataset", "superseded", "paused"]
+Reason = Literal[
+    "accepted",
+    "cooldown",
+    "budget",
+    "insufficient_data",
+    "busy",
+    "no_dataset",
+    "superseded",
+    "paused",
+    "not_computable",
+]
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,7 +78,7 @@ END_US = START_US + len(KILLS) * 40 * MINUTE_US
 
 
 def promotion(model: str, ref: PackageRef) -> list[Payload]:
-    declared = ModelDeclared(name=model, spec=SPEC, streams={"flights": STREAM}, view_version=PLAN.view_version)
+    declared = ModelDeclared.of(name=model, spec=SPEC, streams={"flights": STREAM}, view_version=PLAN.view_version)
     changed = ChampionChanged(
         model=model,
         epoch=1,
@@ -166,7 +166,7 @@ async def told_by(broker: str, copy: Copy, wanted: set[str], times: int) -> Any:
             return set(made) == wanted and min(made.values()) >= times
 
         async def receipted() -> bool:
-            store = up.runtime.store.store_id
+            store = up.runtime.store_ids[0]
             found = (await stories(service, broker)).get(store, {}).values()
             return sum(one.topic == topic_of(VersionActivated, "serving").name for one in found) == len(MODELS)
 

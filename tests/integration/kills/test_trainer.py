@@ -70,7 +70,7 @@ AT = format_us(START_US)
 
 
 def declared(name: str) -> ModelDeclared:
-    return ModelDeclared(name=name, spec=SPEC, streams={"flights": STREAM}, view_version=PLAN.view_version)
+    return ModelDeclared.of(name=name, spec=SPEC, streams={"flights": STREAM}, view_version=PLAN.view_version)
 
 
 def champion() -> ChampionChanged:
@@ -159,7 +159,7 @@ async def finished(copy: Copy) -> Any:
 
         async def completed() -> bool:
             found = await read_events(copy.broker, RunCompleted)
-            return up.runtime.store.store_id in {store_of(event) for event in found}
+            return up.runtime.store_ids[0] in {store_of(event) for event in found}
 
         await eventually(completed, f"{copy.data_dir.name} to finish its job", 120)
         return await answers(client)

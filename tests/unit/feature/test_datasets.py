@@ -183,20 +183,18 @@ def feature(tmp_path: Path) -> Iterator[Feature]:
     for start in range(0, len(log.records), 25):
         feature.consume(log.records[start : start + 25])
     yield feature
-    feature.stop()
+    feature.close()
 
 
 def staged(feature: Feature, model: str = "delay") -> list[Commit]:
-    with feature.runtime.store.begin() as tx:
+    with feature.store.begin() as tx:
         return [one for one in FeatureStore(tx.connection).staged() if one.model == model]
 
 
 def write(feature: Feature, one: Commit) -> int:
-    with feature.runtime.store.begin() as tx:
+    with feature.store.begin() as tx:
         found = FeatureStore(tx.connection).rows_of(one.model, one.sequence)
-    table = TrainingTable(
-        feature.data_dir / "tables" / one.model, f"evenkeel/{feature.runtime.store.store_id}/delay", days=30
-    )
+    table = TrainingTable(feature.data_dir / "tables" / one.model, f"evenkeel/{feature.store.store_id}/delay", days=30)
     return table.write(one, found)
 
 
@@ -213,10 +211,10 @@ def test_each_commit_is_written_and_announced_once(feature: Feature, crash: str)
             feature.restart()
             (one, *_) = staged(feature)
             version = write(feature, one)
-        assert feature.run(on_dataset_written(one, version)) is True
+        assert feature.command(on_dataset_written(one, version)) is True
         if crash == "behind the announcement":
             feature.restart()
-            assert feature.run(on_dataset_written(one, version)) is False
+            assert feature.command(on_dataset_written(one, version)) is False
     announced = [event.data for event in feature.events(DatasetCommitted)]
     assert [(one.version, one.added, one.rows) for one in announced] == [(0, 23, 23), (1, 24, 47)]
     assert [one.label_cut for one in announced] == [format_us(START_US + n * DAY_US) for n in (1, 2)]
@@ -240,19 +238,19 @@ def test_each_commit_is_written_and_announced_once(feature: Feature, crash: str)
 
 def test_commits_of_two_models_have_ids_of_their_own(feature: Feature) -> None:
     for one in (*staged(feature, "delay"), *staged(feature, "load")):
-        assert feature.run(on_dataset_written(one, one.sequence - 1)) is True
+        assert feature.command(on_dataset_written(one, one.sequence - 1)) is True
     assert len({event.id for event in feature.events(DatasetCommitted)}) == 4
 
 
 def test_a_staged_commit_of_a_former_declaration_is_not_announced(feature: Feature) -> None:
     (one, *_) = staged(feature)
     version = write(feature, one)
-    with feature.runtime.store.begin() as tx:
+    with feature.store.begin() as tx:
         store = FeatureStore(tx.connection)
         view = store.view("delay")
         assert view is not None
         store.begin_view(replace(view, overwrite=True), keep_windows=False)
-    assert feature.run(on_dataset_written(one, version)) is False
+    assert feature.command(on_dataset_written(one, version)) is False
     assert feature.events(DatasetCommitted) == []
 
 
@@ -274,9 +272,9 @@ def test_what_is_announced_is_what_the_table_keeps(tmp_path: Path) -> None:
     for start in range(0, len(log.records), 20):
         feature.consume(log.records[start : start + 20])
         for one in staged(feature):
-            with feature.runtime.store.begin() as tx:
+            with feature.store.begin() as tx:
                 found = FeatureStore(tx.connection).rows_of("delay", one.sequence)
-            feature.run(on_dataset_written(one, table.write(one, found)))
+            feature.command(on_dataset_written(one, table.write(one, found)))
     announced = [event.data for event in feature.events(DatasetCommitted)]
     left = [(number, one.kept_from) for number, one in enumerate(announced, 1) if one.kept_from]
     assert left[0] == (6, format_us(START_US + 2 * DAY_US)), "with the sixth commit, days one and two"
@@ -290,7 +288,7 @@ def test_what_is_announced_is_what_the_table_keeps(tmp_path: Path) -> None:
             format_us(max(times)),
         )
         assert one.kept_from is None or format_us(min(version["label_time"].to_pylist())) >= one.kept_from
-    feature.stop()
+    feature.close()
 
 
 @pytest.mark.parametrize("days", [1, 7])
@@ -307,4 +305,4 @@ def test_coarser_commits_cut_at_their_own_midnights(tmp_path: Path, days: int) -
     cuts = [cut for cut, _ in feature.staged_rows("delay")]
     assert all(cut % (days * DAY_US) == 0 for cut in cuts)
     assert len(cuts) == (20 if days == 1 else 3)
-    feature.stop()
+    feature.close()

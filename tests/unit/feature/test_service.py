@@ -35,7 +35,7 @@ def log() -> Log:
 def feature(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Feature]:
     feature = Feature(tmp_path, **getattr(request, "param", {}))
     yield feature
-    feature.stop()
+    feature.close()
 
 
 def flights(log: Log, count: int, first: int = 0, every_us: int = 20 * MINUTE_US) -> None:
@@ -84,7 +84,7 @@ def test_the_journal_is_emptied_and_the_store_stays_small(log: Log, feature: Fea
     largest = 0
     for start in range(0, len(log.records), 10):
         feature.consume(log.records[start : start + 10])
-        with feature.runtime.store.begin() as tx:
+        with feature.store.begin() as tx:
             rows = tx.connection.exec_driver_sql("select coalesce(sum(records), 0), count(*) from journal").one()
             waiting = tx.connection.exec_driver_sql("select count(*) from waiting where model = 'delay'").scalar_one()
         largest = max(largest, rows[0])
@@ -98,7 +98,7 @@ def test_the_published_view_is_the_state(log: Log, feature: Feature) -> None:
         feature.consume(log.records[start : start + 23])
         feature.clock.us += 10_000
     feature.clock.us += 60_000_000
-    feature.run(lambda ctx: Reply(None, tuple(on_tick(ctx))), "tick")
+    feature.command(lambda ctx: Reply(None, tuple(on_tick(ctx))), "tick")
     live = feature.context.views["delay"]
     copy = FeatureState(live.plan, journal=False)
     for update in feature.slots("delay").values():
@@ -126,15 +126,15 @@ def test_view_changes_that_were_put_off_survive_a_restart(log: Log, feature: Fea
     live = feature.context.views["delay"]
     dirty = {update.slot for update in live.state.take_changes(live.watermark_us)}
     feature.restart()
-    assert feature.run(lambda ctx: Reply(None, tuple(on_tick(ctx))), "tick") is None
+    assert feature.command(lambda ctx: Reply(None, tuple(on_tick(ctx))), "tick") is None
     published = [event for event in feature.events(ViewUpdated)[first:] if event.data.view == "delay"]
     assert {event.data.slot for event in published} == dirty
     feature.clock.us += 60_000_000
-    count = len(feature.published)
-    feature.run(lambda ctx: Reply(None, tuple(on_tick(ctx))), "tick")
+    count = len(feature.said)
+    feature.command(lambda ctx: Reply(None, tuple(on_tick(ctx))), "tick")
     feature.restart()
-    feature.run(lambda ctx: Reply(None, tuple(on_tick(ctx))), "tick")
-    assert len(feature.published) == count
+    feature.command(lambda ctx: Reply(None, tuple(on_tick(ctx))), "tick")
+    assert len(feature.said) == count
 
 
 @pytest.mark.parametrize("feature", [{"view_flush_ms": 0, "view_slots_per_second": 10}], indirect=True)
@@ -148,7 +148,7 @@ def test_many_slots_put_the_next_flush_off(log: Log, feature: Feature) -> None:
     feature.consume(log.records)
     assert len(feature.events(ViewUpdated)) == slots
     feature.clock.us += 1
-    feature.run(lambda ctx: Reply(None, tuple(on_tick(ctx))), "tick")
+    feature.command(lambda ctx: Reply(None, tuple(on_tick(ctx))), "tick")
     assert len(feature.events(ViewUpdated)) > slots
 
 
@@ -211,7 +211,7 @@ def test_a_batch_that_fails_leaves_nothing_behind(log: Log, feature: Feature) ->
     flights(log, 40)
     feature.consume(log.records[:60])
     before = frozen(feature.context.views["delay"])
-    published = len(feature.published)
+    published = len(feature.said)
     rest = log.records[60:]
     with closing(sqlite3.connect(feature.data_dir / "feature.db")) as database:
         database.execute("CREATE TRIGGER no_journal BEFORE INSERT ON journal BEGIN SELECT RAISE(ABORT, 'no more'); END")
@@ -219,7 +219,7 @@ def test_a_batch_that_fails_leaves_nothing_behind(log: Log, feature: Feature) ->
             feature.consume(rest)
         database.execute("DROP TRIGGER no_journal")
     assert frozen(feature.context.views["delay"]) == before
-    assert len(feature.published) == published
+    assert len(feature.said) == published
     feature.consume(rest)
     assert len(feature.vectors("delay")) == 40
 

@@ -11,16 +11,21 @@ import pytest
 import sqlalchemy as sa
 
 from evenkeel.contracts.envelope import Record
+from evenkeel.contracts.payload import Fact
 from evenkeel.libs.audit import log
 from evenkeel.libs.bus.protocol import OutgoingRecord
 from evenkeel.libs.service import Output
 from evenkeel.libs.settings import Settings
 from evenkeel.libs.store.protocol import Store
 from evenkeel.services.governance.context import GovernanceContext
+from evenkeel.services.governance.domain.facts import LoggedFact
+from evenkeel.services.governance.domain.lineage import explain_prediction
+from evenkeel.services.governance.domain.trace import Kind, find_prediction, follow
+from evenkeel.services.governance.domain.walk import Walk
 from evenkeel.services.governance.handlers import on_records, on_tick
-from evenkeel.services.governance.lineage import Lineage
 from evenkeel.services.governance.service import service
 from evenkeel.services.governance.settings import GovernanceSettings
+from evenkeel.services.governance.store import StoredGraph
 from tests.model_life import consumed
 
 T = TypeVar("T")
@@ -59,11 +64,22 @@ class Governance:
         with self.store.begin() as tx:
             self.ctx.load(tx)
 
-    def walk(self, identifier: str, model: str | None = None) -> Lineage:
+    def walk(self, identifier: str, model: str | None = None) -> Walk:
+        """Why a prediction is as it is."""
         with self.store.reading() as connection:
-            walk = Lineage(connection, self.ctx.log)
-            walk.explain(walk.find_prediction(identifier, model))
+            walk = Walk(StoredGraph(connection, self.ctx.log))
+            explain_prediction(walk, find_prediction(walk.graph, identifier, model))
             return walk
+
+    def trace(self, identifier: str, model: str | None = None) -> tuple[Kind, Walk]:
+        """What an id leads to."""
+        with self.store.reading() as connection:
+            walk = Walk(StoredGraph(connection, self.ctx.log))
+            return follow(walk, identifier, model), walk
+
+    def history(self, subject: str) -> list[LoggedFact[Fact]]:
+        with self.store.reading() as connection:
+            return StoredGraph(connection, self.ctx.log).history(subject, -1, 1000)
 
     def rows(self, table: sa.Table) -> list[Any]:
         with self.store.reading() as connection:

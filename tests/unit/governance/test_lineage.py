@@ -8,7 +8,7 @@ import pytest
 
 from evenkeel.libs.bus.protocol import OutgoingRecord
 from evenkeel.libs.errors import Refused
-from evenkeel.services.governance.domain import Reign, reign_at
+from evenkeel.services.governance.domain.champions import Reign, reign_at
 from tests.model_life import MODEL, OTHER, Life, prediction
 from tests.unit.governance.conftest import Governance
 
@@ -63,7 +63,7 @@ def test_a_rollback_names_what_went_wrong_and_where_the_version_came_from(govern
     assert whats(governance, asked) == [*CHAIN, "rollback", "decision", "trigger", "request"]
     steps = {step.what: step for step in governance.walk(asked).steps}
     assert steps["rollback"].id == life.ids["decay"]
-    assert "auc of version 2 fell from 0.7600 to 0.6600" in steps["rollback"].summary
+    assert "auc of version 2 went from 0.7600 to 0.6600" in steps["rollback"].summary
     assert steps["trigger"].summary.startswith("version 7 of tables/order-returned")
 
 

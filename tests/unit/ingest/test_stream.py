@@ -34,11 +34,19 @@ SPEC = StreamSpec.model_validate(
 NOON_US = parse_us("2013-01-01T12:00:00Z")
 
 
+(ROUTE, LABELS) = routes_of("orders", SPEC, 0)
+
+
+def checked(hours: float, record_id: str = "a", content: int = 1) -> Checked:
+    return Checked(record_id, record_id, NOON_US + int(hours * HOUR_US), {"x": content})
+
+
 def judge(stream: Stream, hours: float, record_id: str = "a", content: int = 1, partition: int = 0) -> bool:
-    checked = Checked(record_id, record_id, NOON_US + int(hours * HOUR_US), {})
-    late = stream.judge(checked, hash(record_id) & (2**64 - 1), content, SPEC, partition)
-    stream.seen.add(hash(record_id) & (2**64 - 1), content, checked.time_us)
-    return late
+    """Whether it is late; remembered if it is taken."""
+    record = checked(hours, record_id, content)
+    judged = stream.judge(record, ROUTE, partition)
+    stream.seen.add(judged.id_digest, judged.content_digest, record.time_us)
+    return judged.late
 
 
 def at_noon() -> Stream:

@@ -70,7 +70,9 @@ def model_spec(**monitoring: Any) -> ModelSpec:
 
 
 def declared(**monitoring: Any) -> ModelDeclared:
-    return ModelDeclared(name=MODEL, spec=model_spec(**monitoring), streams={STREAM: stream_spec()}, view_version=VIEW)
+    return ModelDeclared.of(
+        name=MODEL, spec=model_spec(**monitoring), streams={STREAM: stream_spec()}, view_version=VIEW
+    )
 
 
 def package(data_dir: Path, rows: np.ndarray[Any, Any], run_id: str = "run-1") -> PackageRef:

@@ -57,7 +57,7 @@ STREAM = StreamSpec.model_validate(
 def declared(**retraining: Any) -> ModelDeclared:
     policy = {"first_after": {"rows": 100, "span": "5d"}, "cooldown": "10d", "triggers": ["drift"]} | retraining
     spec = {"task": "binary", "stream": "s", "label": "y", "features": [{"fields": ["x"]}], "retraining": policy}
-    return ModelDeclared(name="m", spec=ModelSpec.model_validate(spec), streams={"s": STREAM}, view_version="v1")
+    return ModelDeclared.of(name="m", spec=ModelSpec.model_validate(spec), streams={"s": STREAM}, view_version="v1")
 
 
 def day(number: float) -> str:

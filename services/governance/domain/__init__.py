@@ -1,0 +1,1 @@
+"""Who was champion when, what the log's records say, and the walks along what caused what."""

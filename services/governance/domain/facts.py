@@ -1,0 +1,117 @@
+"""Records as facts: what they say, with the leaf that proves it. Those of the control plane are the nodes of the graph.
+
+Reading is strict and raises `Opaque`: such a record is in the log all the same, it just says nothing that can be looked up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final, Generic, TypeVar
+
+from pydantic import ConfigDict, ValidationError
+
+from evenkeel.contracts.envelope import IN_BAND_TYPES, EnvelopeError, Record, attributes_of, parse_us, type_of
+from evenkeel.contracts.ids import record_place
+from evenkeel.contracts.payload import Fact
+from evenkeel.contracts.superseded import former_majors, read_as_today
+from evenkeel.contracts.topics import Plane, consumed_by, topics_carrying
+
+F_co = TypeVar("F_co", bound=Fact, covariant=True)
+
+MAX_TEXT: Final = 512
+"""Longest id in the graph: longer ones do not fit into an index entry of every database."""
+
+
+class Opaque(ValueError):
+    """A record that says nothing which can be looked up: not an envelope, not the topic's payload, out of bounds."""
+
+
+class UnknownFact(Fact):
+    """What a record of a topic says that this release does not know, such as a newer major: shown by its topic, as it is."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    def sentence(self) -> str:
+        return "this release does not know what such a record means"
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedFact(Generic[F_co]):
+    """One event as it stands in the log."""
+
+    leaf: int
+    topic: str
+    event_id: str
+    cause_id: str | None
+    event_us: int
+    recorded_us: int
+    """Wall time: when its service said it, or the broker's time if it does not tell."""
+    data: F_co
+
+    @property
+    def run_id(self) -> str | None:
+        """The run that it is a part of, if it names one."""
+        return getattr(self.data, "run_id", None)
+
+
+def topics_with_facts() -> frozenset[str]:
+    """The control plane, as far as it is logged: today's topics and their former majors."""
+    current = [topic.name for topic in consumed_by("governance") if topic.plane is Plane.CONTROL]
+    return frozenset(current) | {former.name for name in current for former in former_majors(name)}
+
+
+def read_payload(topic: str, value: bytes) -> Fact:
+    """What a record says. Raises ValidationError."""
+    known = read_as_today(topic, value)
+    return UnknownFact.model_validate_json(value) if known is None else known
+
+
+def read_fact(record: Record, leaf: int) -> LoggedFact[Fact]:
+    """The event in a record. Raises Opaque."""
+    try:
+        attributes = attributes_of([(name, value) for name, value in record.headers if value is not None])
+        if attributes["ce_type"] != type_of(record.topic):
+            raise Opaque(f"ce_type is {attributes['ce_type']!r}, the topic carries {record.topic}")
+        recorded, cause = attributes.get("ce_recordedtime"), attributes.get("ce_causationid")
+        return LoggedFact(
+            leaf,
+            record.topic,
+            attributes["ce_id"].decode(),
+            None if cause is None else cause.decode(),
+            parse_us(attributes["ce_time"].decode()),
+            record.timestamp * 1000 if recorded is None else parse_us(recorded.decode()),
+            read_payload(record.topic, record.value or b""),
+        )
+    except (ValidationError, EnvelopeError, ValueError, RecursionError) as error:
+        raise Opaque(f"{record_place(record.topic, record.partition, record.offset)}: {error}") from error
+
+
+def is_in_band(record: Record) -> bool:
+    """A watermark or a seal: logged, and no fact."""
+    return dict(record.headers).get("ce_type") in IN_BAND_TYPES
+
+
+def row_of(record: Record, leaf: int) -> dict[str, Any]:
+    """A control-plane record as a row of the graph. Raises Opaque.
+
+    Its subject is the record's key, which on the control plane is the name of what the fact is about.
+    """
+    fact = read_fact(record, leaf)
+    (today,) = topics_carrying(type(fact.data))
+    subject = today.key(fact.data)
+    for text in (subject, fact.event_id, fact.cause_id or "", fact.run_id or ""):
+        if len(text) > MAX_TEXT or "\x00" in text:
+            place = record_place(record.topic, record.partition, record.offset)
+            raise Opaque(f"{place}: an id of {len(text)} characters")
+    return {
+        "leaf": leaf,
+        "topic": fact.topic,
+        "subject": subject,
+        "number": fact.data.number(record.offset),
+        "run_id": fact.run_id,
+        "event_id": fact.event_id,
+        "cause_id": fact.cause_id,
+        "event_us": fact.event_us,
+        "recorded_us": fact.recorded_us,
+        "payload": (record.value or b"").decode(),
+    }

@@ -1,0 +1,141 @@
+"""A service's own transactions over records that a test lists, on its real store, without a broker.
+
+Given records and commands, when they are consumed, then see what is said. Nothing stands in for the broker: what drives a
+running service's transactions (evenkeel.libs.runtime.consuming) is left out, and the test is in its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final, Generic, TypeVar
+
+from evenkeel.contracts.envelope import Event, Record, parse_us
+from evenkeel.contracts.payload import Payload
+from evenkeel.contracts.topics import published_by
+from evenkeel.libs.bus.protocol import OutgoingRecord
+from evenkeel.libs.clock import Clock
+from evenkeel.libs.runtime.attempt import Attempt
+from evenkeel.libs.runtime.decoding import Decoder, ReadSeal, ReadWatermark, open_envelope
+from evenkeel.libs.runtime.lease import Lease
+from evenkeel.libs.runtime.publishing import Acknowledged
+from evenkeel.libs.runtime.routing import Routes
+from evenkeel.libs.runtime.transaction import Committed, Transactions, context_of
+from evenkeel.libs.service import Context, Reply, Service
+from evenkeel.libs.settings import Settings
+from evenkeel.libs.store.protocol import Store
+from evenkeel.libs.telemetry import Metrics, Tracing
+from tests.records import ReadRecord
+
+C = TypeVar("C", bound=Context)
+T = TypeVar("T")
+NOW_US: Final = parse_us("2026-06-01T00:00:00Z")
+"""Wall time, unless a test says another: thirteen years behind the events that most tests replay."""
+
+
+class ManualClock:
+    """Wall time that tests move."""
+
+    def __init__(self, us: int = NOW_US) -> None:
+        self.us = us
+
+    def now_us(self) -> int:
+        return self.us
+
+
+class Harness(Generic[C]):
+    """Each call is one transaction, as the runtime makes them; one that raises leaves nothing."""
+
+    def __init__(
+        self,
+        service: Service[C],
+        data_dir: Path,
+        own: Any = None,
+        *,
+        database_url: str | None = None,
+        clock: Clock | None = None,
+        instance: str = "test",
+    ) -> None:
+        self.service, self.data_dir, self.instance = service, data_dir, instance
+        self.settings = Settings(data_dir=data_dir, database_url=database_url)
+        self.own = service.settings() if own is None else own
+        self.clock: Clock = clock or ManualClock()
+        self.records: list[OutgoingRecord] = []
+        """What was said, in the order in which it was committed."""
+        self._said: list[Event[Any] | ReadWatermark | ReadSeal] = []
+        self._decoder = Decoder(published_by(service.name))
+        self._open()
+
+    def _open(self) -> None:
+        self.store: Store = self.service.open_store(self.settings)
+        self.context: C = context_of(self.service, self.settings, self.own)
+        self.acknowledged = Acknowledged()
+        self.metrics = Metrics(self.service.name)
+        self.transactions = Transactions(
+            Routes(self.service),
+            self.context,
+            self.store,
+            Lease(self.store, self.clock, self.instance),
+            self.acknowledged,
+            self.clock,
+            Tracing(self.service.name, self.instance),
+            self.metrics.batch_seconds,
+        )
+        self.store.open()
+        assert self.transactions.lease.take()
+        self.transactions.load()
+
+    def restart(self) -> None:
+        """Forget everything that is not in the store."""
+        self.close()
+        self._open()
+
+    def close(self) -> None:
+        self.store.close()
+
+    # -- when -----------------------------------------------------------------------------------------------------------
+
+    def consume(self, records: Sequence[Record] | Attempt) -> Committed:
+        """One batch; raises what the handlers raise, with everything rolled back."""
+        attempt = records if isinstance(records, Attempt) else Attempt(records)
+        try:
+            committed = self.transactions.consume(attempt)
+        except BaseException:
+            self.transactions.load()
+            raise
+        self.records += committed.records
+        return committed
+
+    def command(self, handler: Callable[[C], Reply[T]], shard: str = "http") -> T:
+        """What a command, a tick or a finished job answers."""
+        try:
+            committed, answer = self.transactions.run(handler, shard)
+        except BaseException:
+            self.transactions.load()
+            raise
+        self.records += committed.records
+        return answer
+
+    def ask(self, question: Callable[[Any], T]) -> T:
+        """What a query finds; `question` gets the engine's handle on a snapshot."""
+        with self.store.reading() as snapshot:
+            return question(snapshot)
+
+    # -- then -----------------------------------------------------------------------------------------------------------
+
+    @property
+    def said(self) -> list[Event[Any] | ReadWatermark | ReadSeal]:
+        """Everything that was said, decoded, record by record."""
+        self._said += [self._decoded(record) for record in self.records[len(self._said) :]]
+        return self._said
+
+    def events(self, payload: type[Payload]) -> list[Event[Any]]:
+        """The events of one payload, in the order in which they were committed."""
+        return [one for one in self.said if isinstance(one, Event) and isinstance(one.data, payload)]
+
+    def payloads(self, payload: type[Payload]) -> list[Any]:
+        return [event.data for event in self.events(payload)]
+
+    def _decoded(self, record: OutgoingRecord) -> Event[Any] | ReadWatermark | ReadSeal:
+        read = ReadRecord(record.topic, record.partition, 0, record.key, record.value, record.headers)
+        return self._decoder.decode(read, open_envelope(read)[0])
