@@ -24,7 +24,7 @@ from evenkeel.libs.runtime.runtime import Runtime
 from evenkeel.libs.service import Service
 from evenkeel.libs.settings import DEFAULT_PORTS, read_settings
 from evenkeel.libs.store.format import claim_folder
-from evenkeel.libs.telemetry import configure_logging
+from evenkeel.libs.telemetry.logs import configure_logging
 
 log = structlog.get_logger("services")
 

@@ -24,7 +24,8 @@ from evenkeel.libs.runtime.transaction import Committed, Transactions, context_o
 from evenkeel.libs.service import Context, Reply, Service
 from evenkeel.libs.settings import Settings
 from evenkeel.libs.store.protocol import Store
-from evenkeel.libs.telemetry import Metrics, Tracing
+from evenkeel.libs.telemetry.metrics import Metrics
+from evenkeel.libs.telemetry.tracing import Tracing
 from tests.records import ReadRecord
 
 C = TypeVar("C", bound=Context)

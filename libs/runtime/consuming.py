@@ -19,7 +19,7 @@ from evenkeel.libs.runtime.rebuild import Rebuilding
 from evenkeel.libs.runtime.rereading import Rereading
 from evenkeel.libs.runtime.waiting import Backoff, Readiness, StopSignal
 from evenkeel.libs.runtime.writer import Writer
-from evenkeel.libs.telemetry import Metrics
+from evenkeel.libs.telemetry.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 

@@ -19,7 +19,7 @@ from evenkeel.libs.runtime.publishing import Publisher
 from evenkeel.libs.runtime.transaction import Committed, Kept, Loaded, Transactions
 from evenkeel.libs.runtime.waiting import Persistence
 from evenkeel.libs.service import Context, Reply
-from evenkeel.libs.telemetry import Metrics
+from evenkeel.libs.telemetry.metrics import Metrics
 
 C = TypeVar("C", bound=Context)
 T = TypeVar("T")

@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import structlog
-from prometheus_client.core import GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
 
 from evenkeel.contracts.envelope import Event, parse_us
 from evenkeel.contracts.feature import DatasetCommitted
@@ -307,16 +305,3 @@ class FeatureContext(Context):
         if self._has_staged:
             self._has_staged = False
             self.on_staged()
-
-
-class FeatureMetrics(Collector):
-    """Sizes of the training tables."""
-
-    def __init__(self, ctx: FeatureContext) -> None:
-        self._ctx = ctx
-
-    def collect(self) -> Iterable[Metric]:
-        family = GaugeMetricFamily("feature_table_bytes", "Training table on disk, all versions.", labels=["model"])
-        for model, size in list(self._ctx.table_bytes.items()):
-            family.add_metric([model], size)
-        yield family

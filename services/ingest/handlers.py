@@ -16,7 +16,7 @@ from evenkeel.contracts.registry import StreamDeclared
 from evenkeel.libs.fields import FIRST_TIME_US, LAST_TIME_US, Fault, in_bounds, shown
 from evenkeel.libs.runtime.originals import KEPT_BYTES, base64_of, size_of
 from evenkeel.libs.service import Cause, Derived, Each, Output, Raw, Reply, Watermark
-from evenkeel.libs.telemetry import new_traceparent
+from evenkeel.libs.telemetry.tracing import new_traceparent
 from evenkeel.services.ingest.context import IngestContext
 from evenkeel.services.ingest.domain.contract import Checked, Kind
 from evenkeel.services.ingest.domain.stream import Judged, Route, Stream

@@ -25,6 +25,7 @@ service = Service(
     open_store=open_store,
     context=lambda settings, own: ServingContext(),
     handlers=HANDLERS,
+    metrics=lambda ctx: ctx.metrics,
     routers=routers,
     on_tick=on_tick,
     background=(keep_champions,),

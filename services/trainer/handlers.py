@@ -33,7 +33,7 @@ from evenkeel.libs.features import DeclaredModel, NotComputable, read_model
 from evenkeel.libs.metrics import metrics_of
 from evenkeel.libs.runtime.failpoints import failpoint
 from evenkeel.libs.service import Cause, Derived, Each, Reply
-from evenkeel.libs.telemetry import new_traceparent
+from evenkeel.libs.telemetry.tracing import new_traceparent
 from evenkeel.services.trainer.context import TrainerContext
 from evenkeel.services.trainer.domain import decision
 from evenkeel.services.trainer.domain.decision import Answer, Asked, Cut

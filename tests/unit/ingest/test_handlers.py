@@ -52,7 +52,7 @@ class Ingest:
         self.handled.ctx.assigned({"shop.orders": 1, "shop.labels": 1})
 
     def declare(self, spec: StreamSpec = SPEC) -> None:
-        self.handled.on(on_stream_declared, StreamDeclared(name="orders", spec=spec), "2026-01-01T00:00:00Z")
+        self.handled.on(on_stream_declared, StreamDeclared.of("orders", spec), "2026-01-01T00:00:00Z")
 
     def record(
         self, value: Any, topic: str = "shop.orders", partition: int = 0, headers: Sequence[tuple[str, bytes]] = ()
