@@ -295,7 +295,8 @@ def trainable(row: Any) -> DeclaredModel:
     if spec.metric_name not in [metric.name for metric in metrics_of(spec.task)]:
         raise NotComputable(f"there is no metric {spec.metric_name} of {spec.task} models here; upgrade this service")
     if unknown := set(spec.candidate_names) - {row.name for row in estimators_of(spec.task)}:
-        raise NotComputable(f"there is no estimator {', '.join(sorted(unknown))} of {spec.task} models here; upgrade this service")
+        names = ", ".join(sorted(unknown))
+        raise NotComputable(f"there is no estimator {names} of {spec.task} models here; upgrade this service")
     return declared
 
 
