@@ -12,7 +12,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostin
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from evenkeel.libs.packages.manifest import LinearCoefficients, Parameter
-from evenkeel.services.trainer.domain.request import EstimatorName, Refused, Task
+from evenkeel.services.trainer.domain.job import EstimatorName, Refused, Task
 
 Rows = NDArray[np.float32]
 Labels = NDArray[np.float64]

@@ -16,7 +16,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from evenkeel.libs.packages.manifest import LinearCoefficients, ModelFile
 from evenkeel.libs.packages.scorer import LinearModel, OnnxModel, RowModel
 from evenkeel.services.trainer.domain.estimators import Fitted, Trees
-from evenkeel.services.trainer.domain.request import Refused, Task
+from evenkeel.services.trainer.domain.job import Refused, Task
 
 OPSET: Final = {"": 21, "ai.onnx.ml": 3}
 IR_VERSION: Final = 10

@@ -16,9 +16,9 @@ from evenkeel.libs.clock import DAY_US, format_us
 from evenkeel.libs.keys import verification_keys
 from evenkeel.libs.packages.package import read_package
 from evenkeel.libs.packages.scorer import Scorer
-from evenkeel.services.trainer.domain.request import DatasetClaim, JobRequest, JobResult, Refused
-from evenkeel.services.trainer.run import run
-from evenkeel.services.trainer.table import read_table
+from evenkeel.services.trainer.domain.job import DatasetClaim, JobRequest, JobResult, Refused
+from evenkeel.services.trainer.training_run import run
+from evenkeel.services.trainer.training_table import read_table
 from tests.tiny_packages import FEATURES, START_US, TrainingTable, table_of, tiny_request, tiny_table
 
 ROOT = Path(__file__).parents[3]
@@ -71,7 +71,7 @@ def _request(home: Path, version: int = 1, champion: str | None = None, **change
 
 
 def _process(arguments: list[str], line: str = "") -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "evenkeel.services.trainer.job", *arguments]
+    command = [sys.executable, "-m", "evenkeel.services.trainer.training_process", *arguments]
     return subprocess.run(command, cwd=ROOT, input=line, capture_output=True, text=True, check=False)
 
 
