@@ -74,7 +74,7 @@ def _proofs(runtime: Host[Any], ctx: GovernanceContext) -> APIRouter:
 
     @routes.get("/checkpoint", **role("auditor", 404))
     async def checkpoint() -> Json:
-        return await runtime.query(lambda connection: queries.checkpoint(connection, ctx.key))
+        return await runtime.query(lambda connection: queries.checkpoint(connection, lambda: ctx.key))
 
     @routes.get("/inclusion", **role("auditor", 404, 409))
     async def inclusion(leaf: Leaf | None = None, event_id: str | None = None) -> Json:
