@@ -193,7 +193,7 @@ def test_unreadable_requests_and_an_idle_standby_end_cleanly(tmp_path: Path) -> 
 def test_training_imports_no_pandas() -> None:
     """It is there in this environment, and would cost each job a second."""
     program = (
-        "import sys; from evenkeel.services.trainer import job; job.main(['--standby']);"
+        "import sys; from evenkeel.services.trainer import training_process; training_process.main(['--standby']);"
         "print('pandas' in sys.modules, 'sklearn' in sys.modules)"
     )
     done = subprocess.run(
