@@ -5,8 +5,9 @@ distributed tracing). Attributes are headers named `ce_<attribute>`; the value h
 official SDK is not used (it costs five times as much and misreads some messages); it is the oracle of the codec's tests.
 
 Own extension attributes: `shard` (with `source` and `sequence` the identity of a derived event), `stream` (which stream
-the event belongs to) and `watermark` (nothing of that stream earlier than this follows on this partition). `subject`,
-`keyid` and `signature` are reserved.
+the event belongs to) and `watermark` (nothing of that stream earlier than this follows on this partition). Reserved, and
+ignored by whoever reads them today: `previous` (the sequence of its producer's last event before it on this partition, so
+that a missing one is seen), `signature` with `keyid` (the producer's, and of which key), `subject`.
 
 Two kinds of records travel among a topic's events and are none: a watermark, and a seal. A seal is the first word of a
 store that was rebuilt. Its value, `{"sealed": [source, …]}`, names the sources that have nothing more to say on this

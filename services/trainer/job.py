@@ -17,6 +17,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from evenkeel.libs.clock import SystemClock
+from evenkeel.libs.estimators import ESTIMATORS
 from evenkeel.services.trainer.domain.request import JobRequest
 
 
@@ -33,6 +34,8 @@ def main(arguments: list[str]) -> int:
     sys.meta_path.insert(0, _WithoutPandas())
     if arguments == ["--standby"]:
         importlib.import_module("evenkeel.services.trainer.run")
+        for estimator in ESTIMATORS:
+            estimator.load()
         line = sys.stdin.readline()
         if not line.strip():
             return 0
