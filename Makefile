@@ -44,7 +44,7 @@ contracts: $(READY) ## Write the schemas and AsyncAPI documents from contracts/*
 	@$(BIN)/python -m evenkeel.contracts.export
 
 migration: $(READY) ## Write the next migration of a service's tables (SERVICE=registry NAME=add_seconds_of_receipts)
-	@$(BIN)/python -m evenkeel.libs.store.schema services.$(SERVICE).store $(NAME)
+	@$(BIN)/python -m evenkeel.libs.store.schema evenkeel.services.$(SERVICE).store $(NAME)
 	@$(BIN)/ruff format --quiet services/$(SERVICE)/migrations
 
 up: $(READY) ## Start the broker and the seven services; Ctrl-C stops them (UP_ARGS=--detach ...)

@@ -5,8 +5,9 @@ distributed tracing). Attributes are headers named `ce_<attribute>`; the value h
 official SDK is not used (it costs five times as much and misreads some messages); it is the oracle of the codec's tests.
 
 Own extension attributes: `shard` (with `source` and `sequence` the identity of a derived event), `stream` (which stream
-the event belongs to) and `ordertime` (when the event takes its turn among the others, if that is not its own time).
-`subject`, `keyid`, `signature` and `previous` are reserved.
+the event belongs to) and `ordertime` (when the event takes its turn among the others, if that is not its own time). Reserved,
+and ignored by whoever reads them today: `previous` (the sequence of its producer's last event before it on this partition,
+so that a missing one is seen), `signature` with `keyid` (the producer's, and of which key), `subject`.
 
 A header says only what no other header and no payload says. Without `correlationid` an event belongs to what it follows
 from, `causationid`, and without that it is the first of its kind; `causationid` is left out where the payload names the

@@ -24,6 +24,27 @@ from evenkeel.contracts.topics import SERVICES, TOPICS, Topic, consumed_by, publ
 
 HERE: Final = Path(__file__).parent
 DECLARATION: Final = HERE / "schemas" / "declaration.json"
+_HEADERS: Final = {
+    "ce_specversion": "1.0",
+    "ce_id": "Of the event. It follows from its cause: a repeat has the same.",
+    "ce_source": "The producer's store, /evenkeel/<service>/<store>.",
+    "ce_type": "io.evenkeel.<topic>.",
+    "ce_time": "Event time.",
+    "ce_recordedtime": "Wall time of the transaction that said it.",
+    "ce_sequence": "20 digits. With source and shard it is the event's place among what its producer said.",
+    "ce_shard": "What its producer numbers by itself.",
+    "ce_correlationid": "The event from outside, or the command, that the chain began with; without it what it follows from, "
+    "and without that the event itself.",
+    "ce_causationid": "The event that it follows from, if the payload does not say it.",
+    "ce_stream": "Which stream it belongs to; views of a model are <model>@<view version>.",
+    "ce_ordertime": "When it takes its turn among the others, if that is not its own time: it came late.",
+    "traceparent": "W3C Trace Context, if it is traced.",
+    "ce_previous": "Reserved: the sequence of its producer's last event before it on this partition.",
+    "ce_signature": "Reserved: the producer's signature.",
+    "ce_keyid": "Reserved: the key of the signature.",
+    "ce_subject": "Reserved.",
+}
+"""What a record's headers say, besides content-type."""
 _JSON_SCHEMA: Final = "https://json-schema.org/draft/2020-12/schema"
 
 
@@ -154,16 +175,12 @@ def _described(payload: type[Payload], type_name: str, name: str) -> dict[str, A
 
 def _headers() -> dict[str, Any]:
     """CloudEvents 1.0 in Kafka's binary mode (contracts/envelope.py)."""
-    required = ("ce_specversion", "ce_id", "ce_source", "ce_type", "ce_time")
-    optional = (
-        "ce_recordedtime ce_sequence ce_shard ce_correlationid ce_causationid ce_stream ce_ordertime traceparent "
-        "ce_subject ce_keyid ce_signature ce_previous"
-    )
-    properties: dict[str, Any] = {name: {"type": "string"} for name in (*required, *optional.split())}
+    properties: dict[str, Any] = {name: {"type": "string", "description": said} for name, said in _HEADERS.items()}
     properties["ce_specversion"] = {"const": "1.0"}
     for name in ("ce_time", "ce_recordedtime", "ce_ordertime"):
-        properties[name] = {"type": "string", "format": "date-time"}
-    return {"type": "object", "required": list(required), "properties": properties}
+        properties[name]["format"] = "date-time"
+    required = ["ce_specversion", "ce_id", "ce_source", "ce_type", "ce_time"]
+    return {"type": "object", "required": required, "properties": properties}
 
 
 def documents() -> dict[Path, str]:

@@ -34,6 +34,7 @@ from evenkeel.contracts.declaration import (
     read_declaration,
 )
 from evenkeel.contracts.topics import BY_NAME
+from evenkeel.libs.estimators import ESTIMATORS
 from evenkeel.libs.features.aggregations import AGGREGATIONS
 from evenkeel.libs.features.labels import parse_label
 from evenkeel.libs.features.plan import Path, PlanError, Problem, compile_plan, unknown
@@ -166,10 +167,6 @@ def _check_field(path: Path, field: FieldSpec) -> Iterator[Problem]:
 
 
 _NAME_FIX: Final = "use letters, digits, `.`, `_` and `-`, begin with a letter or digit, at most 128"
-_CANDIDATES: Final = {
-    "binary": ("logistic", "hist_gradient_boosting"),
-    "regression": ("linear", "hist_gradient_boosting"),
-}
 
 
 VOCABULARY: Final[Vocabulary] = {
@@ -177,7 +174,7 @@ VOCABULARY: Final[Vocabulary] = {
     "time_part": tuple(TIME_PARTS),
     "aggregation": tuple(row.name for row in AGGREGATIONS),
     "task": ("binary", "multiclass", "regression"),
-    "estimator": tuple(dict.fromkeys(name for names in _CANDIDATES.values() for name in names)),
+    "estimator": tuple(row.name for row in ESTIMATORS),
     "metric": tuple(metric.name for metric in METRICS),
     "trigger": ("drift", "decay", "schedule"),
     "risk": ("automatic", "approval"),
@@ -199,11 +196,9 @@ def _check_model(path: Path, model: ModelSpec, streams: Mapping[str, StreamSpec]
         fix = "use binary (`field op number`) or regression (`field`)"
         yield Problem((*path, "task"), "multiclass models are not built yet", fix)
         return
-    yield from _check_word((*path, "metric"), "metric", model.metric_name, model.task, METRICS)
+    yield from _check_fits((*path, "metric"), "metric", model.metric_name, model.task, METRICS)
     for index, candidate in enumerate(model.candidate_names):
-        if candidate not in _CANDIDATES[model.task]:
-            message = f"{candidate} is no candidate for a {model.task} model"
-            yield Problem((*path, "candidates", index), message, f"use {' or '.join(_CANDIDATES[model.task])}")
+        yield from _check_fits((*path, "candidates", index), "candidate", candidate, model.task, ESTIMATORS)
     retraining = model.retraining
     if model.stream not in streams:
         return
@@ -247,14 +242,10 @@ class _Row(Protocol):
     def tasks(self) -> tuple[str, ...]: ...
 
 
-def _check_word(path: Path, what: str, word: str, task: str, catalogue: Sequence[_Row]) -> Iterator[Problem]:
+def _check_fits(path: Path, what: str, word: str, task: str, catalogue: Sequence[_Row]) -> Iterator[Problem]:
     fitting = [row.name for row in catalogue if task in row.tasks]
-    if word in fitting:
-        return
-    if word in [row.name for row in catalogue]:
+    if word not in fitting:
         yield Problem(path, f"{word} is no {what} of a {task} model", f"use {' or '.join(fitting)}")
-    else:
-        yield unknown(path, what, word, fitting)
 
 
 class _Unreadable(Exception):

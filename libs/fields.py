@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 
 from evenkeel.contracts.declaration import FieldSpec
 from evenkeel.contracts.envelope import parse_us
-from evenkeel.contracts.payload import IDENTIFIER_PATTERN
+from evenkeel.contracts.payload import IDENTIFIER_PATTERN, NAME_PATTERN
 
 Rule = Literal[
     "size",
@@ -43,9 +43,9 @@ FIRST_TIME_US: Final = parse_us("1900-01-01T00:00:00Z")
 LAST_TIME_US: Final = parse_us("2999-12-31T00:00:00Z")
 """Event times outside these are refused, so that no service overflows when it adds a window to one."""
 is_identifier: Final = re.compile(IDENTIFIER_PATTERN.removeprefix("^").removesuffix("$")).fullmatch
-IDENTIFIER_FIX: Final = (
-    "as text of 1 to 128 letters, digits, dots, underscores or hyphens, the first a letter or digit."
-)
+MAX_RECORD_ID_BYTES: Final = 256
+_is_name: Final = re.compile(NAME_PATTERN.removeprefix("^").removesuffix("$")).fullmatch
+RECORD_ID_FIX: Final = "as text of 1 to 256 bytes without control characters."
 INT64: Final = range(-(2**63), 2**63)
 
 
@@ -57,6 +57,22 @@ class Fault(Exception):
     ) -> None:
         super().__init__(reason)
         self.rule, self.reason, self.fix, self.field, self.event_id = rule, reason, fix, field, event_id
+
+
+def is_record_id(text: str) -> bool:
+    """Whether a text can be what a producer calls a record: 1 to 256 bytes of UTF-8 without control characters.
+
+    >>> is_record_id("order 7/b"), is_record_id(""), is_record_id("a\\n"), is_record_id("é" * 129)
+    (True, False, False, False)
+    """
+    if _is_name(text) is None:
+        return False
+    if text.isascii():  # as most are: a character is a byte
+        return True
+    try:
+        return len(text.encode()) <= MAX_RECORD_ID_BYTES
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
 
 
 def shown(value: object) -> str:

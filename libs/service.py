@@ -24,10 +24,12 @@ from evenkeel.libs.bus.protocol import PROMPT, Bus, FetchSettings, TopicPartitio
 from evenkeel.libs.clock import Clock
 from evenkeel.libs.settings import OwnSettings, Settings
 from evenkeel.libs.store.protocol import Store, Transaction
-from evenkeel.libs.telemetry import BatchTrace, Metrics, Tracing
+from evenkeel.libs.telemetry.metrics import Metrics
+from evenkeel.libs.telemetry.tracing import BatchTrace, Tracing
 
 if TYPE_CHECKING:
     from fastapi import APIRouter
+    from prometheus_client.registry import Collector
 
 
 class Cause(msgspec.Struct, frozen=True, gc=False):
@@ -283,6 +285,8 @@ class Service(Generic[C]):
     handlers: tuple[Handler[C], ...]
     routers: Callable[[Host[Any]], Sequence[APIRouter]] = lambda host: ()
     """Thin routes over `Host.command` and `Host.query`."""
+    metrics: Callable[[C], Collector] | None = None
+    """What is measured beside the runtime's own metrics; declared in the service's `metrics.py`."""
     on_tick: Callable[[C], Iterable[Output]] | None = None
     """Called about once a second of wall time, in a transaction of its own."""
     background: Sequence[Callable[[Host[Any]], Awaitable[None]]] = field(default_factory=tuple)

@@ -32,7 +32,7 @@ from evenkeel.libs.bus.protocol import OutgoingRecord
 from evenkeel.libs.declaration import load_declaration
 from evenkeel.libs.runtime.outputs import OutputBuilder
 from evenkeel.libs.service import Cause, Derived
-from evenkeel.libs.telemetry import Tracing
+from evenkeel.libs.telemetry.tracing import Tracing
 
 MODEL = "order-returned"
 OTHER = "another-model"

@@ -10,7 +10,7 @@ from evenkeel.contracts.payload import Payload
 from evenkeel.libs.bus.protocol import OutgoingRecord
 from evenkeel.libs.runtime.outputs import OutputBuilder
 from evenkeel.libs.service import Cause, Derived, Output
-from evenkeel.libs.telemetry import Tracing
+from evenkeel.libs.telemetry.tracing import Tracing
 
 
 @dataclass(frozen=True, slots=True)

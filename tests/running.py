@@ -87,7 +87,7 @@ async def publish_events(broker: str, source: str, payloads: Sequence[tuple[Payl
     """
     from evenkeel.libs.runtime.outputs import OutputBuilder
     from evenkeel.libs.service import Cause, Derived, Watermark
-    from evenkeel.libs.telemetry import Tracing
+    from evenkeel.libs.telemetry.tracing import Tracing
 
     bus = KafkaBus(broker, f"test-{source}")
     start = time.time_ns()

@@ -11,7 +11,7 @@ import numpy as np
 from evenkeel.libs.clock import DAY_US, HOUR_US, format_us, parse_us
 from evenkeel.libs.keys import signing_key
 from evenkeel.libs.packages.package import Package, PackageRef, write_package
-from evenkeel.services.trainer.domain.request import Candidate, DatasetClaim, EstimatorName, Task, TrainingRequest
+from evenkeel.services.trainer.domain.job import Candidate, DatasetClaim, Task, TrainingRequest
 from evenkeel.services.trainer.domain.split import TrainingTable
 from evenkeel.services.trainer.domain.training import TrainingResult, train
 
@@ -46,7 +46,7 @@ def table_of(
 
 
 def tiny_request(
-    table: TrainingTable, estimator: EstimatorName = "logistic", task: Task = "binary", **changes: Any
+    table: TrainingTable, estimator: str = "logistic", task: Task = "binary", **changes: Any
 ) -> TrainingRequest:
     """Everything up to a day after the last event, of which the last five days but one are held out."""
     cut = format_us(int(table.event_time_us[-1]) + DAY_US)
@@ -72,7 +72,7 @@ def tiny_request(
 
 
 def tiny_training(
-    estimator: EstimatorName = "logistic",
+    estimator: str = "logistic",
     task: Task = "binary",
     *,
     table: TrainingTable | None = None,
@@ -84,7 +84,7 @@ def tiny_training(
 
 
 def tiny_package(
-    artifacts: Path, keys: Path, estimator: EstimatorName = "logistic", task: Task = "binary", **changes: Any
+    artifacts: Path, keys: Path, estimator: str = "logistic", task: Task = "binary", **changes: Any
 ) -> PackageRef:
     """Train, write and sign one; the key folder gets a `trainer` key if it has none."""
     result = tiny_training(estimator, task, **changes)

@@ -12,7 +12,7 @@ from evenkeel.libs.runtime.disk import DiskRoom
 from evenkeel.libs.runtime.publishing import Publisher
 from evenkeel.libs.runtime.waiting import Readiness, StopSignal
 from evenkeel.libs.runtime.writer import Writer
-from evenkeel.libs.telemetry import Metrics
+from evenkeel.libs.telemetry.metrics import Metrics
 
 UNANSWERED: Final = 3
 """Commits of Kafka's offsets in a row without an answer, after which the broker counts as away."""

@@ -15,7 +15,7 @@ from evenkeel.contracts.runtime import ClockAdvanced, SourcesSealed
 from evenkeel.contracts.topics import Plane, Topic, published_by, topic_of
 from evenkeel.libs.bus.protocol import OutgoingRecord
 from evenkeel.libs.service import Derived, Output, Seal, Watermark
-from evenkeel.libs.telemetry import BatchTrace
+from evenkeel.libs.telemetry.tracing import BatchTrace
 
 MAX_VALUE_BYTES: Final = 450_000
 """Of one record of ours. A batch of the client takes 524,288 bytes, of which keys and headers need some."""

@@ -12,7 +12,7 @@ from evenkeel.libs.bus.protocol import Bus, OutgoingRecord
 from evenkeel.libs.errors import Retry
 from evenkeel.libs.runtime.failpoints import failpoint
 from evenkeel.libs.store.protocol import Transaction
-from evenkeel.libs.telemetry import Metrics
+from evenkeel.libs.telemetry.metrics import Metrics
 
 PUBLISH_GROUP: Final = 2_000
 """Most records of several outbox rows that are published together."""

@@ -57,7 +57,8 @@ from evenkeel.libs.runtime.waiting import Persistence, Readiness, StopSignal
 from evenkeel.libs.runtime.writer import Writer
 from evenkeel.libs.service import Context, Output, Reply, Service
 from evenkeel.libs.settings import Settings
-from evenkeel.libs.telemetry import Metrics, Tracing
+from evenkeel.libs.telemetry.metrics import Metrics
+from evenkeel.libs.telemetry.tracing import Tracing
 
 C = TypeVar("C", bound=Context)
 T = TypeVar("T")
@@ -79,6 +80,8 @@ class Runtime(Generic[C]):
         self.instance = instance_name()
         self.metrics, self.tracing = Metrics(service.name), Tracing(service.name, self.instance)
         self.context = context_of(service, settings, own)
+        if service.metrics is not None:
+            self.metrics.registry.register(service.metrics(self.context))
         self._stop, self._readiness = StopSignal(), Readiness(self.metrics.ready)
         self._persist = Persistence(self._stop, self._readiness, self.metrics.retries)
         store, routes, acknowledged = service.open_store(settings), Routes(service), Acknowledged()
@@ -87,7 +90,7 @@ class Runtime(Generic[C]):
         lease, batch_seconds = Lease(store, self.clock, self.instance), self.metrics.batch_seconds
         self._writer = Writer(
             Transactions(routes, self.context, store, lease, acknowledged, self.clock, self.tracing, batch_seconds),
-            self.publisher,
+            self.publisher.add,
             self.metrics,
             self._persist,
         )
@@ -96,7 +99,7 @@ class Runtime(Generic[C]):
         room = DiskRoom(settings.data_dir, settings.min_free_bytes, self.metrics.free)
         self._consuming = Consuming(
             self._assignment,
-            Processing(self._writer, self.publisher, self._assignment, self.metrics, self._readiness),
+            Processing(self._writer, self._assignment.facts_added, self.metrics.retries, self._readiness),
             self._writer,
             self.publisher,
             room,

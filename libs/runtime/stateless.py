@@ -30,7 +30,7 @@ from evenkeel.libs.runtime.failpoints import failpoint
 from evenkeel.libs.runtime.outputs import partition_of, source_of
 from evenkeel.libs.runtime.waiting import Backoff
 from evenkeel.libs.service import Context, Host, Stateless
-from evenkeel.libs.telemetry import Tracing
+from evenkeel.libs.telemetry.tracing import Tracing
 
 C = TypeVar("C", bound=Context)
 log = structlog.get_logger(__name__)

@@ -29,7 +29,7 @@ from evenkeel.libs.runtime.routing import Routes
 from evenkeel.libs.service import Context, Output, Reply, Service
 from evenkeel.libs.settings import Settings
 from evenkeel.libs.store.protocol import Store, Transaction
-from evenkeel.libs.telemetry import BatchTrace, Tracing
+from evenkeel.libs.telemetry.tracing import BatchTrace, Tracing
 
 C = TypeVar("C", bound=Context)
 T = TypeVar("T")

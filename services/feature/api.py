@@ -14,12 +14,11 @@ from evenkeel.libs.features import read_model
 from evenkeel.libs.http.roles import role
 from evenkeel.libs.http.routing import router
 from evenkeel.libs.service import Host
-from evenkeel.services.feature.context import FeatureContext, FeatureMetrics
+from evenkeel.services.feature.context import FeatureContext
 from evenkeel.services.feature.store import Commit, FeatureStore, ViewRow
 
 
 def routers(runtime: Host[FeatureContext]) -> Sequence[APIRouter]:
-    runtime.metrics.registry.register(FeatureMetrics(runtime.context))
     routes = router("/v1")
 
     @routes.get("/views/{model}", **role("scientist"))

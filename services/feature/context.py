@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import structlog
-from prometheus_client.core import GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
 
 from evenkeel.contracts.envelope import Event, parse_us
 from evenkeel.contracts.feature import DatasetCommitted
@@ -20,7 +18,8 @@ from evenkeel.libs.errors import NotYet
 from evenkeel.libs.features import NotComputable, SlotUpdate, read_model
 from evenkeel.libs.service import Context
 from evenkeel.libs.store.protocol import Transaction
-from evenkeel.services.feature.domain import NEVER_US, Counts, Folded, View, components
+from evenkeel.services.feature.domain.rows import Folded
+from evenkeel.services.feature.domain.view import NEVER_US, Counts, View, components
 from evenkeel.services.feature.settings import FeatureSettings
 from evenkeel.services.feature.store import FeatureStore, Progress, ViewProgress, ViewRow
 
@@ -306,16 +305,3 @@ class FeatureContext(Context):
         if self._has_staged:
             self._has_staged = False
             self.on_staged()
-
-
-class FeatureMetrics(Collector):
-    """Sizes of the training tables."""
-
-    def __init__(self, ctx: FeatureContext) -> None:
-        self._ctx = ctx
-
-    def collect(self) -> Iterable[Metric]:
-        family = GaugeMetricFamily("feature_table_bytes", "Training table on disk, all versions.", labels=["model"])
-        for model, size in list(self._ctx.table_bytes.items()):
-            family.add_metric([model], size)
-        yield family

@@ -16,7 +16,6 @@ from evenkeel.libs.service import Host
 from evenkeel.services.governance import queries
 from evenkeel.services.governance.context import GovernanceContext
 from evenkeel.services.governance.domain.champions import ClockName
-from evenkeel.services.governance.metrics import GovernanceMetrics
 
 MAX_LEAF: Final = 2**62
 Leaf = Annotated[int, Query(ge=0, le=MAX_LEAF)]
@@ -25,7 +24,6 @@ Json = dict[str, Any]
 
 def routers(runtime: Host[Any]) -> Sequence[APIRouter]:
     ctx: GovernanceContext = runtime.context
-    runtime.metrics.registry.register(GovernanceMetrics(ctx))
     return [_lineage(runtime, ctx), _records(runtime, ctx), _proofs(runtime, ctx)]
 
 
@@ -76,7 +74,7 @@ def _proofs(runtime: Host[Any], ctx: GovernanceContext) -> APIRouter:
 
     @routes.get("/checkpoint", **role("auditor", 404))
     async def checkpoint() -> Json:
-        return await runtime.query(lambda connection: queries.checkpoint(connection, ctx.key))
+        return await runtime.query(lambda connection: queries.checkpoint(connection, lambda: ctx.key))
 
     @routes.get("/inclusion", **role("auditor", 404, 409))
     async def inclusion(leaf: Leaf | None = None, event_id: str | None = None) -> Json:

@@ -182,10 +182,10 @@ def _no_leaf(number: int, size: int) -> Refused:
 # -- proofs --------------------------------------------------------------------------------------------------------------
 
 
-def checkpoint(connection: sa.Connection, key: SigningKey) -> Json:
-    """The newest checkpoint, and what verifies it."""
+def checkpoint(connection: sa.Connection, key: Callable[[], SigningKey]) -> Json:
+    """The newest checkpoint, and what verifies it; the key is there once one is signed."""
     signed, note = _newest(connection)
-    verifier = verifier_key(signed.origin, key.verification_key)
+    verifier = verifier_key(signed.origin, key().verification_key)
     return _signed(signed, note) | {"verifier_key": verifier, "leaves": head(connection).size}
 
 

@@ -9,6 +9,7 @@ from evenkeel.services.governance.api import routers
 from evenkeel.services.governance.background import sign_at_the_end
 from evenkeel.services.governance.context import GovernanceContext
 from evenkeel.services.governance.handlers import HANDLERS, on_tick
+from evenkeel.services.governance.metrics import GovernanceMetrics
 from evenkeel.services.governance.rebuild import REBUILD
 from evenkeel.services.governance.settings import GovernanceSettings
 from evenkeel.services.governance.store import MIGRATIONS
@@ -19,6 +20,7 @@ service: Service[GovernanceContext] = Service(
     open_store=lambda settings: SqlStore(settings.database("governance"), "governance", MIGRATIONS),
     context=lambda settings, own: GovernanceContext(),
     handlers=HANDLERS,
+    metrics=GovernanceMetrics,
     routers=routers,
     on_tick=on_tick,
     background=(sign_at_the_end,),

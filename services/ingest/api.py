@@ -27,8 +27,7 @@ from evenkeel.services.ingest.domain.contract import Kind
 from evenkeel.services.ingest.domain.json_record import parse, written
 from evenkeel.services.ingest.domain.stream import Route
 from evenkeel.services.ingest.handlers import heartbeat_us
-from evenkeel.services.ingest.originals import Originals, shown_original
-from evenkeel.services.ingest.statistics import IngestMetrics
+from evenkeel.services.ingest.rejected import Originals, shown_original
 
 MAX_RECORDS: Final = 2_000
 SHOWN_ERRORS: Final = 100
@@ -125,7 +124,6 @@ def _not_now(detail: str) -> JSONResponse:
 
 
 def routers(runtime: Host[Any]) -> Sequence[APIRouter]:
-    runtime.metrics.registry.register(IngestMetrics(runtime.context))
     return [_streams(runtime), _rejected_records(runtime)]
 
 

@@ -107,7 +107,6 @@ class HotPath:
         self._runtime, self._inner, self._ctx = runtime, inner, runtime.context
         self._tokens = Tokens(runtime.settings.tokens)
         self._recorder, self._max_rows = Recorder(runtime), runtime.own.max_rows
-        self._ctx.metrics.register(runtime.metrics.registry)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http":

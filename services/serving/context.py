@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from evenkeel.contracts.declaration import StreamSpec
 from evenkeel.contracts.envelope import Event
@@ -20,6 +19,7 @@ from evenkeel.libs.service import Context
 from evenkeel.libs.store.protocol import Transaction
 from evenkeel.services.serving.domain.champions import Champion, Fact, Line
 from evenkeel.services.serving.domain.online_view import OnlineView, OnlineViews, ViewKey
+from evenkeel.services.serving.metrics import ServingMetrics
 from evenkeel.services.serving.settings import ServingSettings
 from evenkeel.services.serving.store import Declared, Progress, ServingStore, ViewRow, slot_key, slot_value
 
@@ -27,7 +27,6 @@ log = structlog.get_logger(__name__)
 
 SWEEP_SLOTS: Final = 2_000
 """Slots looked at per tick for expired ones, as many as feature publishes in a second by default."""
-LATENCY_BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 
 
 class Plan(NamedTuple):
@@ -37,31 +36,6 @@ class Plan(NamedTuple):
     stream: str
     spec: StreamSpec
     features: FeaturePlan
-
-
-class ServingMetrics:
-    """No label grows with entities or requests; models are few and declared."""
-
-    def __init__(self) -> None:
-        self.latency = Histogram(
-            "evenkeel_prediction_seconds",
-            "From the request's last byte to its answer.",
-            ["model"],
-            buckets=LATENCY_BUCKETS,
-            registry=None,
-        )
-        self.swaps = Counter("evenkeel_champion_swaps", "Champions put to work.", ["model"], registry=None)
-        self.failures = Counter(
-            "evenkeel_champion_failures", "Champions that could not be put to work.", ["model", "reason"], registry=None
-        )
-        self.unscored = Counter("evenkeel_vectors_unscored", "Vectors without a prediction.", ["reason"], registry=None)
-        self.refusals = Counter("evenkeel_requests_refused", "Requests not answered.", ["status"], registry=None)
-        self.slots = Counter("evenkeel_view_slots", "Slots of the online view taken over.", registry=None)
-        self.entities = Gauge("evenkeel_view_entities", "Entities in the online view.", ["model"], registry=None)
-
-    def register(self, registry: CollectorRegistry) -> None:
-        for metric in vars(self).values():
-            registry.register(metric)
 
 
 class ServingContext(Context):

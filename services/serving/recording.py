@@ -7,7 +7,7 @@ from opentelemetry.trace import SpanKind
 from evenkeel.contracts.ids import random_id, view_stream
 from evenkeel.libs.errors import Refused
 from evenkeel.libs.service import Cause, Derived, Host
-from evenkeel.libs.telemetry import Tracing, new_traceparent
+from evenkeel.libs.telemetry.tracing import Tracing, new_traceparent
 from evenkeel.services.serving.context import ServingContext
 from evenkeel.services.serving.domain.champions import Champion
 from evenkeel.services.serving.domain.dataplane import Answer, Question, answer, prediction_made

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
@@ -28,18 +28,18 @@ from evenkeel.contracts.trainer import (
 )
 from evenkeel.libs.clock import SECOND_US, format_us, parse_us
 from evenkeel.libs.errors import NotYet, Refused
+from evenkeel.libs.estimators import estimators_of
 from evenkeel.libs.features import DeclaredModel, NotComputable, read_model
 from evenkeel.libs.metrics import metrics_of
 from evenkeel.libs.runtime.failpoints import failpoint
 from evenkeel.libs.service import Cause, Derived, Each, Reply
-from evenkeel.libs.telemetry import new_traceparent
+from evenkeel.libs.telemetry.tracing import new_traceparent
 from evenkeel.services.trainer.context import TrainerContext
 from evenkeel.services.trainer.domain import decision
 from evenkeel.services.trainer.domain.decision import Answer, Asked, Cut
-from evenkeel.services.trainer.domain.request import (
+from evenkeel.services.trainer.domain.job import (
     Candidate,
     DatasetClaim,
-    EstimatorName,
     JobRequest,
     JobResult,
     TrainingRequest,
@@ -294,8 +294,9 @@ def trainable(row: Any) -> DeclaredModel:
     spec = declared.spec
     if spec.metric_name not in [metric.name for metric in metrics_of(spec.task)]:
         raise NotComputable(f"there is no metric {spec.metric_name} of {spec.task} models here; upgrade this service")
-    if unknown := set(spec.candidate_names) - set(get_args(EstimatorName)):
-        raise NotComputable(f"there is no estimator {', '.join(sorted(unknown))} here; upgrade this service")
+    if unknown := set(spec.candidate_names) - {row.name for row in estimators_of(spec.task)}:
+        names = ", ".join(sorted(unknown))
+        raise NotComputable(f"there is no estimator {names} of {spec.task} models here; upgrade this service")
     return declared
 
 

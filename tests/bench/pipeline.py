@@ -118,7 +118,10 @@ async def _logged(supervisor: Supervisor, outlets: list[Outlet], events: int) ->
         ends = [await outlet.count() for outlet in outlets]
         if min(ends) >= events:
             found = await metrics(supervisor.ports["governance"])
-            consumed = [found.get(f'evenkeel_events_consumed_total{{topic="{topic}"}}', 0) for topic in LOGGED]
+            consumed = [
+                found.get(f'evenkeel_events_consumed_total{{service="governance",topic="{topic}"}}', 0)
+                for topic in LOGGED
+            ]
             if consumed == ends:
                 done_at = clock()
                 await asyncio.sleep(0.5)

@@ -164,7 +164,7 @@ class Evenkeel:
 
     async def recorded(self, answered: int) -> None:
         """Every answer's prediction is in the topic."""
-        name = 'evenkeel_events_published_total{topic="serving.prediction-made.v1"}'
+        name = 'evenkeel_events_published_total{service="serving",topic="serving.prediction-made.v1"}'
 
         async def complete() -> bool:
             return (await metrics(self._port)).get(name, 0) >= answered

@@ -147,12 +147,12 @@ async def measure(broker: str, folder: Path, seconds: float, connections: int) -
             port,
             process.pid,
             len(slots),
-            "evenkeel_view_slots_total",
+            "evenkeel_view_slots_applied_total",
             lambda: publish_events(broker, "feature", slots),
         )
         for name, sent in calls.items():
             await measure_load(name, port, process.pid, sent, seconds, connections)
-        published = 'evenkeel_events_published_total{topic="serving.prediction-made.v1"}'
+        published = 'evenkeel_events_published_total{service="serving",topic="serving.prediction-made.v1"}'
         for model in ("linear", "trees"):
             vectors = [
                 (

@@ -21,7 +21,7 @@ from evenkeel.contracts.registry import StreamDeclared
 from evenkeel.libs.clock import DAY_US, SystemClock, parse_us
 from evenkeel.libs.runtime.outputs import OutputBuilder, partition_of
 from evenkeel.libs.service import Cause, Derived
-from evenkeel.libs.telemetry import Tracing
+from evenkeel.libs.telemetry.tracing import Tracing
 from evenkeel.services.__main__ import collect_seldom
 from evenkeel.services.feature.service import service as feature
 from evenkeel.services.ingest.service import service as ingest

@@ -23,7 +23,7 @@ from evenkeel.contracts.feature import DatasetCommitted, VectorComputed, ViewUpd
 from evenkeel.libs.bus.kafka import KafkaBus
 from evenkeel.libs.bus.protocol import OutgoingRecord
 from evenkeel.libs.features import FeatureState, SlotUpdate
-from evenkeel.services.feature.domain import View
+from evenkeel.services.feature.domain.view import View
 from evenkeel.services.feature.service import service
 from tests.feature_log import DAY_US, MINUTE_US, START_US, Feature, Log
 from tests.kills import Copy, same, stories, trial
@@ -204,6 +204,10 @@ async def check_api(client: httpx2.AsyncClient, expected: dict[str, dict[str, An
     assert found["uri"] == "tables/delay"
     assert [one["added"] for one in reversed(found["versions"])] == [len(commit) for _, commit in rows["delay"]]
     assert len((await client.get("/v1/datasets/delay?limit=1")).json()["versions"]) == 1
-    assert re.search(r'^feature_table_bytes{model="delay"} [1-9]', (await client.get("/metrics")).text, re.MULTILINE)
+    assert re.search(
+        r'^evenkeel_training_table_bytes{model="delay",service="feature"} [1-9]',
+        (await client.get("/metrics")).text,
+        re.MULTILINE,
+    )
     missing = await client.get("/v1/views/unknown")
     assert (missing.status_code, missing.json()["field"]) == (404, "model")

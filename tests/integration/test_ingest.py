@@ -258,7 +258,7 @@ async def test_a_silent_partition_is_given_up_and_counted(broker: str, tmp_path:
         assert (state["wait_expired"], state["watermark"]) == (1, "2013-01-01T11:00:00Z")
         async with httpx2.AsyncClient(base_url=found.url) as client:
             metrics = (await client.get("/metrics")).text
-        assert 'ingest_wait_expired_total{stream="silent"} 1.0' in metrics
+        assert 'evenkeel_partition_waits_expired_total{service="ingest",stream="silent"} 1.0' in metrics
 
         async def told() -> bool:
             marks = await watermarks(broker, "ingest.event-accepted.v1", "silent")

@@ -21,7 +21,7 @@ from evenkeel.libs.bus.kafka import KafkaBus
 from evenkeel.libs.clock import DAY_US, HOUR_US
 from evenkeel.libs.runtime.outputs import OutputBuilder
 from evenkeel.libs.service import Cause, Derived, Output, Watermark
-from evenkeel.libs.telemetry import Tracing
+from evenkeel.libs.telemetry.tracing import Tracing
 from evenkeel.services.monitor.service import service
 from tests.running import eventually, publish_events, read_events, running, write_token
 from tests.unit.monitor.scenes import (

@@ -29,7 +29,7 @@ from evenkeel.libs.runtime.outputs import OutputBuilder
 from evenkeel.libs.service import Cause, Context, Derived, Merge, Output, Released, Service, Watermark
 from evenkeel.libs.settings import OwnSettings
 from evenkeel.libs.store.sql import SqlStore
-from evenkeel.libs.telemetry import Tracing
+from evenkeel.libs.telemetry.tracing import Tracing
 from tests.running import Running, eventually, read_events, running, write_token
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("quiet")]

@@ -14,7 +14,7 @@ from evenkeel.contracts.topics import Plane, Topic
 from evenkeel.libs.bus.kafka import KafkaBus
 from evenkeel.libs.runtime.outputs import OutputBuilder
 from evenkeel.libs.service import Cause, Derived
-from evenkeel.libs.telemetry import Tracing
+from evenkeel.libs.telemetry.tracing import Tracing
 from tests.integration.test_runtime import decisions, drift, drifts, trainer
 from tests.running import eventually, publish_events, running
 

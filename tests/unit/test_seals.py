@@ -14,7 +14,7 @@ from evenkeel.libs.bus.protocol import OutgoingRecord
 from evenkeel.libs.runtime.outputs import OutputBuilder, Published
 from evenkeel.libs.runtime.published import BeforeSeals, Found
 from evenkeel.libs.service import Cause, Derived, Output, Seal, Watermark
-from evenkeel.libs.telemetry import Tracing
+from evenkeel.libs.telemetry.tracing import Tracing
 from evenkeel.services.__main__ import service_named
 from tests.feature_log import HOUR_US, MINUTE_US, START_US, Feature, Log, accepted_id
 from tests.records import ReadRecord, Topics

@@ -24,7 +24,7 @@ GAUGES: Final = {
     "evenkeel_outbox_rows": "outbox",
     "evenkeel_merge_pending_records": "pending",
     "evenkeel_parked_records": "parked",
-    "evenkeel_dead_lettered_total": "dead_lettered",
+    "evenkeel_events_dead_lettered_total": "dead_lettered",
 }
 _ASKED: Final = (
     ("registry", "/v1/models", "models"),

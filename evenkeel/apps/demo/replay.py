@@ -21,7 +21,7 @@ from evenkeel.apps.demo.watch import Seen, Watcher
 from evenkeel.libs.clock import DAY_US
 from evenkeel.libs.errors import EvenkeelError
 
-_LAG: Final = re.compile(r'^evenkeel_consumer_lag_records\{topic="([^"]+)"\} ([0-9.e+]+)$', re.MULTILINE)
+_LAG: Final = re.compile(r"^evenkeel_consumer_lag_records\{[^}]*\} ([0-9.e+]+)$", re.MULTILINE)
 MODEL: Final = "flight-delay"
 BEHIND_US: Final = DAY_US
 SETTLE_SECONDS: Final = 120.0
@@ -41,7 +41,7 @@ class Gauges:
         for name, url in urls.items():
             try:
                 response = await http.get(f"{url}/metrics", headers={"accept": "text/plain"})
-                self.lag[name] = round(sum(float(value) for _, value in _LAG.findall(response.text)))
+                self.lag[name] = round(sum(float(value) for value in _LAG.findall(response.text)))
             except httpx2.HTTPError:
                 self.lag[name] = -1
 

@@ -6,16 +6,21 @@ Reading is strict and raises `Opaque`: such a record is in the log all the same,
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final, Generic, TypeVar
 
-from pydantic import ConfigDict, ValidationError
+from pydantic import ConfigDict
 
-from evenkeel.contracts.envelope import IN_BAND_TYPES, EnvelopeError, Record, attributes_of, parse_us, type_of
+from evenkeel.contracts import superseded
+from evenkeel.contracts.envelope import IN_BAND_TYPES, Event, Record, parse_us, type_of
 from evenkeel.contracts.ids import record_place
 from evenkeel.contracts.payload import Fact
-from evenkeel.contracts.superseded import former_majors, read_as_today
+from evenkeel.contracts.superseded import Superseded, former_majors, read_as_today
 from evenkeel.contracts.topics import Plane, consumed_by, topics_carrying
+from evenkeel.libs.errors import Undecodable
+from evenkeel.libs.runtime.decoding import Attributes, Decoder, open_envelope
 
+_TOPICS: Final = consumed_by("governance")
 F_co = TypeVar("F_co", bound=Fact, covariant=True)
 
 MAX_TEXT: Final = 512
@@ -56,7 +61,7 @@ class LoggedFact(Generic[F_co]):
 
 def topics_with_facts() -> frozenset[str]:
     """The control plane, as far as it is logged: today's topics and their former majors."""
-    current = [topic.name for topic in consumed_by("governance") if topic.plane is Plane.CONTROL]
+    current = [topic.name for topic in _TOPICS if topic.plane is Plane.CONTROL]
     return frozenset(current) | {former.name for name in current for former in former_majors(name)}
 
 
@@ -69,22 +74,39 @@ def read_payload(topic: str, value: bytes) -> Fact:
 def read_fact(record: Record, leaf: int) -> LoggedFact[Fact]:
     """The event in a record. Raises Opaque."""
     try:
-        attributes = attributes_of([(name, value) for name, value in record.headers if value is not None])
-        if attributes["ce_type"] != type_of(record.topic):
-            raise Opaque(f"ce_type is {attributes['ce_type']!r}, the topic carries {record.topic}")
-        recorded, cause = attributes.get("ce_recordedtime"), attributes.get("ce_causationid")
-        said = read_payload(record.topic, record.value or b"")
+        attributes, _ = open_envelope(record)
+        event = _decode(record, attributes)
+        recorded = event.attribute("recordedtime")
         return LoggedFact(
             leaf,
-            record.topic,
-            attributes["ce_id"].decode(),
-            said.follows_from() if cause is None else cause.decode(),
-            parse_us(attributes["ce_time"].decode()),
-            record.timestamp * 1000 if recorded is None else parse_us(recorded.decode()),
-            said,
+            event.topic,
+            event.id,
+            event.causation_id,
+            event.time_us,
+            record.timestamp * 1000 if recorded is None else parse_us(recorded),
+            event.data,
         )
-    except (ValidationError, EnvelopeError, ValueError, RecursionError) as error:
+    except (Undecodable, ValueError) as error:
         raise Opaque(f"{record_place(record.topic, record.partition, record.offset)}: {error}") from error
+
+
+@lru_cache(maxsize=1)
+def _decoder(former: tuple[Superseded, ...]) -> Decoder:
+    return Decoder(_TOPICS, former)
+
+
+def _decode(record: Record, attributes: Attributes) -> Event[Fact]:
+    decoder = _decoder(superseded.SUPERSEDED)
+    if decoder.knows(record.topic):
+        event = decoder.decode(record, attributes)
+        if not isinstance(event.data, Fact):
+            raise Undecodable("a clock record or a seal is no fact")
+        return event
+    if attributes["ce_type"] != type_of(record.topic):
+        raise Undecodable(f"ce_type is {attributes['ce_type']!r}, the topic carries {record.topic}")
+    data, time_us = UnknownFact.model_validate_json(record.value or b""), parse_us(attributes["ce_time"].decode())
+    place = record.topic, record.partition, record.offset
+    return Event(data, attributes["ce_id"].decode(), time_us, *place, attributes)
 
 
 def is_in_band(record: Record) -> bool:

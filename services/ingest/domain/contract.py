@@ -15,13 +15,13 @@ from evenkeel.contracts.declaration import FieldSpec, LabelSpec, StreamSpec
 from evenkeel.contracts.envelope import Headers, parse_us
 from evenkeel.libs.fields import (
     COMPLETE,
-    IDENTIFIER_FIX,
+    RECORD_ID_FIX,
     Check,
     Fault,
     FieldValue,
     field_check,
     in_bounds,
-    is_identifier,
+    is_record_id,
     shown,
 )
 from evenkeel.services.ingest.domain.cloudevents import is_cloud_event, unwrap
@@ -123,13 +123,13 @@ class Contract:
 
     def _identifier(self, data: dict[str, Any], name: str) -> str:
         found = data.get(name)
-        if type(found) is str and is_identifier(found):
+        if type(found) is str and is_record_id(found):
             return found
         if found is None:
             reason = f"{name} is missing: without it the record cannot be told from others."
         else:
-            reason = f"{name} is {shown(found)}, which is not an identifier."
-        raise Fault("identity", reason, f"Send {name} {IDENTIFIER_FIX}", field=name)
+            reason = f"{name} is {shown(found)}, which cannot be an id."
+        raise Fault("identity", reason, f"Send {name} {RECORD_ID_FIX}", field=name)
 
     def _event_time(self, data: dict[str, Any]) -> int:
         found = data.get(self._time)

@@ -14,7 +14,7 @@ from evenkeel.libs.fields import shown
 from evenkeel.services.serving.domain.champions import Champion
 from evenkeel.services.serving.domain.dataplane import Answer, Question
 from evenkeel.services.serving.domain.online_view import OnlineViews
-from evenkeel.services.serving.domain.requests import Row, at_most, identifier, json_object, moment_us, refused
+from evenkeel.services.serving.domain.requests import Row, at_most, json_object, moment_us, record_id, refused
 
 KINDS: Final = ("features", "instances", "event")
 _KEYS: Final = frozenset({*KINDS, "event_id", "event_time"})
@@ -32,7 +32,7 @@ def parse_predict(body: bytes, champion: Champion, views: OnlineViews, max_rows:
         given = " and ".join(kinds) or "nothing to predict for"
         raise refused(422, f"The request has {given}.", "Send exactly one of features, instances or event.", "features")
     time_us = None if "event_time" not in request else moment_us(request["event_time"], "event_time")
-    event_id = None if "event_id" not in request else identifier(request["event_id"], "event_id")
+    event_id = None if "event_id" not in request else record_id(request["event_id"], "event_id")
     (kind,) = kinds
     if kind == "event":
         return _completed(champion, request["event"], event_id, time_us, views), False
@@ -61,7 +61,7 @@ def _completed(
     reader = champion.events
     fields = reader.fields(event)
     if event_id is None and fields.get(reader.id_field) is not None:
-        event_id = identifier(fields[reader.id_field], f"event.{reader.id_field}")
+        event_id = record_id(fields[reader.id_field], f"event.{reader.id_field}")
     if time_us is None and fields.get(reader.time_field) is not None:
         time_us = moment_us(fields[reader.time_field], f"event.{reader.time_field}")
     completed = views.complete((champion.model, champion.view_version), fields, time_us)

@@ -16,12 +16,12 @@ from evenkeel.libs.errors import Refused
 from evenkeel.libs.fields import (
     COMPLETE,
     FIRST_TIME_US,
-    IDENTIFIER_FIX,
     LAST_TIME_US,
+    RECORD_ID_FIX,
     SHOWN_CHARACTERS,
     Fault,
     field_check,
-    is_identifier,
+    is_record_id,
     shown,
 )
 
@@ -68,13 +68,13 @@ def nearest(name: str, known: Sequence[str]) -> str:
     return f"Known: {listed}."
 
 
-def identifier(value: object, field: str) -> str:
-    if type(value) is str and is_identifier(value):
+def record_id(value: object, field: str) -> str:
+    if type(value) is str and is_record_id(value):
         return value
     raise refused(
         422,
-        f"{field} is {shown(value)}, which is not an identifier.",
-        f"Send {field} {IDENTIFIER_FIX}",
+        f"{field} is {shown(value)}, which cannot be an id.",
+        f"Send {field} {RECORD_ID_FIX}",
         field,
     )
 

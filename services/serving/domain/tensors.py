@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from evenkeel.libs.fields import shown
 from evenkeel.services.serving.domain.champions import Champion
 from evenkeel.services.serving.domain.dataplane import Answer, Question
-from evenkeel.services.serving.domain.requests import LARGEST, Row, identifier, nearest, refused
+from evenkeel.services.serving.domain.requests import LARGEST, Row, nearest, record_id, refused
 
 INPUT: Final = "features"
 OUTPUTS: Final = ("score", "decision", "prediction_id")
@@ -75,7 +75,7 @@ def parse_infer(body: Mapping[str, Any], raw: memoryview, names: Sequence[str], 
         raise refused(400, f"{names[column]} of row {row} is {rows[row, column]}.", fix, f"inputs.{names[column]}")
     event_id = parameters.get("event_id")
     if event_id is not None:
-        identifier(event_id, "parameters.event_id")
+        record_id(event_id, "parameters.event_id")
         if len(rows) != 1:
             fix = "Send one row, or leave parameters.event_id out."
             raise refused(400, f"One event_id is given for {len(rows)} rows.", fix, "parameters.event_id")

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evenkeel.libs.metrics import DEFAULT_THRESHOLD, UndefinedMetricError, best_f1_threshold, metric_named
-from evenkeel.services.trainer.domain.estimators import fit, resolved
-from evenkeel.services.trainer.domain.request import Candidate, TrainingRequest, Trial
+from evenkeel.services.trainer.domain.fitting import fit, parameters_of
+from evenkeel.services.trainer.domain.job import Candidate, TrainingRequest, Trial
 from evenkeel.services.trainer.domain.split import TrainingTable
 
 VALIDATION_SHARE: Final = 0.2
@@ -53,15 +53,10 @@ def select(
     best: tuple[float, Candidate, NDArray[np.float64]] | None = None
     for candidate in request.candidates:
         value: float | None = None
+        parameters = parameters_of(candidate)
         if best is None or elapsed_seconds() < request.time_budget_seconds / 2:
-            fitted = fit(
-                candidate.estimator,
-                request.task,
-                candidate.parameters,
-                table.rows[fit_rows],
-                table.label[fit_rows],
-                request.seed,
-            )
+            fitted = fit(candidate, request.task, table.rows[fit_rows], table.label[fit_rows], request.seed)
+            parameters = fitted.parameters
             score = fitted.predict(table.rows[validation])
             try:
                 value = metric.value(table.label[validation], metric.judged(score))
@@ -69,7 +64,6 @@ def select(
                 value = None
             if value is not None and (best is None or metric.improvement(value, over=best[0]) > 0.0):
                 best = value, candidate, score
-        parameters = resolved(candidate.estimator, candidate.parameters, len(fit_rows))
         trials.append(Trial(estimator=candidate.estimator, parameters=parameters, value=value))
     if best is None:
         return Selection(request.candidates[0], threshold, tuple(trials))

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from evenkeel.libs.clock import format_us, parse_us
+from evenkeel.libs.estimators import Fitted, estimator_named
 from evenkeel.libs.metrics import DEFAULT_THRESHOLD, compare, decisions, evaluate
 from evenkeel.libs.packages.manifest import (
     DatasetRecord,
@@ -22,11 +23,10 @@ from evenkeel.libs.packages.manifest import (
 from evenkeel.libs.packages.package import Package, PackageContents
 from evenkeel.libs.packages.scorer import RowModel, Scorer
 from evenkeel.libs.sketches.profile import build_profile
-from evenkeel.services.trainer.domain.estimators import Fitted, fit
 from evenkeel.services.trainer.domain.export import TOLERANCE, Exported, export
-from evenkeel.services.trainer.domain.request import (
+from evenkeel.services.trainer.domain.fitting import fit
+from evenkeel.services.trainer.domain.job import (
     Candidate,
-    EstimatorName,
     Evidence,
     Refused,
     Scores,
@@ -47,7 +47,7 @@ class TrainingResult:
 
     contents: PackageContents
     evidence: Evidence
-    estimator: EstimatorName
+    estimator: str
 
 
 def train(
@@ -76,11 +76,13 @@ def train(
         unseen_from_us=parse_us(champion.manifest.split.training_label_cut) if champion else None,
     )
     _check(request, table, split)
+    for candidate in request.candidates:
+        estimator_named(candidate.estimator).load()  # first: limits hold for the libraries that are there
     with threadpool_limits(limits=request.threads):  # of BLAS and OpenMP; sums depend on their number
         selection = select(request, table, split.training, elapsed_seconds)
         training, label = table.rows[split.training], table.label[split.training]
         chosen = selection.candidate
-        fitted = fit(chosen.estimator, request.task, chosen.parameters, training, label, request.seed)
+        fitted = fit(chosen, request.task, training, label, request.seed)
         unseen = table.rows[split.evaluation]
         parity_sample = _parity_sample(training, unseen)
         exported = export(fitted, request.task, parity_sample)

@@ -32,7 +32,6 @@ async def test_an_id_of_any_text_is_found_by_its_path(tmp_path: Path) -> None:
     filled.store.close()
 
     runtime = Runtime(service, Settings(data_dir=tmp_path), GovernanceSettings(), KafkaBus("127.0.0.1:9", "governance"))
-    runtime.store.open()
     headers = {"Authorization": f"Bearer {write_token(tmp_path, 'auditor')}"}
     transport = httpx2.ASGITransport(app=create_app(runtime))
     async with httpx2.AsyncClient(transport=transport, base_url="http://governance", headers=headers) as client:
@@ -46,4 +45,3 @@ async def test_an_id_of_any_text_is_found_by_its_path(tmp_path: Path) -> None:
             assert absent["title"] == "Unavailable", (
                 "this service has not caught up: what it does not find may still come"
             )
-    runtime.store.close()

@@ -11,6 +11,7 @@ import pytest
 from evenkeel.contracts.declaration import StreamSpec
 from evenkeel.libs.fields import Fault
 from evenkeel.services.ingest.domain.contract import Contract
+from tests.record_ids import RECORD_IDS
 
 SPEC = StreamSpec.model_validate(
     {
@@ -94,14 +95,26 @@ def test_id_and_time_need_not_be_listed_as_fields() -> None:
     assert (checked.record_id, checked.event_id, checked.fields) == ("r-1", "o-1", sent)
 
 
+@pytest.mark.parametrize("given", RECORD_IDS)
+def test_an_id_is_any_text_of_the_producer(given: str) -> None:
+    checked = EVENTS.check(orjson.dumps(with_(order_id=given)))
+    assert (checked.record_id, checked.event_id, checked.fields["order_id"]) == (given, given, given)
+    labels = Contract(SPEC.label)  # type: ignore[arg-type]
+    sent = {"return_id": given, "order_id": given[::-1], "decided_at": "2013-01-03T00:00:00Z", "returned": True}
+    checked = labels.check(orjson.dumps(sent))
+    assert (checked.record_id, checked.event_id) == (given, given[::-1])
+
+
 @pytest.mark.parametrize(
     ("changes", "rule", "field", "fix"),
     [
         ({"order_id": ...}, "identity", "order_id", "Send order_id as text"),
         ({"order_id": 17}, "identity", "order_id", "Send order_id as text"),
-        ({"order_id": "a b"}, "identity", "order_id", "letters, digits"),
-        ({"order_id": "a" * 129}, "identity", "order_id", "1 to 128"),
-        ({"order_id": "a\n"}, "identity", "order_id", "letters"),
+        ({"order_id": ""}, "identity", "order_id", "1 to 256 bytes"),
+        ({"order_id": "a" * 257}, "identity", "order_id", "1 to 256 bytes"),
+        ({"order_id": "é" * 129}, "identity", "order_id", "1 to 256 bytes"),
+        ({"order_id": "a\n"}, "identity", "order_id", "without control characters"),
+        ({"order_id": "a\x85b"}, "identity", "order_id", "without control characters"),
         ({"channel": ...}, "missing", "channel", "declare it as not required"),
         ({"channel": None}, "missing", "channel", "Send channel"),
         ({"ordered_at": ...}, "missing", "ordered_at", "Send ordered_at"),

@@ -13,20 +13,16 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from evenkeel.libs.estimators import ESTIMATORS
 from evenkeel.libs.keys import signing_key, verification_keys
 from evenkeel.libs.packages import errors
 from evenkeel.libs.packages.manifest import ModelFile
 from evenkeel.libs.packages.package import Package, PackageContents, read_package, refuse_external_data, write_package
 from evenkeel.libs.packages.scorer import LinearModel, OnnxModel, Scorer
-from evenkeel.services.trainer.domain.request import EstimatorName, Task
+from evenkeel.services.trainer.domain.job import Task
 from tests.tiny_packages import tiny_table, tiny_training
 
-KINDS: list[tuple[EstimatorName, Task]] = [
-    ("logistic", "binary"),
-    ("hist_gradient_boosting", "binary"),
-    ("linear", "regression"),
-    ("hist_gradient_boosting", "regression"),
-]
+KINDS = [(estimator.name, task) for estimator in ESTIMATORS for task in estimator.tasks]
 
 
 def _written(tmp_path: Path, contents: PackageContents) -> Package:
@@ -36,7 +32,7 @@ def _written(tmp_path: Path, contents: PackageContents) -> Package:
 
 
 @pytest.mark.parametrize(("estimator", "task"), KINDS)
-def test_scorer_answers_its_golden_rows(tmp_path: Path, estimator: EstimatorName, task: Task) -> None:
+def test_scorer_answers_its_golden_rows(tmp_path: Path, estimator: str, task: Task) -> None:
     package = _written(tmp_path, tiny_training(estimator, task).contents)
     scorer = Scorer(package)
     assert scorer.check_golden() == len(package.golden.rows) == 16
@@ -47,7 +43,7 @@ def test_scorer_answers_its_golden_rows(tmp_path: Path, estimator: EstimatorName
 
 
 @pytest.mark.parametrize(("estimator", "task"), KINDS)
-def test_an_answer_depends_on_its_row_alone(tmp_path: Path, estimator: EstimatorName, task: Task) -> None:
+def test_an_answer_depends_on_its_row_alone(tmp_path: Path, estimator: str, task: Task) -> None:
     scorer = Scorer(_written(tmp_path, tiny_training(estimator, task).contents))
     rows = tiny_table(700, seed=9).rows
     together = scorer.predict(rows)
@@ -57,7 +53,7 @@ def test_an_answer_depends_on_its_row_alone(tmp_path: Path, estimator: Estimator
 
 
 @pytest.mark.parametrize("estimator", ["logistic", "linear"])
-def test_coefficients_and_graph_are_the_same_model(tmp_path: Path, estimator: EstimatorName) -> None:
+def test_coefficients_and_graph_are_the_same_model(tmp_path: Path, estimator: str) -> None:
     package = _written(
         tmp_path, tiny_training(estimator, "binary" if estimator == "logistic" else "regression").contents
     )
@@ -77,7 +73,7 @@ def test_extreme_rows_get_probabilities() -> None:
 
 
 @pytest.mark.parametrize(("estimator", "task"), KINDS)
-def test_another_answer_than_the_golden_one_is_refused(tmp_path: Path, estimator: EstimatorName, task: Task) -> None:
+def test_another_answer_than_the_golden_one_is_refused(tmp_path: Path, estimator: str, task: Task) -> None:
     contents = tiny_training(estimator, task).contents
     expected = list(contents.golden.expected)
     expected[3] += 3e-5 * max(1.0, abs(expected[3]))

@@ -9,7 +9,8 @@ import pytest
 from evenkeel.contracts.declaration import FieldSpec, StreamSpec
 from evenkeel.libs.errors import Refused
 from evenkeel.libs.features.scalars import category_reader
-from evenkeel.services.serving.domain.requests import EventReader, RowReader, identifier, moment_us
+from evenkeel.services.serving.domain.requests import EventReader, RowReader, moment_us, record_id
+from tests.record_ids import RECORD_IDS
 
 READER = RowReader(["distance", "hour", "carrier"], {"carrier": category_reader(("AA", "UA"), None)})
 SPEC = StreamSpec(
@@ -128,10 +129,15 @@ def test_fields_that_are_not_declared_are_left_out_as_at_ingest() -> None:
         assert EVENT.fields(given) == declared
 
 
-@pytest.mark.parametrize("value", ["", "a b", "-a", "a\n", "a" * 129, 7, None])
-def test_an_identifier_is_checked(value: object) -> None:
-    with pytest.raises(Refused):
-        identifier(value, "event_id")
+@pytest.mark.parametrize("value", ["", "a\n", "\x7f", "a" * 257, "é" * 129, 7, None])
+def test_an_id_is_checked(value: object) -> None:
+    with pytest.raises(Refused, match="event_id is .*, which cannot be an id"):
+        record_id(value, "event_id")
+
+
+@pytest.mark.parametrize("value", RECORD_IDS)
+def test_an_id_is_any_text_of_the_client(value: str) -> None:
+    assert record_id(value, "event_id") == value
 
 
 @pytest.mark.parametrize("value", ["", "2013-13-01T00:00:00Z", "2013-01-01", 7, None, "9999-12-31T23:59:59-23:59"])

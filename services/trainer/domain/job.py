@@ -7,11 +7,11 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from evenkeel.contracts.trainer import Comparison
+from evenkeel.libs.estimators import estimators_of
 from evenkeel.libs.metrics import metrics_of
 from evenkeel.libs.packages.manifest import Count, Finite, Parameter
 
 Task: TypeAlias = Literal["binary", "regression"]
-EstimatorName: TypeAlias = Literal["logistic", "linear", "hist_gradient_boosting"]
 RefusalReason: TypeAlias = Literal["too_few_rows", "one_class", "parity", "stale_view", "error"]
 
 
@@ -22,7 +22,7 @@ class Part(BaseModel):
 class Candidate(Part):
     """An estimator and what to change in its default parameters."""
 
-    estimator: EstimatorName
+    estimator: str
     parameters: dict[str, Parameter] = {}
 
 
@@ -75,9 +75,11 @@ class TrainingRequest(Part):
         names = [metric.name for metric in metrics_of(self.task)]
         if self.metric not in names:
             raise ValueError(f"metric {self.metric} does not fit task {self.task}: use one of {', '.join(names)}")
-        wrong = "linear" if self.task == "binary" else "logistic"
-        if any(candidate.estimator == wrong for candidate in self.candidates):
-            raise ValueError(f"candidate {wrong} does not fit task {self.task}")
+        known = [estimator.name for estimator in estimators_of(self.task)]
+        for candidate in self.candidates:
+            if candidate.estimator not in known:
+                message = f"candidate {candidate.estimator} does not fit task {self.task}"
+                raise ValueError(f"{message}: use one of {', '.join(known)}")
         return self
 
 
@@ -113,7 +115,7 @@ class Scores(Part):
 class Trial(Part):
     """One candidate on the validation rows, which lie inside the training rows' time."""
 
-    estimator: EstimatorName
+    estimator: str
     parameters: dict[str, Parameter]
     value: Finite | None
     """The metric; None: not tried, the time budget was spent."""
@@ -145,7 +147,7 @@ class JobResult(Part):
     package: str | None = None
     package_uri: str | None = None
     package_bytes: Count | None = None
-    estimator: EstimatorName | None = None
+    estimator: str | None = None
     parameters: dict[str, Parameter] = {}
     threshold: Finite | None = None
     dataset_rows: Count = 0

@@ -22,7 +22,7 @@ from evenkeel.libs.packages.errors import PackageError
 from evenkeel.libs.runtime.failpoints import failpoint
 from evenkeel.libs.service import Host, Reply
 from evenkeel.libs.settings import DEFAULT_PORTS
-from evenkeel.libs.telemetry import Tracing
+from evenkeel.libs.telemetry.tracing import Tracing
 from evenkeel.services.serving.context import ServingContext
 from evenkeel.services.serving.domain.champions import Champion, Fact, Line, Outcome, Predict, Target
 from evenkeel.services.serving.domain.requests import EventReader, RowReader

@@ -5,31 +5,24 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
 import pyarrow as pa
 
 from evenkeel.libs.clock import Clock, format_us, parse_us
+from evenkeel.libs.estimators import estimator_named
 from evenkeel.libs.keys import signing_key, verification_keys
 from evenkeel.libs.packages.errors import PackageError
 from evenkeel.libs.packages.package import Package, read_package, write_package
 from evenkeel.libs.packages.scorer import Scorer
-from evenkeel.services.trainer.domain.request import JobRequest, JobResult, Refused
+from evenkeel.services.trainer.domain.job import Candidate, JobRequest, JobResult, Refused
 from evenkeel.services.trainer.domain.training import train
-from evenkeel.services.trainer.table import read_table
+from evenkeel.services.trainer.training_table import read_table
 
-RECORDED_LIBRARIES: Final = (
-    "numpy",
-    "scipy",
-    "scikit-learn",
-    "onnx",
-    "skl2onnx",
-    "onnxruntime",
-    "deltalake",
-    "pyarrow",
-)
+ALWAYS_RECORDED: Final = ("onnxruntime", "deltalake", "pyarrow")
+"""What reads the table and answers for every package, beside the libraries of the estimators that were tried."""
 
 
 def run(request: JobRequest, clock: Clock, seconds: Callable[[], float]) -> JobResult:
@@ -50,7 +43,7 @@ def run(request: JobRequest, clock: Clock, seconds: Callable[[], float]) -> JobR
         table = read_table(Path(request.table), training.dataset.version, training.features, label_cut_us)
         mark("read")
         champion = _champion(request)
-        trained = train(training, table, champion, versions(), lambda: seconds() - began)
+        trained = train(training, table, champion, versions(training.candidates), lambda: seconds() - began)
         mark("train")
     except Refused as refused:
         return JobResult(
@@ -80,11 +73,11 @@ def run(request: JobRequest, clock: Clock, seconds: Callable[[], float]) -> JobR
     )
 
 
-def versions() -> dict[str, str]:
+def versions(candidates: Iterable[Candidate]) -> dict[str, str]:
     """Of Python and of the libraries that shape a model."""
-    return {"python": platform.python_version()} | {
-        name: importlib.metadata.version(name) for name in RECORDED_LIBRARIES
-    }
+    libraries = {name for candidate in candidates for name in estimator_named(candidate.estimator).libraries}
+    recorded = {name: importlib.metadata.version(name) for name in sorted(libraries.union(ALWAYS_RECORDED))}
+    return {"python": platform.python_version()} | recorded
 
 
 def stopwatch() -> Callable[[], float]:

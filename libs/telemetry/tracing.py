@@ -1,4 +1,4 @@
-"""Traces by OpenTelemetry, metrics by prometheus-client, logs as JSON lines with trace ids.
+"""Traces by OpenTelemetry.
 
 Kafka spans are made by hand to the messaging conventions (status: development): the contributed instrumentation costs
 twenty times as much a record, uses old names and ends its spans before the handler runs. Trace context rides in each
@@ -8,24 +8,16 @@ record's `traceparent` header; a trace that is not sampled costs one string comp
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
-import sys
-from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
-import structlog
 from opentelemetry import trace
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, SpanKind, TraceFlags
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from evenkeel.contracts.envelope import Event, Record
-
-CLIENT_REPEATS_SECONDS: Final = 10.0
-BATCH_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
 def new_traceparent(event_id: str, ratio: float) -> str:
@@ -165,94 +157,3 @@ class BatchTrace:
                     span.set_attribute("error.type", type(error).__name__)
                 span.end()
         self._spans.clear()
-
-
-class Metrics:
-    """The runtime's own metrics; a service adds its own to `registry`. No labels that grow with entities or ids."""
-
-    def __init__(self, service: str) -> None:
-        self.registry = CollectorRegistry()
-        registry = self.registry
-        self.consumed = Counter("evenkeel_events_consumed", "Records taken in.", ["topic"], registry=registry)
-        self.published = Counter(
-            "evenkeel_events_published", "Records acknowledged by the broker.", ["topic"], registry=registry
-        )
-        self.repeated = Counter(
-            "evenkeel_events_repeated", "Records already applied, skipped.", ["topic"], registry=registry
-        )
-        self.dead_lettered = Counter(
-            "evenkeel_dead_lettered", "Records of our own topics that could not be used.", ["topic"], registry=registry
-        )
-        self.retries = Counter(
-            "evenkeel_retries", "Waits for infrastructure or for a fact.", ["kind"], registry=registry
-        )
-        self.batch_seconds = Histogram(
-            "evenkeel_batch_seconds", "Time of one transaction.", buckets=BATCH_BUCKETS, registry=registry
-        )
-        self.lag = Gauge("evenkeel_consumer_lag_records", "Records behind the end.", ["topic"], registry=registry)
-        self.pending = Gauge(
-            "evenkeel_merge_pending_records", "Records held by the event-time merge.", registry=registry
-        )
-        self.parked = Gauge("evenkeel_parked_records", "Records of parked keys.", registry=registry)
-        self.outbox = Gauge("evenkeel_outbox_rows", "Committed batches that are not yet published.", registry=registry)
-        self.outbox_bytes = Gauge("evenkeel_outbox_bytes", "Their size.", registry=registry)
-        self.free = Gauge("evenkeel_disk_free_bytes", "Free on the data folder's disk.", registry=registry)
-        self.ready = Gauge("evenkeel_ready", "1 when the service is ready.", registry=registry)
-        Gauge("evenkeel_build_info", "Version.", ["service"], registry=registry).labels(service).set(1)
-
-
-class _Seldom(logging.Filter):
-    """The Kafka client says the same a hundred times a second while its broker is away: once in a while is enough."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._said_at: dict[tuple[str, str], float] = {}
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        if not record.name.startswith("aiokafka"):
-            return True
-        what = record.name, str(record.msg)
-        if record.created - self._said_at.get(what, 0.0) < CLIENT_REPEATS_SECONDS:
-            return False
-        self._said_at[what] = record.created
-        return True
-
-
-def configure_logging(service: str, level: str) -> None:
-    """JSON lines on standard error, with the trace that is current."""
-
-    def add_trace(_: Any, __: str, entry: dict[str, Any]) -> dict[str, Any]:
-        context = trace.get_current_span().get_span_context()
-        if context.is_valid:
-            entry["trace_id"], entry["span_id"] = f"{context.trace_id:032x}", f"{context.span_id:016x}"
-        return entry
-
-    number = getattr(logging, level.upper())
-    shared: Sequence[Any] = (
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        add_trace,
-    )
-    structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        cache_logger_on_first_use=True,
-    )
-    handler = logging.StreamHandler(sys.stderr)
-    handler.addFilter(_Seldom())
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=list(shared),
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.format_exc_info,
-                structlog.processors.JSONRenderer(),
-            ],
-        )
-    )
-    logging.basicConfig(handlers=[handler], level=number, force=True)
-    for name in ("aiokafka", "uvicorn.access", "httpx2"):
-        logging.getLogger(name).setLevel(max(number, logging.WARNING))
-    structlog.contextvars.bind_contextvars(service=service)
