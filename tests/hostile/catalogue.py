@@ -634,6 +634,7 @@ class Forged:
 
 ACCEPTED, MADE = "ingest.event-accepted.v1", "serving.prediction-made.v1"
 DRIFT, VECTOR, RUN = "monitor.drift-detected.v1", "feature.vector-computed.v1", "trainer.run-completed.v1"
+CLOCK = b"io.evenkeel.clock-advanced.v1"
 FORGED: Final = (
     Forged("no envelope", ACCEPTED, "ce_id is missing", {"ce_id": None}),
     Forged("no source", ACCEPTED, "ce_source is missing", {"ce_source": None}),
@@ -650,6 +651,9 @@ FORGED: Final = (
     Forged("a correlation of 10 kB", ACCEPTED, "at most", {"ce_correlationid": b"x" * 10_000}),
     Forged("a sequence beyond 64 bits", ACCEPTED, "2^63", {"ce_sequence": b"9" * 30}),
     Forged("a negative sequence", ACCEPTED, "expected digits", {"ce_sequence": b"-5"}),
+    Forged("a clock without a value", ACCEPTED, "payload: value", {"ce_type": CLOCK}, value=None),
+    Forged("a clock in words", ACCEPTED, "payload: watermarks", {"ce_type": CLOCK}, b'{"watermarks":{"a":"noon"}}'),
+    Forged("a clock among facts", DRIFT, "this topic carries", {"ce_type": CLOCK}, b'{"watermarks":{}}'),
     Forged("no value", ACCEPTED, "payload: value", value=None),
     Forged("deep JSON", ACCEPTED, "payload: value", value=b'{"fields":' + b"[" * 50_000),
     Forged("a pickle", ACCEPTED, "payload: value", value=pickle.dumps(1)),

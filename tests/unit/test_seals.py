@@ -5,18 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from evenkeel.contracts.envelope import Headers
+from evenkeel.contracts.envelope import CLOCK_TYPE, IN_BAND_TYPES, Headers, format_us
 from evenkeel.contracts.feature import VectorComputed, ViewUpdated
-from evenkeel.contracts.runtime import SourcesSealed
+from evenkeel.contracts.runtime import ClockAdvanced, SourcesSealed
 from evenkeel.contracts.topics import published_by, topic_of
 from evenkeel.libs.bus.protocol import OutgoingRecord
 from evenkeel.libs.runtime.outputs import OutputBuilder, Published
 from evenkeel.libs.runtime.published import BeforeSeals, Found
-from evenkeel.libs.service import Cause, Derived, Output, Seal, Watermark
+from evenkeel.libs.runtime.stateless import StatelessStep
+from evenkeel.libs.service import Cause, Derived, Output, Seal, Stateless, Watermark
+from evenkeel.libs.settings import Settings
 from evenkeel.libs.telemetry.tracing import Tracing
 from evenkeel.services.__main__ import service_named
+from evenkeel.services.serving.settings import ServingSettings
 from tests.feature_log import HOUR_US, MINUTE_US, START_US, Feature, Log, accepted_id
+from tests.harness import ManualClock
 from tests.records import ReadRecord, Topics
 
 OLD, NEW = "/evenkeel/ingest/log", "/evenkeel/ingest/new"
@@ -98,3 +103,68 @@ def test_compacted_topics_are_silent_until_the_end() -> None:
     update = Derived(slot, Cause("c", START_US, "c"), stream="load")
     assert not said([update], "new", Found(), "feature")
     assert len(said([update], "new", None, "feature")) == 1
+
+
+def test_a_transaction_says_once_on_each_partition_how_far_its_streams_have_come() -> None:
+    """Behind everything else, whatever came between, and never less than before."""
+    marks = [
+        Watermark(VectorComputed, "load", START_US + 5),
+        Watermark(VectorComputed, "delay", START_US),
+        Watermark(VectorComputed, "load", START_US + 3),
+        Watermark(ViewUpdated, "load", START_US + 9),
+    ]
+    records = said([marks[0], vector(7), *marks[1:], vector(8)], service="feature")
+    clocks = [record for record in records if record.key == CLOCK_TYPE.encode()]
+    assert records[2:] == clocks, "all events come first"
+    told = [
+        (one.topic, one.partition, ClockAdvanced.model_validate_json(one.value or b"").times_us()) for one in clocks
+    ]
+    vectors, view = topic_of(VectorComputed, "feature"), topic_of(ViewUpdated, "feature")
+    assert told == [
+        *((vectors.name, n, {"load": START_US + 5, "delay": START_US}) for n in range(vectors.partitions)),
+        *((view.name, n, {"load": START_US + 9}) for n in range(view.partitions)),
+    ]
+    assert [int(dict(one.headers)["ce_sequence"]) for one in clocks] == [1, 2, 3, 4, 5, 6]
+    assert len({dict(one.headers)["ce_id"] for one in clocks}) == 6
+
+
+def test_a_rebuilt_store_says_only_of_the_streams_that_came_further() -> None:
+    reading = BeforeSeals(service_named("feature"), {NEWEST}, 1)
+    topics = Topics()
+    for stream in ("load", "delay"):
+        topics.say("feature", [Watermark(VectorComputed, stream, START_US + 5)], store=FORMER)
+    for record in topics.records:
+        reading.take(record)
+    marks = [Watermark(VectorComputed, "load", START_US + 5), Watermark(VectorComputed, "delay", START_US + 6)]
+    told = said(marks, "new", reading.found, "feature")
+    assert [ClockAdvanced.model_validate_json(one.value or b"").times_us() for one in told] == [
+        {"delay": START_US + 6}
+    ] * topic_of(VectorComputed, "feature").partitions
+    assert not said([Watermark(ViewUpdated, "load", START_US)], "new", reading.found, "feature"), "silent until the end"
+
+
+def test_what_travels_in_band_is_passed_on_where_it_stood() -> None:
+    """By the scoring step, without a champion: what it says stays, what it is known by is its own, seals close both."""
+    service = service_named("serving")
+    (scoring,) = (handler for handler in service.handlers if isinstance(handler, Stateless))
+    context: Any = service.context(Settings(), ServingSettings())
+    context.settled.set()
+    step = StatelessStep(scoring, "serving", context, ManualClock(), Tracing("serving", "test"))
+    topics = Topics()
+    topics.say("feature", [vector(0), Watermark(VectorComputed, "load", START_US + 5)], store=FORMER)
+    topics.say("feature", [Seal([FORMER])], store=NEWEST)
+    read = [record for record in topics.records if record.topic == step.input.name]
+    scored = step.score(read)
+    assert not scored.dead
+    given = [record for record in read if dict(record.headers)["ce_type"] in IN_BAND_TYPES]
+    assert [(one.topic, one.partition, one.key) for one in scored.outgoing] == [
+        (step.output.name, one.partition, one.key) for one in given
+    ]
+    for before, after in zip(given, scored.outgoing, strict=True):
+        changed = {name for (name, one), (_, other) in zip(before.headers, after.headers, strict=True) if one != other}
+        assert changed == {"ce_id"}
+    values = {one.value for one in scored.outgoing}
+    assert values == {
+        f'{{"watermarks":{{"load":"{format_us(START_US + 5)}"}}}}'.encode(),
+        f'{{"sources":["/evenkeel/feature/{FORMER}","/evenkeel/serving/{FORMER}"]}}'.encode(),
+    }
