@@ -22,7 +22,7 @@ from evenkeel.libs.features import SlotUpdate, compile_plan
 from evenkeel.libs.runtime.decoding import ReadWatermark
 from evenkeel.libs.service import Cause, Derived, Watermark
 from evenkeel.services.feature.context import FeatureContext
-from evenkeel.services.feature.domain import TrainingRow
+from evenkeel.services.feature.domain.rows import TrainingRow
 from evenkeel.services.feature.service import service
 from evenkeel.services.feature.settings import FeatureSettings
 from evenkeel.services.feature.store import FeatureStore

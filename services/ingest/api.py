@@ -27,7 +27,7 @@ from evenkeel.services.ingest.domain.contract import Kind
 from evenkeel.services.ingest.domain.json_record import parse, written
 from evenkeel.services.ingest.domain.stream import Route
 from evenkeel.services.ingest.handlers import heartbeat_us
-from evenkeel.services.ingest.originals import Originals, shown_original
+from evenkeel.services.ingest.rejected import Originals, shown_original
 
 MAX_RECORDS: Final = 2_000
 SHOWN_ERRORS: Final = 100

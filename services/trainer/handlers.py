@@ -37,7 +37,7 @@ from evenkeel.libs.telemetry.tracing import new_traceparent
 from evenkeel.services.trainer.context import TrainerContext
 from evenkeel.services.trainer.domain import decision
 from evenkeel.services.trainer.domain.decision import Answer, Asked, Cut
-from evenkeel.services.trainer.domain.request import (
+from evenkeel.services.trainer.domain.job import (
     Candidate,
     DatasetClaim,
     JobRequest,

@@ -302,7 +302,7 @@ def reckless(tmp_path_factory: pytest.TempPathFactory, broker: str) -> Found:
         ),
         # the old champion is dropped before the new one is there
         (
-            "services/serving/activation.py",
+            "services/serving/background.py",
             "        line = self._ctx.lines.get(fact.model, Line())\n        try:\n            champion = await",
             "        line = self._ctx.lines.get(fact.model, Line())\n"
             "        self._ctx.lines = {name: one for name, one in self._ctx.lines.items() if name != fact.model}\n"

@@ -22,7 +22,7 @@ from evenkeel.services.registry.context import RegistryContext
 from evenkeel.services.registry.handlers import on_apply, on_run_completed
 from evenkeel.services.registry.service import service as registry_service
 from evenkeel.services.trainer.context import TrainerContext
-from evenkeel.services.trainer.domain.request import JobResult, Task
+from evenkeel.services.trainer.domain.job import JobResult, Task
 from evenkeel.services.trainer.domain.split import TrainingTable
 from evenkeel.services.trainer.domain.training import train
 from evenkeel.services.trainer.handlers import (

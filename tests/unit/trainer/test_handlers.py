@@ -17,7 +17,7 @@ from evenkeel.contracts.trainer import RetrainDecided, RunFailed, RunStarted
 from evenkeel.libs.clock import DAY_US, SECOND_US
 from evenkeel.libs.service import Derived, Reply
 from evenkeel.services.trainer.context import TrainerContext
-from evenkeel.services.trainer.domain.request import JobResult
+from evenkeel.services.trainer.domain.job import JobResult
 from evenkeel.services.trainer.handlers import (
     LEASE_US,
     Started,
