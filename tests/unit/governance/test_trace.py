@@ -15,6 +15,7 @@ from evenkeel.contracts.registry import ChampionChanged, ModelDeclared
 from evenkeel.contracts.runtime import RecordDeadLettered
 from evenkeel.contracts.serving import ReplicaSeen
 from evenkeel.contracts.superseded import Superseded
+from evenkeel.contracts.trainer import DatasetVersion, RetrainDecided, RunFailed, RunStarted
 from evenkeel.libs.bus.protocol import OutgoingRecord
 from evenkeel.services.governance.context import GovernanceContext
 from tests.makers import event_rejected, label_accepted
@@ -69,6 +70,23 @@ def test_a_turn_is_told_as_it_went(governance: Governance, life: Life) -> None:
     approved = [*turn[1:8], "approval", *turn[8:]]
     assert whats(governance, life.ids["epoch-4"]) == ("loop", approved)
     assert whats(governance, life.ids["decay"]) == ("loop", ["decay"])
+
+
+def test_each_attempt_of_a_run_is_followed_by_what_became_of_it(governance: Governance) -> None:
+    life, run = Life(), {"model": MODEL, "run_id": "run-9"}
+    dataset = DatasetVersion(uri="tables/m", version=7, rows=1, label_cut="2013-02-01T00:00:00Z")
+    steps: list[Fact] = [
+        RunStarted(**run, attempt=1, dataset=dataset),
+        RunFailed(**run, attempt=1, reason="crashed", detail="out of memory"),
+        RunStarted(**run, attempt=2, dataset=dataset),
+    ]
+    decided = {"retrain": True, "trigger": "command", "reason": "accepted", "detail": "", "cause_id": "click"}
+    life.say("trainer", [RetrainDecided(model=MODEL, run_id="run-9", as_of=WHEN[0], **decided)], "click", *WHEN)
+    for minute, step in enumerate(steps, 1):
+        life.say("trainer", [step], f"step-{minute}", WHEN[0], f"2026-11-20T13:{minute:02}:00Z")
+    # Topics are read side by side: what was said last may be logged first.
+    governance.take(sorted(life.records, key=lambda record: record.topic, reverse=True))
+    assert whats(governance, "run-9") == ("loop", ["decision", "run started", "run failed", "run started"])
 
 
 def test_history_has_every_fact_about_a_model(governance: Governance, life: Life) -> None:
