@@ -8,7 +8,7 @@ import pytest
 
 from evenkeel.contracts import superseded
 from evenkeel.contracts.envelope import parse_us
-from evenkeel.contracts.ingest import EventRejected, LabelAccepted, RawRecord
+from evenkeel.contracts.ingest import RawRecord
 from evenkeel.contracts.monitor import AlertChanged, WindowMeasured
 from evenkeel.contracts.payload import Fact
 from evenkeel.contracts.registry import ChampionChanged, ModelDeclared
@@ -18,6 +18,7 @@ from evenkeel.contracts.superseded import Superseded
 from evenkeel.contracts.trainer import DatasetVersion, RetrainDecided, RunFailed, RunStarted
 from evenkeel.libs.bus.protocol import OutgoingRecord
 from evenkeel.services.governance.context import GovernanceContext
+from tests.makers import event_rejected, label_accepted
 from tests.model_life import MODEL, OTHER, Life, declaration
 from tests.record_ids import RECORD_IDS
 from tests.unit.governance.conftest import Governance, open_governance
@@ -119,8 +120,8 @@ def test_whatever_is_logged_tells_itself(governance: Governance, life: Life) -> 
         value=None,
         headers=[],
     )
-    label = LabelAccepted(stream="orders", event_id="o-1", label_id="l 1", fields={}, declaration=0, raw=RAW)
-    rejected = EventRejected(stream="orders", kind="event", rule="missing", reason="no amount", fix="send it", raw=RAW)
+    label = label_accepted(stream="orders", event_id="o-1", label_id="l 1", raw=RAW)
+    rejected = event_rejected(stream="orders", rule="missing", reason="no amount", fix="send it", raw=RAW)
     ids = [*life.say("feature", [letter], "x", *WHEN), *life.say("ingest", [label, rejected], "y", *WHEN)]
     governance.take(life.records)
     said = []
