@@ -462,8 +462,12 @@ class Oracle:
             gate = decided["better_than_champion"]
             if (run["champion"] or {}).get("digest") != before["package"] and change["cause"] == "promotion":
                 yield f"it was not compared with the champion {before['package']}"
-            elif gate["value"] != compared.get("lower") or gate["bar"] is None or not gate["value"] > gate["bar"]:
-                yield f"the gate looked at {gate['value']} over {gate['bar']}, the run's bound is {compared.get('lower')}"
+            elif (
+                gate["value"] != compared.get("improvement_lower")
+                or gate["bar"] is None
+                or not gate["value"] > gate["bar"]
+            ):
+                yield f"the gate looked at {gate['value']} over {gate['bar']}, the run's bound is {compared.get('improvement_lower')}"
 
     def predictions_name_their_champion(self) -> list[Violation]:
         """7: no prediction by a version that was not the champion, or the named fallback, of the epoch it names."""
