@@ -10,7 +10,7 @@ import pytest
 
 from evenkeel.contracts.payload import Caller, Fact
 from evenkeel.contracts.topics import BY_NAME
-from evenkeel.contracts.trainer import Comparison
+from tests.makers import comparison
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted(f"{path.parent.name}/{path.stem}" for path in (ROOT / "contracts" / "examples").glob("*/*.json"))
@@ -131,16 +131,14 @@ def test_a_run_says_how_much_better_it_is(
     candidate: float, champion: float, improvement: float, lower: float, said: str
 ) -> None:
     """Oriented as the evidence is: whichever way the metric points, better is better."""
-    compared = Comparison(
+    compared = comparison(
         metric="rmse",
         n=1900,
         candidate=candidate,
         champion=champion,
         improvement=improvement,
-        standard_error=0.01,
         improvement_lower=lower,
         improvement_upper=0.5,
-        confidence=0.9,
     )
     sentence = read(RUN)[0].model_copy(update={"comparison": compared}).sentence()
     assert (

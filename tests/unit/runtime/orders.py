@@ -12,8 +12,7 @@ import sqlalchemy as sa
 from alembic.operations import Operations
 
 from evenkeel.contracts.envelope import Event, format_us
-from evenkeel.contracts.feature import VectorComputed
-from evenkeel.contracts.ingest import EventAccepted, LabelAccepted, RawRecord
+from evenkeel.contracts.ingest import EventAccepted, LabelAccepted
 from evenkeel.contracts.payload import Payload
 from evenkeel.contracts.registry import StreamDeclared
 from evenkeel.libs.clock import SECOND_US
@@ -23,13 +22,13 @@ from evenkeel.libs.settings import OwnSettings, Settings
 from evenkeel.libs.store.lmdb import LmdbConnection, LmdbStore
 from evenkeel.libs.store.protocol import Store, Transaction
 from evenkeel.libs.store.sql import SqlStore
+from tests.makers import event_accepted, vector_computed
 from tests.records import ReadRecord, Topics
 
 STREAM: Final = "orders"
 EVENTS: Final = "ingest.event-accepted.v1"
 STREAMS: Final = "registry.stream-declared.v1"
 INPUTS: Final = frozenset({(EventAccepted, STREAM), (LabelAccepted, STREAM)})
-RAW: Final = RawRecord(topic="shop.orders", partition=0, offset=0, sha256="a" * 64)
 SPEC: Final = {"topic": "shop.orders", "id": "id", "time": "at", "fields": {"n": {"type": "number"}}}
 
 _tables = sa.MetaData()
@@ -83,9 +82,7 @@ def on_released(released: Released, ctx: OrderContext) -> list[Output]:
     for event in released.events:
         ctx.keep(event.id)
         data = event.data
-        vector = VectorComputed(
-            model="m", stream=STREAM, event_id=data.event_id, view_version="5" * 64, declaration=0, values=[]
-        )
+        vector = vector_computed(stream=STREAM, event_id=data.event_id, view_version="5" * 64, values=[])
         outputs.append(Derived(vector, event, stream="m", order_us=event.order_us))
     return outputs
 
@@ -120,7 +117,7 @@ class Orders(Topics):
         return self.fact("registry", StreamDeclared(name=name, spec=SPEC), "2013-01-01T00:00:00Z")
 
     def order(self, order_id: str, at: int, *, partition: int | None = None, stream: str = STREAM) -> list[ReadRecord]:
-        payload = EventAccepted(stream=stream, event_id=order_id, fields={}, declaration=0, raw=RAW)
+        payload = event_accepted(stream=stream, event_id=order_id)
         derived = Derived(payload, Cause(f"raw-{order_id}", at * SECOND_US, order_id), id=order_id, stream=stream)
         return self.say("ingest", [derived], partition=partition)
 
