@@ -26,6 +26,7 @@ from evenkeel.libs.bus.topics import create_map_topics
 from evenkeel.libs.runtime.runtime import Runtime
 from evenkeel.libs.service import Service
 from evenkeel.libs.settings import Settings
+from evenkeel.libs.store.format import claim_folder
 
 T = TypeVar("T")
 WAIT_SECONDS: Final = 60.0
@@ -191,6 +192,7 @@ async def running(
     group = group or f"test-{service.name}-{data_dir.name}"
     # Tests of one module share a broker, and each starts its services anew.
     settings = {"accept_new_store": True} | settings
+    claim_folder(data_dir)
     shared = Settings(data_dir=data_dir, broker=broker, **settings)
     bus = KafkaBus(broker, group, group, FetchSettings(max_wait_ms=20))
     runtime: Runtime[Any] = Runtime(service, shared, own if own is not None else service.settings(), bus)

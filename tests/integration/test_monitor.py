@@ -79,8 +79,9 @@ class Upstream:
             producer = topics_carrying(payload)[0].producer
             builder = OutputBuilder(producer, self._store, self._sequences, 0, self._trace)
             builder.add(outputs, producer)
+            records = builder.finish()
             self._sequences |= builder.sequences
-            await self._bus.publish(builder.finish())
+            await self._bus.publish(records)
 
 
 async def facts(broker: str, data_dir: Path, baseline: float = 0.87) -> None:
