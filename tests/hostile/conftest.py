@@ -22,7 +22,7 @@ from evenkeel.contracts.topics import SERVICES, topics_carrying
 from evenkeel.contracts.trainer import RunCompleted
 from evenkeel.libs.bus.topics import create_map_topics
 from evenkeel.libs.clock import MINUTE_US, SECOND_US
-from evenkeel.libs.features import compile_plan
+from evenkeel.libs.features import read_model
 from evenkeel.libs.http.tokens import ROLES
 from evenkeel.libs.packages.package import PackageRef
 from evenkeel.libs.process.ports import free_port
@@ -190,7 +190,7 @@ async def _declare(system: System) -> None:
 
 async def _promote(system: System) -> None:
     (declared,) = [e.data for e in await read_events(system.broker, ModelDeclared)]
-    names = compile_plan(declared.spec, declared.streams).names
+    names = read_model(declared.name, declared.spec, declared.streams).plan.names
     fields = {"model": MODEL, "view_version": declared.view_version, "features": names}
     ref = tiny_package(system.folder / "artifacts", system.folder / "keys", **fields)
     run = run_of(ref, declared.view_version, "run-1")
