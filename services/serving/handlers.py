@@ -18,7 +18,7 @@ from evenkeel.libs.errors import Retry
 from evenkeel.libs.service import Batch, Cause, Derived, Each, Output, Reply, Stateless
 from evenkeel.libs.settings import DEFAULT_PORTS, Settings
 from evenkeel.services.serving.context import ServingContext
-from evenkeel.services.serving.domain.champions import Fact, Outcome, Target, next_receipt
+from evenkeel.services.serving.domain.champions import ChampionDecision, Outcome, Target, next_receipt
 from evenkeel.services.serving.domain.dataplane import answer, prediction_made
 from evenkeel.services.serving.settings import ServingSettings
 from evenkeel.services.serving.store import Declared
@@ -37,7 +37,7 @@ def on_champion_changed(event: Event[ChampionChanged], ctx: ServingContext) -> l
     """Remember the latest epoch; the activator loads its version once this is committed."""
     data, rollback = event.data, event.data.rollback_target
     ctx.decide(
-        Fact(
+        ChampionDecision(
             model=data.model,
             epoch=data.epoch,
             target=Target(data.version, data.package, data.threshold),
@@ -104,7 +104,12 @@ def on_vectors(events: Sequence[Event[VectorComputed]], ctx: ServingContext) -> 
 
 
 def on_activation(
-    fact: Fact, outcome: Outcome, detail: str, load_seconds: float, replica: str, traceparent: str | None = None
+    fact: ChampionDecision,
+    outcome: Outcome,
+    detail: str,
+    load_seconds: float,
+    replica: str,
+    traceparent: str | None = None,
 ) -> Callable[[ServingContext], Reply[bool]]:
     """Tell how an epoch's version fared on this replica, once: what was told before, also before a restart, is not
     told again. The ids follow from the fact, the replica and how often the outcome has changed."""
