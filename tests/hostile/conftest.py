@@ -15,6 +15,7 @@ import pytest
 
 from evenkeel.apps.broker.embedded import EmbeddedKafka
 from evenkeel.contracts.envelope import Event, attributes_of, format_us, parse_us
+from evenkeel.contracts.http.route import ROLES
 from evenkeel.contracts.payload import Payload
 from evenkeel.contracts.registry import ModelDeclared
 from evenkeel.contracts.serving import PredictionMade
@@ -22,8 +23,7 @@ from evenkeel.contracts.topics import SERVICES, topics_carrying
 from evenkeel.contracts.trainer import RunCompleted
 from evenkeel.libs.bus.topics import create_map_topics
 from evenkeel.libs.clock import MINUTE_US, SECOND_US
-from evenkeel.libs.features import compile_plan
-from evenkeel.libs.http.tokens import ROLES
+from evenkeel.libs.features import read_model
 from evenkeel.libs.packages.package import PackageRef
 from evenkeel.libs.process.ports import free_port
 from evenkeel.services.serving.settings import ServingSettings
@@ -183,14 +183,17 @@ async def _declare(system: System) -> None:
     async def known() -> bool:
         streams = await system.get("ingest", "/v1/streams")
         models = await system.get("monitor", "/v1/models")
-        return bool(streams and models["models"]) and len(system.services["ingest"].runtime.context.partitions) == 2
+        return (
+            bool(streams["streams"] and models["models"])
+            and len(system.services["ingest"].runtime.context.partitions) == 2
+        )
 
     await eventually(known, "the declaration to be known")
 
 
 async def _promote(system: System) -> None:
     (declared,) = [e.data for e in await read_events(system.broker, ModelDeclared)]
-    names = compile_plan(declared.spec, declared.streams).names
+    names = read_model(declared.name, declared.spec, declared.streams).plan.names
     fields = {"model": MODEL, "view_version": declared.view_version, "features": names}
     ref = tiny_package(system.folder / "artifacts", system.folder / "keys", **fields)
     run = run_of(ref, declared.view_version, "run-1")
