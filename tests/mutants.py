@@ -70,7 +70,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "services/registry/handlers.py",
-        'if previous and cause != "rollback" else None',
+        'if previous and change.cause != "rollback" else None',
         "if previous else None",
         REGISTRY + "test_only_the_champion_that_the_signal_is_about_is_rolled_back_and_only_on_trial",
     ),
@@ -274,9 +274,9 @@ MUTANTS: Final = (
     ),
     Mutant(
         "libs/runtime/consuming.py",
-        "if error.where is None and attempt.has_facts:",
-        "if attempt.has_facts:",
-        TRANSACTION + "test_a_record_waits_for_its_fact_and_is_folded_with_it",
+        "if not attempt.failed():",
+        "if attempt.failed():",
+        TRANSACTION + "test_a_fact_that_its_handler_cannot_take_is_a_dead_letter_after_three_tries",
     ),
     Mutant(
         "libs/runtime/waiting.py",
