@@ -13,6 +13,7 @@ import structlog
 from pydantic import ValidationError
 
 from evenkeel.contracts.envelope import EnvelopeError, Record, attributes_of
+from evenkeel.contracts.http.ingest import RejectedLine, RejectedRecord, RejectedRecords, SentAgain, SentTo
 from evenkeel.contracts.ingest import EventRejected
 from evenkeel.contracts.topics import topic_of
 from evenkeel.libs.bus.protocol import OutgoingRecord
@@ -41,7 +42,7 @@ class Originals:
         self._runtime = runtime
         self._ctx: IngestContext = runtime.context
 
-    async def newest(self, stream: str | None, rule: str | None, before: int | None, limit: int) -> dict[str, Any]:
+    async def newest(self, stream: str | None, rule: str | None, before: int | None, limit: int) -> RejectedRecords:
         end, found = await self._end(), list[Original]()
         at = end if before is None else min(before, end)
         floor = max(0, at - LOOKED_AT)
@@ -56,7 +57,7 @@ class Originals:
         found = found[:limit]
         if len(found) == limit:
             at = found[-1].number
-        return {"rejected": [_line(original) for original in found], "before": at if at > 0 else None}
+        return RejectedRecords(rejected=[_line(original) for original in found], before=at if at > 0 else None)
 
     async def _between(self, start: int, end: int) -> list[Record]:
         """Those that are still there, oldest first."""
@@ -79,7 +80,7 @@ class Originals:
             fix="`evenkeel rejected list` shows the numbers.",
         )
 
-    async def redrive(self, number: int) -> dict[str, Any]:
+    async def redrive(self, number: int) -> SentAgain:
         original = await self.one(number)
         data, raw = original.data, original.data.raw
         if raw.topic not in self._ctx.routes:
@@ -105,17 +106,14 @@ class Originals:
         )
         await self._runtime.bus.publish([again])
         log.info("rejected record sent again", number=number, topic=raw.topic, partition=raw.partition)
-        return {
-            "number": number,
-            "sent_to": {"topic": raw.topic, "partition": raw.partition},
-            "event_id": data.event_id,
-        }
+        sent_to = SentTo(topic=raw.topic, partition=raw.partition)
+        return SentAgain(number=number, sent_to=sent_to, event_id=data.event_id)
 
     async def _end(self) -> int:
         return (await self._runtime.bus.end_offsets([(TOPIC, 0)]))[TOPIC, 0]
 
 
-def shown_original(original: Original) -> dict[str, Any]:
+def shown_original(original: Original) -> RejectedRecord:
     """Everything about a rejected record; its value as text where it is text."""
     data = original.data
     value = _bytes(data.original_value)
@@ -123,21 +121,22 @@ def shown_original(original: Original) -> dict[str, Any]:
         text = None if value is None else value.decode()
     except UnicodeDecodeError:
         text = None
-    return {"number": original.number, "time": original.time, "original_text": text} | data.model_dump(mode="json")
+    shown = {"number": original.number, "time": original.time, "original_text": text}
+    return RejectedRecord.model_validate(data.model_dump() | shown)
 
 
-def _line(original: Original) -> dict[str, Any]:
+def _line(original: Original) -> RejectedLine:
     data = original.data
-    return {
-        "number": original.number,
-        "time": original.time,
-        "stream": data.stream,
-        "kind": data.kind,
-        "rule": data.rule,
-        "field": data.field,
-        "event_id": data.event_id,
-        "reason": data.reason,
-    }
+    return RejectedLine(
+        number=original.number,
+        time=original.time,
+        stream=data.stream,
+        kind=data.kind,
+        rule=data.rule,
+        field=data.field,
+        event_id=data.event_id,
+        reason=data.reason,
+    )
 
 
 def _matches(data: EventRejected, stream: str | None, rule: str | None) -> bool:

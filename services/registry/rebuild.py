@@ -23,7 +23,7 @@ from evenkeel.libs.service import Cause, Derived, Output, Rebuild
 from evenkeel.services.registry.context import RegistryContext
 from evenkeel.services.registry.domain.promotion import after_gates
 from evenkeel.services.registry.domain.verdict import Verdict
-from evenkeel.services.registry.handlers import ask_for_approval, judge, promote
+from evenkeel.services.registry.handlers import Change, ask_for_approval, judge, promote
 
 
 def fold(told: Sequence[Event[Any]], ctx: RegistryContext) -> None:
@@ -113,7 +113,8 @@ def finished(ctx: RegistryContext) -> Iterable[Output]:
         champion = ctx.store.champion(decided.model)
         if (champion.epoch if champion else 0) == decided.epoch and event.causation_id is not None:
             cause = Cause(event.causation_id, event.time_us, event.correlation_id)
-            changed = promote(decided.model, decided.version, champion, "approval", cause.id, cause.time_us, ctx)
+            change = Change("approval", cause.id, cause.time_us, caller=decided.caller)
+            changed = promote(decided.model, decided.version, champion, change, ctx)
             yield Derived(changed, cause)
 
 

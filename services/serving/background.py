@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, Literal
 
 import structlog
@@ -23,10 +24,16 @@ from evenkeel.libs.runtime.failpoints import failpoint
 from evenkeel.libs.service import Host, Reply
 from evenkeel.libs.settings import DEFAULT_PORTS
 from evenkeel.libs.telemetry.tracing import Tracing
+from evenkeel.services.serving.commands import (
+    AnnounceReplica,
+    ReportActivation,
+    on_announce_replica,
+    on_report_activation,
+)
 from evenkeel.services.serving.context import ServingContext
 from evenkeel.services.serving.domain.champions import Champion, ChampionDecision, Line, Outcome, Predict, Target
 from evenkeel.services.serving.domain.requests import EventReader, RowReader
-from evenkeel.services.serving.handlers import on_activation, on_replica, replica_name
+from evenkeel.services.serving.handlers import replica_name
 
 log = structlog.get_logger(__name__)
 
@@ -104,7 +111,8 @@ class Activator:
     def seen(self, state: Literal["ready", "stopping"]) -> Callable[[ServingContext], Reply[None]]:
         """This replica is there, or leaves."""
         epochs = {model: line.active.epoch for model, line in self._ctx.lines.items() if line.active is not None}
-        return on_replica(ReplicaSeen(replica=self._replica, url=self._url, state=state, epochs=epochs), random_id())
+        seen = ReplicaSeen(replica=self._replica, url=self._url, state=state, epochs=epochs)
+        return partial(on_announce_replica, AnnounceReplica(seen, random_id()))
 
     async def _activate(self, fact: ChampionDecision) -> bool:
         """One attempt; False if it is to be tried again. Whatever happens, the champion that answers goes on."""
@@ -131,7 +139,8 @@ class Activator:
                 time.perf_counter() - started,
                 Tracing.inject(span) if self._runtime.tracing.enabled else None,
             )
-            self._to_tell.put_nowait(on_activation(fact, outcome, detail, seconds, self._replica, trace))
+            report = ReportActivation(fact, outcome, detail, seconds, self._replica, trace)
+            self._to_tell.put_nowait(partial(on_report_activation, report))
         return outcome == "activated"
 
     async def _fall_back(self, fact: ChampionDecision, line: Line, started: float) -> str:
