@@ -100,7 +100,7 @@ class Context:
     """The spans of this batch; None outside of one."""
     positions: Mapping[TopicPartition, int]
     """Up to where each input was read before this batch."""
-    told: Sequence[Event[Any]] = ()
+    published_before: Sequence[Event[Any]] = ()
     """While the store is rebuilt: what this service said on its control topics before it lost it."""
 
     def load(self, tx: Transaction) -> None:
@@ -260,12 +260,12 @@ class Rebuild(Generic[C]):
     """How a lost store comes back (evenkeel.libs.runtime.rebuild): its inputs are read again from their beginnings, and what was
     published before is not published again. Whatever does not follow from the inputs follows from what is here."""
 
-    fold: Callable[[Sequence[Event[Any]], C], None] = lambda told, ctx: None
+    fold: Callable[[Sequence[Event[Any]], C], None] = lambda published, ctx: None
     """Takes all that this service has ever said on its control topics, in the order in which it was said, in the first
     transaction of the new store."""
     finished: Callable[[C], Iterable[Output]] = _nothing
     """Called in the last transaction; says what is to be said on compacted topics, which are silent until then."""
-    order: Callable[[Sequence[Event[Any]]], Order] = lambda told: ()
+    order: Callable[[Sequence[Event[Any]]], Order] = lambda published: ()
     """The order in which the first records are to be read again, if that matters."""
     forgotten: str = ""
     """What does not come back, for people."""

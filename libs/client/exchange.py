@@ -38,7 +38,17 @@ class Call(Generic[A]):
     def target(self) -> str:
         """The path with its variables filled in."""
         parts = self.route.path.split("/")
-        return "/".join(quote(str(self.path[part[1:-1]]), safe="") if part.startswith("{") else part for part in parts)
+        return "/".join(_segment(self.path[part[1:-1]]) if part.startswith("{") else part for part in parts)
+
+
+def _segment(value: str | int) -> str:
+    """One part of a path, whatever it holds; `.` and `..` would be walked along.
+
+    >>> _segment("a/b c"), _segment("."), _segment(".."), _segment("v1.2")
+    ('a%2Fb%20c', '%2E', '%2E%2E', 'v1.2')
+    """
+    text = quote(str(value), safe="")
+    return text.replace(".", "%2E") if text in (".", "..") else text
 
 
 class Send(NamedTuple):

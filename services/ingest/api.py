@@ -23,7 +23,7 @@ from evenkeel.services.ingest.domain.contract import Kind
 from evenkeel.services.ingest.domain.json_record import parse, written
 from evenkeel.services.ingest.domain.stream import Route
 from evenkeel.services.ingest.handlers import heartbeat_us
-from evenkeel.services.ingest.rejected import Originals, shown_original
+from evenkeel.services.ingest.rejected import RejectedTopic, as_rejected_record
 from evenkeel.services.ingest.store import IngestStore, StreamState
 
 SHOWN_ERRORS: Final = 100
@@ -104,7 +104,7 @@ def _not_now(detail: str) -> Refused:
 
 def routes(runtime: Host[Any]) -> Routes:
     ctx: IngestContext = runtime.context
-    door, originals, found = Door(runtime), Originals(runtime), Routes()
+    door, rejections, found = Door(runtime), RejectedTopic(runtime), Routes()
 
     @found.answer(http.STREAMS)
     async def streams() -> http.Streams:
@@ -138,15 +138,15 @@ def routes(runtime: Host[Any]) -> Routes:
 
     @found.answer(http.REJECTED)
     async def rejected(query: Annotated[http.RejectedQuery, Query()]) -> http.RejectedRecords:
-        return await originals.newest(query.stream, query.rule, query.before, query.limit)
+        return await rejections.newest(query.stream, query.rule, query.before, query.limit)
 
     @found.answer(http.REJECTED_RECORD)
     async def rejected_record(number: int) -> http.RejectedRecord:
-        return shown_original(await originals.one(number))
+        return as_rejected_record(await rejections.one(number))
 
     @found.answer(http.REDRIVE)
     async def redrive(number: int) -> http.SentAgain:
-        return await originals.redrive(number)
+        return await rejections.redrive(number)
 
     return found
 

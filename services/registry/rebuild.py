@@ -26,9 +26,9 @@ from evenkeel.services.registry.domain.verdict import Verdict
 from evenkeel.services.registry.handlers import Change, ask_for_approval, judge, promote
 
 
-def fold(told: Sequence[Event[Any]], ctx: RegistryContext) -> None:
+def fold(published: Sequence[Event[Any]], ctx: RegistryContext) -> None:
     """One transaction after another, as they were."""
-    for _, said in groupby(told, key=lambda e: (e.recorded_us, e.causation_id)):
+    for _, said in groupby(published, key=lambda e: (e.recorded_us, e.causation_id)):
         events = list(said)
         gates = [event for event in events if isinstance(event.data, GateDecided)]
         if gates or any(isinstance(event.data, VersionRegistered) for event in events):
@@ -105,8 +105,8 @@ def _fold_champion(event: Event[ChampionChanged], ctx: RegistryContext) -> None:
 
 def finished(ctx: RegistryContext) -> Iterable[Output]:
     """An approval that was published before the champion that follows from it: say that, too."""
-    crowned = {event.data.cause_id for event in ctx.told if isinstance(event.data, ChampionChanged)}
-    for event in ctx.told:
+    crowned = {event.data.cause_id for event in ctx.published_before if isinstance(event.data, ChampionChanged)}
+    for event in ctx.published_before:
         decided = event.data
         if not isinstance(decided, ApprovalDecided) or not decided.approved or event.causation_id in crowned:
             continue

@@ -16,7 +16,7 @@ from evenkeel.libs.runtime.failpoints import failpoint
 from evenkeel.libs.service import Cause, Derived, Reply
 from evenkeel.libs.telemetry.tracing import new_traceparent
 from evenkeel.services.trainer.context import TrainerContext
-from evenkeel.services.trainer.domain.decision import Asked, Pause
+from evenkeel.services.trainer.domain.decision import Pause, TriggerEvent
 from evenkeel.services.trainer.domain.job import JobRequest, JobResult
 from evenkeel.services.trainer.handlers import decide
 from evenkeel.services.trainer.store import JobRow, ModelRow
@@ -92,7 +92,7 @@ def on_train(command: Train, ctx: TrainerContext) -> Reply[TrainDecision]:
     row = _known(command.model, ctx)
     command_id = random_id()
     cause = Cause(command_id, row.event_us or ctx.now_us, command_id, new_traceparent(command_id, 1.0))
-    (decided,) = decide(Asked("command", cause.time_us), command.model, cause, ctx, command.caller)
+    (decided,) = decide(TriggerEvent("command", cause.time_us), command.model, cause, ctx, command.caller)
     answer = TrainDecision(retrain=decided.retrain, reason=decided.reason, detail=decided.detail, run_id=decided.run_id)
     return Reply(answer, [Derived(decided, cause)])
 

@@ -26,7 +26,7 @@ from evenkeel.libs.metrics import metrics_of
 from evenkeel.libs.service import Cause, Each
 from evenkeel.services.trainer.context import TrainerContext
 from evenkeel.services.trainer.domain import decision
-from evenkeel.services.trainer.domain.decision import Answer, Asked, Cut
+from evenkeel.services.trainer.domain.decision import Answer, Cut, TriggerEvent
 from evenkeel.services.trainer.domain.job import (
     Candidate,
     DatasetClaim,
@@ -70,9 +70,9 @@ def on_dataset_committed(event: Event[DatasetCommitted], ctx: TrainerContext) ->
     except ValidationError:  # by a newer release: its next trigger is answered with no, and why
         return ()
     if not history.accepted_us and not history.champion_epoch and decision.is_enough(cut, spec):
-        return decide(Asked("first_data", asked_us), committed.model, event, ctx)
+        return decide(TriggerEvent("first_data", asked_us), committed.model, event, ctx)
     if decision.is_due(cut.cut_us, spec, history):
-        return decide(Asked("schedule", asked_us), committed.model, event, ctx)
+        return decide(TriggerEvent("schedule", asked_us), committed.model, event, ctx)
     return ()
 
 
@@ -108,11 +108,11 @@ def _signal(
     ctx.store.saw(model, event.time_us)
     if trigger not in row.spec.get("retraining", {}).get("triggers", (trigger,)):
         return ()
-    return decide(Asked(trigger, event.time_us, epoch), model, event, ctx)
+    return decide(TriggerEvent(trigger, event.time_us, epoch), model, event, ctx)
 
 
 def decide(
-    asked: Asked, model: str, cause: Event[Any] | Cause, ctx: TrainerContext, caller: Caller | None = None
+    asked: TriggerEvent, model: str, cause: Event[Any] | Cause, ctx: TrainerContext, caller: Caller | None = None
 ) -> Sequence[RetrainDecided]:
     """The answer to a trigger, with its job if it is yes; nothing if the cause has its answer. `caller`: who asked."""
     if ctx.has_answered(cause.id):

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import httpx2
 import pytest
@@ -35,6 +36,7 @@ from evenkeel.libs.process.lock import FolderLock
 from evenkeel.libs.runtime.runtime import Runtime
 from evenkeel.libs.settings import DEFAULT_PORTS, Settings
 from evenkeel.services.__main__ import service_named
+from tests.record_ids import RECORD_IDS
 from tests.running import write_token
 
 pytestmark = pytest.mark.anyio
@@ -233,6 +235,10 @@ def test_a_path_holds_any_text() -> None:
     named = Call(call.service, call.route, call.read, dict.fromkeys(call.route.parameters, "a/b ?ü"))
     assert "a%2Fb%20%3F%C3%BC" in Call("governance", ROUTES["governance"][1], str, {"id": "a/b ?ü"}).target
     assert named.target.count("{") == 0
+    for text in RECORD_IDS:
+        target = Call("governance", ROUTES["governance"][1], str, {"id": text}).target
+        sent = httpx2.URL(f"http://governance{target}").raw_path.decode()
+        assert unquote(sent.removeprefix("/v1/trace/")) == text, "a client walks along . and .. if they are not escaped"
 
 
 # -- again, or not ----------------------------------------------------------------------------------------------------------
