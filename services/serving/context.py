@@ -17,7 +17,7 @@ from evenkeel.libs.features import FeaturePlan, NotComputable, SlotUpdate, read_
 from evenkeel.libs.features.tiles import Tile
 from evenkeel.libs.service import Context
 from evenkeel.libs.store.protocol import Transaction
-from evenkeel.services.serving.domain.champions import Champion, Fact, Line
+from evenkeel.services.serving.domain.champions import Champion, ChampionDecision, Succession
 from evenkeel.services.serving.domain.online_view import OnlineView, OnlineViews, ViewKey
 from evenkeel.services.serving.metrics import ServingMetrics
 from evenkeel.services.serving.settings import ServingSettings
@@ -39,7 +39,7 @@ class Plan(NamedTuple):
 
 
 class ServingContext(Context):
-    """Caches of what is committed; `lines` alone is written by the event loop."""
+    """Caches of what is committed; `successions` alone is written by the event loop."""
 
     own: ServingSettings
 
@@ -47,8 +47,8 @@ class ServingContext(Context):
         self.metrics = ServingMetrics()
         self.views = OnlineViews()
         self.plans: dict[ViewKey, Plan] = {}
-        self.facts: dict[str, Fact] = {}
-        self.lines: dict[str, Line] = {}
+        self.facts: dict[str, ChampionDecision] = {}
+        self.successions: dict[str, Succession] = {}
         """Model → who answers here. A swap replaces one entry."""
         self.settled = threading.Event()
         """Set once every champion known at the start was tried: before, no vector is scored."""
@@ -68,8 +68,8 @@ class ServingContext(Context):
         return ServingStore(self.tx.connection)
 
     def champion(self, model: str) -> Champion | None:
-        line = self.lines.get(model)
-        return None if line is None else line.active
+        succession = self.successions.get(model)
+        return None if succession is None else succession.active
 
     # -- loading ------------------------------------------------------------------------------------------------------
 
@@ -121,7 +121,7 @@ class ServingContext(Context):
         self._row(_key(declared))
         self._choose_views()
 
-    def decide(self, fact: Fact) -> bool:
+    def decide(self, fact: ChampionDecision) -> bool:
         """Take over a fact; False if this epoch or a later one is known."""
         known = self.store.fact(fact.model)
         if known is not None and known.epoch >= fact.epoch:

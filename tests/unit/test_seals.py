@@ -5,23 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from evenkeel.contracts.envelope import CLOCK_TYPE, IN_BAND_TYPES, Headers, format_us
+from evenkeel.contracts.envelope import CLOCK_TYPE, Headers
 from evenkeel.contracts.feature import VectorComputed, ViewUpdated
 from evenkeel.contracts.runtime import ClockAdvanced, SourcesSealed
 from evenkeel.contracts.topics import published_by, topic_of
 from evenkeel.libs.bus.protocol import OutgoingRecord
 from evenkeel.libs.runtime.outputs import OutputBuilder, Published
 from evenkeel.libs.runtime.published import BeforeSeals, Found
-from evenkeel.libs.runtime.stateless import StatelessStep
-from evenkeel.libs.service import Cause, Derived, Output, Seal, Stateless, Watermark
-from evenkeel.libs.settings import Settings
+from evenkeel.libs.service import Cause, Derived, Output, Seal, Watermark
 from evenkeel.libs.telemetry.tracing import Tracing
 from evenkeel.services.__main__ import service_named
-from evenkeel.services.serving.settings import ServingSettings
 from tests.feature_log import HOUR_US, MINUTE_US, START_US, Feature, Log, accepted_id
-from tests.harness import ManualClock
 from tests.makers import vector_computed
 from tests.records import ReadRecord, Topics
 
@@ -140,30 +135,3 @@ def test_a_rebuilt_store_says_only_of_the_streams_that_came_further() -> None:
         {"delay": START_US + 6}
     ] * topic_of(VectorComputed, "feature").partitions
     assert not said([Watermark(ViewUpdated, "load", START_US)], "new", reading.found, "feature"), "silent until the end"
-
-
-def test_what_travels_in_band_is_passed_on_where_it_stood() -> None:
-    """By the scoring step, without a champion: what it says stays, what it is known by is its own, seals close both."""
-    service = service_named("serving")
-    (scoring,) = (handler for handler in service.handlers if isinstance(handler, Stateless))
-    context: Any = service.context(Settings(), ServingSettings())
-    context.settled.set()
-    step = StatelessStep(scoring, "serving", context, ManualClock(), Tracing("serving", "test"))
-    topics = Topics()
-    topics.say("feature", [vector(0), Watermark(VectorComputed, "load", START_US + 5)], store=FORMER)
-    topics.say("feature", [Seal([FORMER])], store=NEWEST)
-    read = [record for record in topics.records if record.topic == step.input.name]
-    scored = step.score(read)
-    assert not scored.dead
-    given = [record for record in read if dict(record.headers)["ce_type"] in IN_BAND_TYPES]
-    assert [(one.topic, one.partition, one.key) for one in scored.outgoing] == [
-        (step.output.name, one.partition, one.key) for one in given
-    ]
-    for before, after in zip(given, scored.outgoing, strict=True):
-        changed = {name for (name, one), (_, other) in zip(before.headers, after.headers, strict=True) if one != other}
-        assert changed == {"ce_id"}
-    values = {one.value for one in scored.outgoing}
-    assert values == {
-        f'{{"watermarks":{{"load":"{format_us(START_US + 5)}"}}}}'.encode(),
-        f'{{"sources":["/evenkeel/feature/{FORMER}","/evenkeel/serving/{FORMER}"]}}'.encode(),
-    }

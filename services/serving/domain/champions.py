@@ -1,4 +1,4 @@
-"""Which version answers: what was decided (facts), what answers here (champions), and the steps between them."""
+"""Which version answers: what was decided, what answers here (champions), and the steps between them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Outcome: TypeAlias = Literal["activated", "not_found", "digest", "signature", "g
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A version that a fact names, and the digest of its package."""
+    """A version that a decision names, and the digest of its package."""
 
     version: int
     package: str
@@ -25,7 +25,7 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
-class Fact:
+class ChampionDecision:
     """The latest decision about a model: from `epoch` on, `target` answers. The rest is the event that said so."""
 
     model: str
@@ -72,34 +72,34 @@ class Champion:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class Succession:
     """One model's succession here: who answers, and who answered before, kept warm."""
 
     active: Champion | None = None
     previous: Champion | None = None
 
-    def wants(self, fact: Fact) -> bool:
-        """Whether the fact's version is still to be loaded. An epoch older than the active one is history."""
+    def wants(self, fact: ChampionDecision) -> bool:
+        """Whether the decided version is still to be loaded. An epoch older than the active one is history."""
         active = self.active
         return active is None or active.epoch < fact.epoch or (active.epoch == fact.epoch and active.is_fallback)
 
-    def fallback(self, fact: Fact) -> Target | None:
-        """What may answer though it was not promoted: only if nothing does, and only the target the fact names."""
+    def fallback(self, fact: ChampionDecision) -> Target | None:
+        """What may answer though it was not promoted: only if nothing does, and only the target that the decision names."""
         return fact.rollback if self.active is None else None
 
-    def succeeded_by(self, champion: Champion) -> Line:
+    def succeeded_by(self, champion: Champion) -> Succession:
         """The one swap. A champion that comes too late changes nothing."""
         active = self.active
         if active is not None and (active.epoch, not active.is_fallback) >= (champion.epoch, not champion.is_fallback):
             return self
-        return Line(champion, active)
+        return Succession(champion, active)
 
     def warm(self, package: str) -> Champion | None:
         """A champion that has this package's verified bytes in memory."""
         return next((c for c in (self.active, self.previous) if c is not None and c.package == package), None)
 
 
-def next_receipt(fact: Fact, outcome: Outcome, last: Receipt | None) -> Receipt | None:
+def next_receipt(fact: ChampionDecision, outcome: Outcome, last: Receipt | None) -> Receipt | None:
     """The receipt to publish; None if exactly this was told already, as after a restart."""
     if last is None or last.epoch < fact.epoch:
         return Receipt(fact.epoch, outcome, 0)
