@@ -52,13 +52,12 @@ def routers(runtime: Host[MonitorContext]) -> Sequence[APIRouter]:
 
     @routes.get("/models/{model}/drift", **role("scientist"))
     async def drift(model: str, window: str | None = None, limit: Limit = 400) -> Json:
-        """Each feature's PSI over time, and the drift signals."""
+        """Every feature's drift over time, and the drift signals."""
         length_us = _length(window)
 
         def ask(c: Any) -> Json:
             series = [
-                {key: one.get(key) for key in ("window_start", "window_end", "epoch", "version", "vectors")}
-                | {"psi": {feature["feature"]: feature["psi"] for feature in one["drift"]}}
+                {key: one.get(key) for key in ("window_start", "window_end", "epoch", "version", "vectors", "drift")}
                 for one in queries.measured(c, model, length_us, limit)
             ]
             return {"model": model, "series": series, "signals": queries.signalled(c, model, "drift", limit)}

@@ -207,7 +207,8 @@ async def _routes(url: str, data_dir: Path, drift_id: str) -> None:
         assert performance["series"][-1]["metrics"]["roc_auc"] < 0.6
         assert len(performance["degraded"]) == 1
         drift = await get(f"/v1/models/{MODEL}/drift", scientist)
-        assert drift["series"][-1]["psi"]["season"] > 0.5
+        effects = {(one["feature"], one["statistic"]): one["effect"] for one in drift["series"][-1]["drift"]}
+        assert effects["season", "psi"] > 0.5
         assert [signal["id"] for signal in drift["signals"]] == [drift_id]
         counted = await get(f"/v1/streams/{STREAM}/rejections", operator)
         assert counted["rejections"] == [{"day": START[:10], "kind": "event", "rule": "type", "count": 1}]

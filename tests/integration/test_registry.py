@@ -142,7 +142,7 @@ async def test_promotion_refusal_and_rollback_by_degradation(
         metric="roc_auc",
         baseline=0.8,
         current=0.6,
-        effect_size=0.2,
+        effect=0.2,
         significance=0.001,
         n=900,
         window_start=T0,

@@ -100,7 +100,7 @@ def drift(n: int) -> DriftDetected:
         version=1,
         window_start="2013-01-01T00:00:00Z",
         window_end="2013-01-02T00:00:00Z",
-        effect_size=0.3,
+        effect=0.3,
         significance=0.01,
         n=n,
         features=[],

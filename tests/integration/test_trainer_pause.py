@@ -30,7 +30,7 @@ def drift(number: int) -> tuple[DriftDetected, dict[str, str]]:
         version=0,
         window_start="2013-01-13T00:00:00Z",
         window_end="2013-01-14T00:00:00Z",
-        effect_size=0.3,
+        effect=0.3,
         significance=0.001,
         n=900,
         features=[],

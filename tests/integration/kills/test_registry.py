@@ -68,7 +68,7 @@ def degraded(epoch: int, version: int) -> PerformanceDegraded:
         metric="roc_auc",
         baseline=0.8,
         current=0.6,
-        effect_size=0.2,
+        effect=0.2,
         significance=0.001,
         n=900,
         window_start=T0,

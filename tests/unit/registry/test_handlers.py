@@ -160,7 +160,7 @@ def degraded(epoch: int) -> PerformanceDegraded:
         metric="roc_auc",
         baseline=0.8,
         current=0.6,
-        effect_size=0.2,
+        effect=0.2,
         significance=0.01,
         n=500,
         window_start=day(0),
