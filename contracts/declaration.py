@@ -395,7 +395,7 @@ def read_declaration(data: Any, words: Vocabulary) -> Declaration:
 
 def declaration_schema(words: Vocabulary | None = None) -> dict[str, Any]:
     """JSON Schema of what a user may write: no other keys, and no other words if they are told."""
-    schema = Declaration.model_json_schema()
+    schema = Declaration.model_json_schema(mode="serialization")
     del schema["$defs"][OtherFeature.__name__]
     _close(schema, words or {})
     return schema

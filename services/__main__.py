@@ -18,6 +18,7 @@ import uvicorn
 from evenkeel.contracts.topics import SERVICES
 from evenkeel.libs.bus.kafka import KafkaBus
 from evenkeel.libs.errors import EvenkeelError, SettingsError, Stop
+from evenkeel.libs.extras import require_extras
 from evenkeel.libs.http.app import create_app
 from evenkeel.libs.runtime import failpoints
 from evenkeel.libs.runtime.runtime import Runtime
@@ -129,6 +130,7 @@ def main() -> None:
     import uvloop
 
     try:
+        require_extras("the service", name)
         uvloop.run(rebuild(name) if verb else run(name))
     except SettingsError as error:
         sys.exit(f"{name}: {error}")

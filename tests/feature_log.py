@@ -14,7 +14,7 @@ from evenkeel.contracts.declaration import Declaration
 from evenkeel.contracts.envelope import parse_us
 from evenkeel.contracts.feature import VectorComputed, ViewUpdated
 from evenkeel.contracts.ids import LABEL_SUFFIX, accepted_event_id, accepted_label_id, label_stream
-from evenkeel.contracts.ingest import EventAccepted, LabelAccepted, RawRecord
+from evenkeel.contracts.ingest import EventAccepted, LabelAccepted
 from evenkeel.contracts.payload import Payload
 from evenkeel.contracts.registry import ModelDeclared, StreamDeclared
 from evenkeel.libs.declaration import load_declaration
@@ -22,11 +22,12 @@ from evenkeel.libs.features import SlotUpdate, compile_plan
 from evenkeel.libs.runtime.decoding import ReadWatermark
 from evenkeel.libs.service import Cause, Derived, Watermark
 from evenkeel.services.feature.context import FeatureContext
-from evenkeel.services.feature.domain import TrainingRow
+from evenkeel.services.feature.domain.rows import TrainingRow
 from evenkeel.services.feature.service import service
 from evenkeel.services.feature.settings import FeatureSettings
 from evenkeel.services.feature.store import FeatureStore
 from tests.harness import Harness, ManualClock
+from tests.makers import event_accepted, label_accepted
 from tests.records import Topics
 
 MINUTE_US: Final = 60_000_000
@@ -127,8 +128,8 @@ class Log(Topics):
         declaration: int = 0,
     ) -> None:
         late = watermark_us is not None and time_us < watermark_us
-        payload = EventAccepted(
-            stream=stream, event_id=event_id, fields=dict(fields), declaration=declaration, late=late, raw=RAW
+        payload = event_accepted(
+            stream=stream, event_id=event_id, fields=dict(fields), declaration=declaration, late=late
         )
         self._accepted(payload, stream, event_id, time_us, stream, watermark_us, partition)
 
@@ -142,8 +143,8 @@ class Log(Topics):
         watermark_us: int | None = None,
         partition: int | None = None,
     ) -> None:
-        payload = LabelAccepted(
-            stream=stream, event_id=event_id, label_id=event_id, fields=dict(fields), declaration=0, raw=RAW
+        payload = label_accepted(
+            stream=stream, event_id=event_id, label_id=event_id, fields=dict(fields), declaration=0
         )
         self._accepted(payload, stream, event_id, time_us, label_stream(stream), watermark_us, partition)
 
@@ -173,9 +174,6 @@ class Log(Topics):
             self.watermark(name, time_us)
             if spec.label is not None:
                 self.watermark(label_stream(name), time_us)
-
-
-RAW: Final = RawRecord(topic="raw", partition=0, offset=0, sha256="0" * 64)
 
 
 def accepted_id(merged_as: str, record_id: str) -> str:

@@ -6,6 +6,7 @@ running service's transactions (evenkeel.libs.runtime.consuming) is left out, an
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
@@ -16,11 +17,14 @@ from evenkeel.contracts.topics import published_by
 from evenkeel.libs.bus.protocol import OutgoingRecord
 from evenkeel.libs.clock import Clock
 from evenkeel.libs.runtime.attempt import Attempt
+from evenkeel.libs.runtime.consuming import Processing
 from evenkeel.libs.runtime.decoding import Decoder, ReadSeal, ReadWatermark, open_envelope
 from evenkeel.libs.runtime.lease import Lease
 from evenkeel.libs.runtime.publishing import Acknowledged
 from evenkeel.libs.runtime.routing import Routes
 from evenkeel.libs.runtime.transaction import Committed, Transactions, context_of
+from evenkeel.libs.runtime.waiting import Persistence, Readiness, StopSignal
+from evenkeel.libs.runtime.writer import Writer
 from evenkeel.libs.service import Context, Reply, Service
 from evenkeel.libs.settings import Settings
 from evenkeel.libs.store.protocol import Store
@@ -63,6 +67,7 @@ class Harness(Generic[C]):
         self.clock: Clock = clock or ManualClock()
         self.records: list[OutgoingRecord] = []
         """What was said, in the order in which it was committed."""
+        self._last_row = 0
         self._said: list[Event[Any] | ReadWatermark | ReadSeal] = []
         self._decoder = Decoder(published_by(service.name))
         self._open()
@@ -72,8 +77,9 @@ class Harness(Generic[C]):
         self.context: C = context_of(self.service, self.settings, self.own)
         self.acknowledged = Acknowledged()
         self.metrics = Metrics(self.service.name)
+        self.routes = Routes(self.service)
         self.transactions = Transactions(
-            Routes(self.service),
+            self.routes,
             self.context,
             self.store,
             Lease(self.store, self.clock, self.instance),
@@ -104,8 +110,38 @@ class Harness(Generic[C]):
         except BaseException:
             self.transactions.load()
             raise
-        self.records += committed.records
+        self._take(committed)
         return committed
+
+    def _take(self, committed: Committed) -> None:
+        if committed.row is not None:
+            self._add_row(committed.row, committed.row_bytes, committed.records)
+
+    def process(self, records: Sequence[Record], facts: Sequence[Record] = ()) -> None:
+        """As the loop does: until it is committed, whatever it takes. `facts` is what the control topics hold beyond these
+        records, for whoever has to wait for a fact."""
+
+        async def added(read: Sequence[Record]) -> tuple[Sequence[Record], dict[tuple[str, int], int]]:
+            together = [*read, *facts]
+            control = [one for one in together if one.topic in self.routes.control]
+            return together, {(one.topic, one.partition): one.offset + 1 for one in control}
+
+        async def run() -> None:
+            readiness = Readiness(self.metrics.ready)
+            persist = Persistence(StopSignal(), readiness, self.metrics.retries)
+            writer = Writer(self.transactions, self._add_row, self.metrics, persist)
+            try:
+                await Processing(writer, added, self.metrics.retries, readiness).process(records)
+            finally:
+                writer.close()
+
+        asyncio.run(run())
+
+    def _add_row(self, row: int, size: int, records: list[OutgoingRecord]) -> None:
+        """An outbox row; after a transaction that failed, all that wait are named again."""
+        if row > self._last_row:
+            self.records += records
+            self._last_row = row
 
     def command(self, handler: Callable[[C], Reply[T]], shard: str = "http") -> T:
         """What a command, a tick or a finished job answers."""
@@ -114,7 +150,7 @@ class Harness(Generic[C]):
         except BaseException:
             self.transactions.load()
             raise
-        self.records += committed.records
+        self._take(committed)
         return answer
 
     def ask(self, question: Callable[[Any], T]) -> T:

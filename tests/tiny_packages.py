@@ -11,7 +11,7 @@ import numpy as np
 from evenkeel.libs.clock import DAY_US, HOUR_US, format_us, parse_us
 from evenkeel.libs.keys import signing_key
 from evenkeel.libs.packages.package import Package, PackageRef, write_package
-from evenkeel.services.trainer.domain.request import Candidate, DatasetClaim, Task, TrainingRequest
+from evenkeel.services.trainer.domain.job import Candidate, DatasetClaim, Task, TrainingRequest
 from evenkeel.services.trainer.domain.split import TrainingTable
 from evenkeel.services.trainer.domain.training import TrainingResult, train
 

@@ -43,7 +43,7 @@ class Attempt:
         self.records, self._fact_ends = records, ends
 
     def knows_facts_of(self, where: Where) -> bool:
-        """Whether every fact that the record at a place may name has been read by now: what it lacks will not come."""
+        """Whether every fact that the record at this place may name has been read. One that is still missing never comes."""
         if self._fact_ends is None:
             return False
         topic, partition, offset = where

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import structlog
+from prometheus_client import Counter
 
 from evenkeel.contracts.envelope import Record
+from evenkeel.libs.bus.protocol import TopicPartition
 from evenkeel.libs.errors import Fenced, NotYet, Retry, Stop
 from evenkeel.libs.runtime.assignment import Assignment
 from evenkeel.libs.runtime.attempt import Attempt, HandlerFailed
@@ -19,27 +21,26 @@ from evenkeel.libs.runtime.rebuild import Rebuilding
 from evenkeel.libs.runtime.rereading import Rereading
 from evenkeel.libs.runtime.waiting import Backoff, Readiness, StopSignal
 from evenkeel.libs.runtime.writer import Writer
-from evenkeel.libs.telemetry.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 
+FactsAdded = Callable[[Sequence[Record]], Awaitable[tuple[Sequence[Record], Mapping[TopicPartition, int]]]]
+"""See Assignment.facts_added."""
+
 
 class Processing:
-    """One batch after another. Belongs to the event loop."""
+    """One batch after another, each until it is committed. Belongs to the event loop."""
 
-    def __init__(
-        self, writer: Writer[Any], publisher: Publisher, assignment: Assignment, metrics: Metrics, readiness: Readiness
-    ) -> None:
-        self._writer, self._publisher, self._assignment = writer, publisher, assignment
-        self._retries, self._readiness = metrics.retries, readiness
+    def __init__(self, writer: Writer[Any], facts_added: FactsAdded, retries: Counter, readiness: Readiness) -> None:
+        self._writer, self._facts_added, self._retries, self._readiness = writer, facts_added, retries, readiness
 
     async def process(self, records: Sequence[Record]) -> None:
-        """Until it is committed and published. Raises Fenced, Stop, and a fault that is about no single event."""
+        """Raises Fenced, Stop, and a fault that is about no single event."""
         attempt, backoff = Attempt(records), Backoff(0.05)
         while True:
             try:
                 await self._writer.consume(attempt)
-                break
+                return
             except NotYet as error:
                 await self._read_facts(attempt, error)
             except Retry as error:
@@ -53,9 +54,6 @@ class Processing:
                 await self._note_failure(attempt, error)
             except Exception as error:  # noqa: BLE001 - a bug, and nothing says which event it is about
                 await self._isolate(attempt, error)
-        read = self._assignment.read()
-        await self._publisher.publish()
-        self._assignment.settle(read)
 
     async def _read_facts(self, attempt: Attempt, error: NotYet) -> None:
         """Something names a fact that is not folded: read the facts to their end, and if that was done, find what it is."""
@@ -65,7 +63,7 @@ class Processing:
         if error.where is None and attempt.has_facts:
             attempt.isolate = True
         else:
-            attempt.with_facts(*await self._assignment.facts_added(attempt.records))
+            attempt.with_facts(*await self._facts_added(attempt.records))
 
     async def _wait(self, backoff: Backoff, error: Retry) -> None:
         """The store is away."""
@@ -133,12 +131,19 @@ class Consuming:
             records = [record for partition in batch.values() for record in partition]
             if records:
                 failpoint("loop.fetched")
-                await self._process(records)
+                await self._process_or_stop(records)
                 await self._assignment.assign_if_changed()
 
     async def _process(self, records: Sequence[Record]) -> None:
+        """Until they are committed and what follows from them is published."""
+        await self._processing.process(records)
+        read = self._assignment.read()
+        await self._publisher.publish()
+        self._assignment.settle(read)
+
+    async def _process_or_stop(self, records: Sequence[Record]) -> None:
         try:
-            await self._processing.process(records)
+            await self._process(records)
         except Fenced as error:
             log.warning("fenced", error=str(error))
             await self.stand_back()

@@ -149,7 +149,8 @@ class OwnTopics:
     async def check_whole(
         self, store_id: str, former: Iterable[str], sequences: Mapping[str, int], *, accept_new_store: bool
     ) -> None:
-        """Raises Stop if the topics hold what this store does not know of: it is an older copy, or another store's heir."""
+        """Raises Stop if the topics hold what this store does not know of: it is an older copy, or began anew in place of
+        another store."""
         service = self._service
         known, is_alone = {store_id, *former}, service.one_store and not accept_new_store
         cure = (

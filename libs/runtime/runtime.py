@@ -90,7 +90,7 @@ class Runtime(Generic[C]):
         lease, batch_seconds = Lease(store, self.clock, self.instance), self.metrics.batch_seconds
         self._writer = Writer(
             Transactions(routes, self.context, store, lease, acknowledged, self.clock, self.tracing, batch_seconds),
-            self.publisher,
+            self.publisher.add,
             self.metrics,
             self._persist,
         )
@@ -99,7 +99,7 @@ class Runtime(Generic[C]):
         room = DiskRoom(settings.data_dir, settings.min_free_bytes, self.metrics.free)
         self._consuming = Consuming(
             self._assignment,
-            Processing(self._writer, self.publisher, self._assignment, self.metrics, self._readiness),
+            Processing(self._writer, self._assignment.facts_added, self.metrics.retries, self._readiness),
             self._writer,
             self.publisher,
             room,

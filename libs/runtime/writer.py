@@ -11,11 +11,10 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, TypeVar
 
-from evenkeel.libs.bus.protocol import TopicPartition
+from evenkeel.libs.bus.protocol import OutgoingRecord, TopicPartition
 from evenkeel.libs.errors import Retry
 from evenkeel.libs.runtime import outputs as outbox
 from evenkeel.libs.runtime.attempt import Attempt
-from evenkeel.libs.runtime.publishing import Publisher
 from evenkeel.libs.runtime.transaction import Committed, Kept, Loaded, Transactions
 from evenkeel.libs.runtime.waiting import Persistence
 from evenkeel.libs.service import Context, Reply
@@ -25,14 +24,16 @@ C = TypeVar("C", bound=Context)
 T = TypeVar("T")
 
 
+AddRow = Callable[[int, int, list[OutgoingRecord]], None]
+"""Takes an outbox row, its bytes and its records; one that it knows already is no news (Publisher.add)."""
+
+
 class Writer(Generic[C]):
     """Belongs to the event loop. What a transaction committed goes to the publisher and the counters here; after one that
     raised, whoever asked for it calls `load`, and knows how long to wait first."""
 
-    def __init__(
-        self, transactions: Transactions[C], publisher: Publisher, metrics: Metrics, persist: Persistence
-    ) -> None:
-        self._transactions, self._publisher, self._metrics, self._persist = transactions, publisher, metrics, persist
+    def __init__(self, transactions: Transactions[C], add_row: AddRow, metrics: Metrics, persist: Persistence) -> None:
+        self._transactions, self._add_row, self._metrics, self._persist = transactions, add_row, metrics, persist
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="writer")
         self.positions: dict[TopicPartition, int] = {}
         """Up to where each input was read and committed."""
@@ -62,7 +63,7 @@ class Writer(Generic[C]):
         loaded = await self._persist("store", lambda: self._ask_and_look(load))
         self.positions = dict(loaded.positions)
         for row, blob in loaded.outbox:
-            self._publisher.add(row, len(blob), outbox.unpack(blob))
+            self._add_row(row, len(blob), outbox.unpack(blob))
         return loaded
 
     async def _ask_and_look(self, work: Callable[[Transactions[C]], T]) -> T:
@@ -90,7 +91,7 @@ class Writer(Generic[C]):
     def _take(self, committed: Committed) -> None:
         self.positions |= committed.positions
         if committed.row is not None:
-            self._publisher.add(committed.row, committed.row_bytes, committed.records)
+            self._add_row(committed.row, committed.row_bytes, committed.records)
         metrics = self._metrics
         for counter, counts in (
             (metrics.consumed, committed.consumed),

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.exc import DatabaseError, DBAPIError, OperationalError
@@ -21,6 +21,8 @@ from evenkeel.libs.store import migrations
 from evenkeel.libs.store.format import FORMAT, check_format
 from evenkeel.libs.store.protocol import MarkKey, ParkedRecord, RuntimeState, TopicPartition, Transaction
 from evenkeel.libs.store.schema import Migration, migrate, read_migrations
+
+R = TypeVar("R")
 
 tables: Final = sa.MetaData()
 """The runtime's own, beside those of the service."""
@@ -110,6 +112,21 @@ def upsert(connection: sa.Connection, table: sa.Table, keys: tuple[str, ...], ro
     """Insert the rows, or replace the ones with the same key; both engines have the same syntax for it."""
     if rows:
         connection.execute(_upsert(connection.dialect.name, table, keys), rows)
+
+
+def read_all(
+    connection: sa.Connection, query: sa.Select[Any], kind: type[R], values: Mapping[str, object] | None = None
+) -> list[R]:
+    """The rows of a query as dataclasses, whose fields are called like its columns."""
+    return [kind(**row) for row in connection.execute(query, values).mappings()]
+
+
+def read_first(
+    connection: sa.Connection, query: sa.Select[Any], kind: type[R], values: Mapping[str, object] | None = None
+) -> R | None:
+    """The first row of a query, as `read_all` gives it; None if there is none."""
+    row = connection.execute(query, values).mappings().first()
+    return None if row is None else kind(**row)
 
 
 @lru_cache(maxsize=256)

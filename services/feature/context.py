@@ -18,7 +18,8 @@ from evenkeel.libs.errors import NotYet
 from evenkeel.libs.features import NotComputable, SlotUpdate, read_model
 from evenkeel.libs.service import Context
 from evenkeel.libs.store.protocol import Transaction
-from evenkeel.services.feature.domain import NEVER_US, Counts, Folded, View, components
+from evenkeel.services.feature.domain.rows import Folded
+from evenkeel.services.feature.domain.view import NEVER_US, Counts, View, components
 from evenkeel.services.feature.settings import FeatureSettings
 from evenkeel.services.feature.store import FeatureStore, Progress, ViewProgress, ViewRow
 

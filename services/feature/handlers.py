@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Iterator
 
 from evenkeel.contracts.envelope import Event, format_us
 from evenkeel.contracts.feature import DatasetCommitted, VectorComputed, ViewStarted, ViewUpdated
@@ -11,11 +10,11 @@ from evenkeel.contracts.governance import SubjectErased
 from evenkeel.contracts.ids import dataset_committed_id, vector_id, view_started_id
 from evenkeel.contracts.ingest import EventAccepted, LabelAccepted
 from evenkeel.contracts.registry import ModelDeclared, StreamDeclared
-from evenkeel.contracts.topics import BY_NAME, Plane
-from evenkeel.libs.bus.protocol import TopicPartition
-from evenkeel.libs.service import Cause, Derived, Each, Merge, Order, Output, Rebuild, Released, Reply, Watermark
+from evenkeel.contracts.topics import BY_NAME
+from evenkeel.libs.service import Cause, Derived, Each, Merge, Output, Released, Reply, Watermark
 from evenkeel.services.feature.context import FeatureContext
-from evenkeel.services.feature.domain import Folded, View
+from evenkeel.services.feature.domain.rows import Folded
+from evenkeel.services.feature.domain.view import View
 from evenkeel.services.feature.store import Commit, Offsets
 
 
@@ -164,29 +163,6 @@ def dataset_committed(commit: Commit, version: int, rows: int) -> Derived:
     event_id = dataset_committed_id(commit.model, commit.declaration, commit.cut_us)
     return Derived(payload, Cause(commit.cause_id, commit.cut_us, commit.cause_id), id=event_id)
 
-
-def on_rebuilt(ctx: FeatureContext) -> Iterable[Output]:
-    """The whole online view: what came of each slot while the store was rebuilt was not published."""
-    ctx.change_whole_view()
-    return view_updates(ctx)
-
-
-def order(told: Sequence[Event[Any]]) -> Order:
-    """As it was read: up to where a view started, then that declaration and what follows."""
-    started = sorted((e.data for e in told if isinstance(e.data, ViewStarted)), key=lambda view: view.declaration)
-    read: dict[TopicPartition, int] = {}
-    runs: list[tuple[str, int, int]] = []
-    for view in started:
-        places = ((topic, int(n), end) for topic, ends in view.offsets.items() for n, end in ends.items())
-        for topic, partition, end in sorted(places, key=lambda place: (BY_NAME[place[0]].plane is Plane.DATA, place)):
-            count = end - read.get((topic, partition), 0)
-            if count > 0:
-                runs.append((topic, partition, count))
-                read[topic, partition] = end
-    return runs
-
-
-REBUILD: Final = Rebuild(finished=on_rebuilt, order=order)
 
 HANDLERS = (
     Each(StreamDeclared, on_stream_declared),

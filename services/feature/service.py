@@ -6,10 +6,11 @@ from evenkeel.libs.bus.protocol import STREAMING
 from evenkeel.libs.service import Service
 from evenkeel.libs.store.sql import SqlStore
 from evenkeel.services.feature.api import routers
+from evenkeel.services.feature.background import write_datasets
 from evenkeel.services.feature.context import FeatureContext
-from evenkeel.services.feature.datasets import write_datasets
-from evenkeel.services.feature.handlers import HANDLERS, REBUILD, on_tick
+from evenkeel.services.feature.handlers import HANDLERS, on_tick
 from evenkeel.services.feature.metrics import FeatureMetrics
+from evenkeel.services.feature.rebuild import REBUILD
 from evenkeel.services.feature.settings import FeatureSettings
 from evenkeel.services.feature.store import MIGRATIONS
 

@@ -18,7 +18,7 @@ from evenkeel.contracts.registry import ModelDeclared, StreamDeclared
 from evenkeel.libs.store.schema import read_migrations
 from evenkeel.libs.store.sql import upsert
 from evenkeel.services.feature import migrations
-from evenkeel.services.feature.domain import (
+from evenkeel.services.feature.domain.rows import (
     Folded,
     TrainingRow,
     Waiting,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Query, Request
@@ -20,14 +20,14 @@ from evenkeel.libs.http.roles import role
 from evenkeel.libs.http.routing import router
 from evenkeel.libs.runtime.outputs import partition_of
 from evenkeel.libs.service import Host
-from evenkeel.services.ingest import store
 from evenkeel.services.ingest.context import IngestContext
 from evenkeel.services.ingest.domain.cloudevents import BATCH, STRUCTURED
 from evenkeel.services.ingest.domain.contract import Kind
 from evenkeel.services.ingest.domain.json_record import parse, written
 from evenkeel.services.ingest.domain.stream import Route
 from evenkeel.services.ingest.handlers import heartbeat_us
-from evenkeel.services.ingest.originals import Originals, shown_original
+from evenkeel.services.ingest.rejected import Originals, shown_original
+from evenkeel.services.ingest.store import IngestStore, StreamState
 
 MAX_RECORDS: Final = 2_000
 SHOWN_ERRORS: Final = 100
@@ -133,13 +133,13 @@ def _streams(runtime: Host[Any]) -> APIRouter:
 
     @routes.get("", **role("producer"))
     async def list_streams() -> list[dict[str, Any]]:
-        states = await runtime.query(store.stream_states)
+        states = await runtime.query(lambda c: IngestStore(c).stream_states())
         return [_described(ctx, name, states) for name in sorted(ctx.current)]
 
     @routes.get("/{stream}", **role("producer"))
     async def get_stream(stream: str) -> dict[str, Any]:
         door.route(stream, "event")
-        states = await runtime.query(store.stream_states)
+        states = await runtime.query(lambda c: IngestStore(c).stream_states())
         return _described(ctx, stream, states)
 
     @routes.post("/{stream}/events", status_code=202, **role("producer", body=RECORDS))
@@ -263,23 +263,23 @@ def _rejected(route: Route, errors: list[dict[str, Any]], count: int) -> JSONRes
     )
 
 
-def _described(ctx: IngestContext, name: str, states: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def _described(ctx: IngestContext, name: str, states: Mapping[str, StreamState]) -> dict[str, Any]:
     spec = ctx.current[name]
     described: dict[str, Any] = {"name": name, "topic": spec.topic}
     for kind, state in (("events", states.get(name)), ("labels", states.get(label_stream(name)))):
         if state is None:
             continue
-        counts = {what: state["counts"].get(what, 0) for what in ("accepted", "late", "heartbeats", "wait_expired")}
+        counts = {what: state.counts.get(what, 0) for what in ("accepted", "late", "heartbeats", "wait_expired")}
         described[kind] = {
-            "topic": state["topic"],
-            "declaration": next((r.declaration for r in ctx.routes.values() if r.topic == state["topic"]), None),
-            "watermark": _time(state["watermark_us"]),
+            "topic": state.topic,
+            "declaration": next((r.declaration for r in ctx.routes.values() if r.topic == state.topic), None),
+            "watermark": _time(state.watermark_us),
             "partitions": {
-                number: {"mark": _time(mark), "next_offset": state["positions"].get(number, 0)}
-                for number, mark in state["marks"].items()
+                str(number): {"mark": _time(mark), "next_offset": state.positions.get(number, 0)}
+                for number, mark in state.marks.items()
             },
             **counts,
-            "rejected": state["rejected"],
+            "rejected": state.rejected,
         }
     return described
 

@@ -11,10 +11,10 @@ from evenkeel.contracts.registry import Declared
 from evenkeel.contracts.topics import BY_NAME
 from evenkeel.libs.service import Context
 from evenkeel.libs.store.protocol import Transaction
-from evenkeel.services.ingest import store
 from evenkeel.services.ingest.domain.stream import Route, Stream, routes_of
 from evenkeel.services.ingest.domain.watermark import Patience
 from evenkeel.services.ingest.settings import IngestSettings
+from evenkeel.services.ingest.store import IngestStore
 
 log = structlog.get_logger(__name__)
 
@@ -34,14 +34,20 @@ class IngestContext(Context):
         self.patience: dict[str, Patience] = {}
         self._raw_topics: dict[str, int] = {}
 
+    @property
+    def store(self) -> IngestStore:
+        return IngestStore(self.tx.connection)
+
     def load(self, tx: Transaction) -> None:
-        streams = store.streams(tx.connection)
+        stored = IngestStore(tx.connection)
+        streams = stored.streams()
         for stream in streams.values():
             stream.clock.partitions(self.partitions.get(stream.topic, 0))
         routes: dict[str, Route] = {}
         current: dict[str, StreamSpec] = {}
-        for offset, name, declared in store.declarations(tx.connection):
-            spec, found = _read(name, declared, offset)
+        for one in stored.declarations():
+            name = one.stream
+            spec, found = _read(name, one.declared, one.offset)
             if spec is None:
                 routes = {topic: route for topic, route in routes.items() if route.stream != name}
                 current.pop(name, None)
@@ -66,7 +72,7 @@ class IngestContext(Context):
         If it is one that this release cannot check, the stream's raw topics are not read until a release comes that can:
         what producers send meanwhile waits there.
         """
-        store.add_declaration(self.tx.connection, offset, name, declared)
+        self.store.add_declaration(offset, name, declared)
         spec, found = _read(name, declared, offset)
         if spec is None:
             self.routes = {topic: route for topic, route in self.routes.items() if route.stream != name}
@@ -77,27 +83,27 @@ class IngestContext(Context):
             stream = self.streams.get(route.name)
             if stream is None:
                 stream = self.streams[route.name] = Stream(route.topic)
-                store.add_stream(self.tx.connection, route.name, stream)
+                self.store.add_stream(route.name, stream)
             elif stream.topic != route.topic:
                 # The watermark stays; the partitions that it follows from are the new topic's.
                 stream.topic, stream.positions, stream.clock.marks = route.topic, {}, {}
                 stream.clock.partitions(self.partitions.get(route.topic, 0))
-                store.save_stream(self.tx.connection, route.name, stream)
+                self.store.save_stream(route.name, stream)
             self.routes[route.topic] = route
         self._raw_topics = dict.fromkeys(self.routes, self.own.raw_partitions)
 
     def save(self, name: str, stream: Stream) -> None:
         """Store what one batch changed, and forget ids beyond the horizon."""
-        connection = self.tx.connection
+        store = self.store
         batch = stream.seen.take_batch()
         if batch is not None:
-            store.add_ids(connection, name, batch)
+            store.add_ids(name, batch)
         watermark_us = stream.clock.watermark_us
         oldest_us = None if watermark_us is None else watermark_us - self.own.id_horizon_seconds * 1_000_000
         last = stream.seen.prune(oldest_us, self.own.max_ids_per_stream)
         if last is not None:
-            store.forget_ids(connection, name, last)
-        store.save_stream(connection, name, stream)
+            store.forget_ids(name, last)
+        store.save_stream(name, stream)
 
 
 def _read(name: str, declared: Declared, offset: int) -> tuple[StreamSpec | None, list[Route]]:

@@ -13,7 +13,7 @@ from evenkeel.contracts.ids import record_place, rejected_record_id
 from evenkeel.contracts.ingest import EventAccepted, EventRejected, LabelAccepted, RawRecord
 from evenkeel.contracts.payload import Payload
 from evenkeel.contracts.registry import StreamDeclared
-from evenkeel.libs.fields import FIRST_TIME_US, LAST_TIME_US, Fault, in_bounds, shown
+from evenkeel.libs.fields import LAST_TIME_US, Fault, in_bounds, shown
 from evenkeel.libs.runtime.originals import KEPT_BYTES, base64_of, size_of
 from evenkeel.libs.service import Cause, Derived, Each, Output, Raw, Reply, Watermark
 from evenkeel.libs.telemetry.tracing import new_traceparent
@@ -205,9 +205,9 @@ def traceparent_of(headers: Headers) -> str | None:
 
 
 def arrived_of(record: Record) -> str | None:
-    """The record's stamp; None if it is none that anybody could calculate with."""
+    """The record's stamp; None if it has none (Kafka says -1), or one that nobody could calculate with."""
     stamp_us = record.timestamp * 1_000
-    return format_us(stamp_us) if FIRST_TIME_US <= stamp_us <= LAST_TIME_US else None
+    return format_us(stamp_us) if 0 <= stamp_us <= LAST_TIME_US else None
 
 
 def raw_record(record: Record) -> RawRecord:

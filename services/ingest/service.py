@@ -6,11 +6,11 @@ from evenkeel.libs.bus.protocol import STREAMING
 from evenkeel.libs.service import Service
 from evenkeel.libs.store.sql import SqlStore
 from evenkeel.services.ingest import api
+from evenkeel.services.ingest.background import watch_silence
 from evenkeel.services.ingest.context import IngestContext
 from evenkeel.services.ingest.handlers import HANDLERS
 from evenkeel.services.ingest.metrics import IngestMetrics
 from evenkeel.services.ingest.settings import IngestSettings
-from evenkeel.services.ingest.silence import watch_silence
 from evenkeel.services.ingest.store import MIGRATIONS
 
 service: Service[IngestContext] = Service(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Final
 
 import msgspec
 import orjson
@@ -44,7 +45,7 @@ _seen = sa.Table(
 MIGRATIONS: Final = read_migrations(migrations)
 
 
-class _State(msgspec.Struct, forbid_unknown_fields=False):
+class StreamState(msgspec.Struct, frozen=True):
     """A stream as it is stored, but for its ids."""
 
     topic: str
@@ -56,8 +57,17 @@ class _State(msgspec.Struct, forbid_unknown_fields=False):
     rejected: dict[str, int] = {}
 
 
+@dataclass(frozen=True, slots=True)
+class DeclaredStream:
+    """A declaration, and its offset in `registry.stream-declared`."""
+
+    offset: int
+    stream: str
+    declared: Declared
+
+
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(_State).decode
+_decode = msgspec.json.Decoder(StreamState).decode
 
 # One statement per batch and stream each: built once, because building costs more than running them.
 _save_stream = sa.update(_streams).where(_streams.c.name == sa.bindparam("key")).values(state=sa.bindparam("new"))
@@ -65,57 +75,52 @@ _add_ids = sa.insert(_seen)
 _forget_ids = sa.delete(_seen).where(_seen.c.stream == sa.bindparam("key"), _seen.c.number <= sa.bindparam("last"))
 
 
-def add_declaration(connection: sa.Connection, offset: int, stream: str, declared: Declared) -> None:
-    row = {"topic_offset": offset, "stream": stream, "spec": orjson.dumps(declared).decode()}
-    connection.execute(sa.insert(_declarations), row)
+class IngestStore:
+    """The named queries, on the connection of the transaction at hand."""
+
+    def __init__(self, connection: sa.Connection) -> None:
+        self._connection = connection
+
+    def add_declaration(self, offset: int, stream: str, declared: Declared) -> None:
+        row = {"topic_offset": offset, "stream": stream, "spec": orjson.dumps(declared).decode()}
+        self._connection.execute(sa.insert(_declarations), row)
+
+    def declarations(self) -> Iterator[DeclaredStream]:
+        """All of them, oldest first."""
+        for row in self._connection.execute(sa.select(_declarations).order_by(_declarations.c.topic_offset)):
+            yield DeclaredStream(row.topic_offset, row.stream, orjson.loads(row.spec))
+
+    def add_stream(self, name: str, stream: Stream) -> None:
+        self._connection.execute(sa.insert(_streams), {"name": name, "state": _encode(_state(stream)).decode()})
+
+    def save_stream(self, name: str, stream: Stream) -> None:
+        self._connection.execute(_save_stream, {"key": name, "new": _encode(_state(stream)).decode()})
+
+    def add_ids(self, name: str, batch: IdBatch) -> None:
+        row = {"stream": name, "number": batch.number, "newest_us": batch.newest_us, "blob": batch.blob}
+        self._connection.execute(_add_ids, row)
+
+    def forget_ids(self, name: str, last: int) -> None:
+        """Batches up to the number `last` are beyond the horizon."""
+        self._connection.execute(_forget_ids, {"key": name, "last": last})
+
+    def streams(self) -> dict[str, Stream]:
+        """Every stream with its ids, by name."""
+        batches: dict[str, list[IdBatch]] = {}
+        for row in self._connection.execute(sa.select(_seen).order_by(_seen.c.stream, _seen.c.number)):
+            batches.setdefault(row.stream, []).append(IdBatch(row.number, row.newest_us, row.blob))
+        states = self.stream_states()
+        return {name: _stream(state, SeenIds(batches.get(name, ()))) for name, state in states.items()}
+
+    def stream_states(self) -> dict[str, StreamState]:
+        """Every stream as it is stored, by name."""
+        found = self._connection.execute(sa.select(_streams).order_by(_streams.c.name))
+        return {row.name: _decode(row.state) for row in found}
 
 
-def declarations(connection: sa.Connection) -> Iterator[tuple[int, str, Declared]]:
-    """All of them, oldest first."""
-    for row in connection.execute(sa.select(_declarations).order_by(_declarations.c.topic_offset)):
-        yield row.topic_offset, row.stream, orjson.loads(row.spec)
-
-
-def add_stream(connection: sa.Connection, name: str, stream: Stream) -> None:
-    connection.execute(sa.insert(_streams), {"name": name, "state": _encode(_state(stream)).decode()})
-
-
-def save_stream(connection: sa.Connection, name: str, stream: Stream) -> None:
-    connection.execute(_save_stream, {"key": name, "new": _encode(_state(stream)).decode()})
-
-
-def add_ids(connection: sa.Connection, name: str, batch: IdBatch) -> None:
-    connection.execute(
-        _add_ids, {"stream": name, "number": batch.number, "newest_us": batch.newest_us, "blob": batch.blob}
-    )
-
-
-def forget_ids(connection: sa.Connection, name: str, last: int) -> None:
-    """Batches up to the number `last` are beyond the horizon."""
-    connection.execute(_forget_ids, {"key": name, "last": last})
-
-
-def streams(connection: sa.Connection) -> dict[str, Stream]:
-    """Every stream with its ids, by name."""
-    batches: dict[str, list[IdBatch]] = {}
-    for row in connection.execute(sa.select(_seen).order_by(_seen.c.stream, _seen.c.number)):
-        batches.setdefault(row.stream, []).append(IdBatch(row.number, row.newest_us, row.blob))
-    return {name: _stream(state, SeenIds(batches.get(name, ()))) for name, state in _states(connection)}
-
-
-def stream_states(connection: sa.Connection) -> dict[str, dict[str, Any]]:
-    """Every stream as it is stored, for people."""
-    return {name: msgspec.to_builtins(state, str_keys=True) for name, state in _states(connection)}
-
-
-def _states(connection: sa.Connection) -> Iterator[tuple[str, _State]]:
-    for row in connection.execute(sa.select(_streams).order_by(_streams.c.name)):
-        yield row.name, _decode(row.state)
-
-
-def _state(stream: Stream) -> _State:
+def _state(stream: Stream) -> StreamState:
     clock = stream.clock
-    return _State(
+    return StreamState(
         stream.topic,
         clock.watermark_us,
         stream.largest_us,
@@ -126,7 +131,7 @@ def _state(stream: Stream) -> _State:
     )
 
 
-def _stream(state: _State, seen: SeenIds) -> Stream:
+def _stream(state: StreamState, seen: SeenIds) -> Stream:
     clock = StreamClock(state.marks, state.watermark_us)
     counts, rejected = Counter(state.counts), Counter(state.rejected)
     return Stream(state.topic, clock, seen, state.largest_us, state.positions, counts, rejected)

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from typing import Final, Literal, NamedTuple
 
 from evenkeel.contracts.declaration import format_duration
+from evenkeel.contracts.envelope import Event
 from evenkeel.contracts.ids import alert_id, decay_id, drift_id, window_id
 from evenkeel.contracts.monitor import AlertChanged, DriftDetected, FeatureDrift, PerformanceDegraded, WindowMeasured
+from evenkeel.contracts.serving import PredictionMade
 from evenkeel.libs.clock import format_us
 from evenkeel.libs.service import Cause, Derived
 from evenkeel.services.monitor.domain.drift import FeatureShift
@@ -19,7 +21,6 @@ from evenkeel.services.monitor.domain.model import (
     Measured,
     Span,
 )
-from evenkeel.services.monitor.domain.records import Predicted
 
 NAMED: Final = 3
 """Features named in a sentence."""
@@ -76,13 +77,11 @@ def alert_cleared(model: str, found: AlertCleared) -> tuple[AlertChanged, Derive
     return alert, derive_alert(alert, Cause(found.span.cause, found.span.end_us, found.span.cause))
 
 
-def profile_unusable(model: str, first: Predicted) -> tuple[AlertChanged, Derived]:
+def profile_unusable(model: str, first: Event[PredictionMade]) -> tuple[AlertChanged, Derived]:
     """A champion's package was altered or is not signed by the trainer; serving has its own verification."""
-    detail = (
-        f"{model}: the package of epoch {first.epoch} cannot be verified: its inputs are not compared with training"
-    )
+    detail = f"{model}: the package of epoch {first.data.epoch} cannot be verified: its inputs are not compared with training"
     alert = AlertChanged(model=model, alert="profile", state="raised", detail=detail)
-    return alert, derive_alert(alert, Cause(first.cause, first.order_us, first.cause))
+    return alert, derive_alert(alert, Cause(first.id, first.order_us, first.id))
 
 
 def derive_alert(alert: AlertChanged, cause: Cause) -> Derived:

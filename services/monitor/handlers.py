@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from evenkeel.contracts.envelope import Event
 from evenkeel.contracts.feature import VectorComputed
@@ -17,11 +17,7 @@ from evenkeel.libs.clock import DAY_US
 from evenkeel.libs.service import Batch, Derived, Each, Merge, Output, Released
 from evenkeel.services.monitor.context import MonitorContext
 from evenkeel.services.monitor.domain.model import AlertCleared, Finding, Measured
-from evenkeel.services.monitor.domain.records import Incoming, Labelled, Predicted, Vectored
 from evenkeel.services.monitor.findings import alert_cleared, profile_unusable, signal, window_measured
-
-_DECISION: Final[dict[object, int]] = {False: 0, True: 1}
-"""Codes of decisions; -1 is none of these: there was no threshold, or the name of a class was answered."""
 
 
 def on_stream_declared(event: Event[StreamDeclared], ctx: MonitorContext) -> list[Derived]:
@@ -95,7 +91,7 @@ def on_events_rejected(events: Sequence[Event[EventRejected]], ctx: MonitorConte
 def on_released(released: Released, ctx: MonitorContext) -> list[Output]:
     """Fold each model's share of what was released, and publish what its measuring found."""
     names = ctx.members(released.group)
-    batches = _batches(released.events, names)
+    batches = _of_each_model(released.events, names)
     outputs: list[Output] = [*_require_facts(batches, ctx)]
     requests = Counter(
         (e.data.model, e.time_us // DAY_US * DAY_US, e.data.version)
@@ -115,47 +111,32 @@ def on_released(released: Released, ctx: MonitorContext) -> list[Output]:
     return outputs
 
 
-def _batches(events: Sequence[Event[Any]], names: Sequence[str]) -> dict[str, list[Incoming]]:
-    """The champion's answers on the stream, the vectors and, for every model, the labels."""
-    batches: dict[str, list[Incoming]] = {name: [] for name in names}
+def _of_each_model(events: Sequence[Event[Any]], names: Sequence[str]) -> dict[str, list[Event[Any]]]:
+    """What each model is measured by: its vectors, its champions' answers on the stream, and all labels."""
+    batches: dict[str, list[Event[Any]]] = {name: [] for name in names}
     every = list(batches.values())
     for event in events:
         data = event.data
-        kind = type(data)
-        if kind is LabelAccepted:
-            labelled = Labelled(event.order_us, event.id, data.event_id, data.fields)
+        if type(data) is LabelAccepted:
             for batch in every:
-                batch.append(labelled)
-        elif kind is VectorComputed:
-            batches[data.model].append(
-                Vectored(event.order_us, event.id, data.values, data.view_version, data.declaration)
-            )
-        elif data.origin == "stream" and data.role == "champion":
-            batches[data.model].append(
-                Predicted(
-                    event.order_us,
-                    event.id,
-                    data.event_id,
-                    event.time_us,
-                    data.score,
-                    _DECISION.get(data.decision, -1),
-                    data.epoch,
-                )
-            )
+                batch.append(event)
+        elif type(data) is VectorComputed or (data.origin == "stream" and data.role == "champion"):
+            batches[data.model].append(event)
     return batches
 
 
-def _require_facts(batches: dict[str, list[Incoming]], ctx: MonitorContext) -> list[Derived]:
-    """Everything the records name must be known before the first of them is folded."""
+def _require_facts(batches: Mapping[str, Sequence[Event[Any]]], ctx: MonitorContext) -> list[Derived]:
+    """Everything the events name must be known before the first of them is folded."""
     alerts: list[Derived] = []
     for name, batch in batches.items():
         declarations: set[int] = set()
-        epochs: dict[int, Predicted] = {}
-        for record in batch:
-            if type(record) is Vectored:
-                declarations.add(record.declaration)
-            elif type(record) is Predicted:
-                epochs.setdefault(record.epoch, record)
+        epochs: dict[int, Event[PredictionMade]] = {}
+        for event in batch:
+            data = event.data
+            if type(data) is VectorComputed:
+                declarations.add(data.declaration)
+            elif type(data) is PredictionMade:
+                epochs.setdefault(data.epoch, event)
         if not all(ctx.require_declaration(name, offset) for offset in declarations):
             ctx.unmeasured.add(name)
         if name in ctx.unmeasured:

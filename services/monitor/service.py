@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from evenkeel.libs.bus.protocol import LEISURELY
-from evenkeel.libs.service import Rebuild, Service
+from evenkeel.libs.service import Service
 from evenkeel.libs.store.sql import SqlStore
 from evenkeel.services.monitor.api import routers
 from evenkeel.services.monitor.context import MonitorContext
 from evenkeel.services.monitor.handlers import HANDLERS
+from evenkeel.services.monitor.rebuild import REBUILD
 from evenkeel.services.monitor.settings import MonitorSettings
 from evenkeel.services.monitor.store import MIGRATIONS
 
@@ -18,6 +19,6 @@ service = Service(
     context=lambda settings, own: MonitorContext(),
     handlers=HANDLERS,
     routers=routers,
-    rebuild=Rebuild(),
+    rebuild=REBUILD,
     fetch=LEISURELY,
 )

@@ -1,6 +1,6 @@
 """Knows which versions of a model there are, which one answers, and why.
 
-Owns: streams, models, versions, gates, approvals, champions with epochs. Consumes: runs, receipts, decay; HTTP.
-Publishes: declarations, versions, gate and approval decisions, `registry.champion-changed`.
-Keeps: all of these. Never: trains, serves, or lets a version pass without its evidence.
+Owns: streams, models, versions, gates, approvals, champions with epochs.
+Keeps: all of these.
+Never: trains, serves, or lets a version pass without its evidence.
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Annotated, Any, Final
 
 import sqlalchemy as sa
@@ -131,9 +132,7 @@ async def _found(runtime: Host[Any], model: str, ask: Any) -> dict[str, Any]:
 
 
 def _plain(row: Any) -> dict[str, Any]:
-    # SQLAlchemy names columns with texts of a class of its own, at which pydantic's serializer looks for a long time.
-    shown = {str(name): value for name, value in row._asdict().items()}
-    return {name: format_us(value) if name.endswith("_us") and value else value for name, value in shown.items()}
+    return {name: format_us(value) if name.endswith("_us") and value else value for name, value in asdict(row).items()}
 
 
 def _models(connection: sa.Connection) -> list[dict[str, Any]]:
@@ -143,6 +142,7 @@ def _models(connection: sa.Connection) -> list[dict[str, Any]]:
 
 def _model(store: RegistryStore, name: str) -> dict[str, Any]:
     row, champion = store.model(name), store.champion(name)
+    assert row is not None, "asked for models that are there"
     return {
         "name": name,
         "spec": row.spec,

@@ -30,6 +30,7 @@ from evenkeel.services.registry.context import RegistryContext
 from evenkeel.services.registry.domain.gates import Candidate, Proposal, decide_gates
 from evenkeel.services.registry.domain.promotion import Champion, after_gates, is_in_bake
 from evenkeel.services.registry.domain.verdict import Verdict
+from evenkeel.services.registry.store import ModelRow, VersionRow
 
 Cause_ = Literal["promotion", "approval", "rollback", "command"]
 
@@ -44,7 +45,7 @@ def on_run_completed(event: Event[RunCompleted], ctx: RegistryContext) -> Iterab
     if store.has_decided(run.run_id):  # this store was made again: what it said it folded, the evidence it did not say
         store.put_evidence(run.model, run.run_id, _evidence(run))
         return ()
-    policy = ModelSpec.model_validate(model.spec).promotion
+    policy = ctx.policy(model)
     champion = store.champion(run.model)
     version, registered = _register(run, event.time_us, ctx)
     candidate = Candidate(
@@ -104,7 +105,7 @@ def on_performance_degraded(event: Event[PerformanceDegraded], ctx: RegistryCont
     model, champion = store.model(degraded.model), store.champion(degraded.model)
     if model is None or champion is None or champion.epoch != degraded.epoch:
         return ()
-    policy = ModelSpec.model_validate(model.spec).promotion
+    policy = ctx.policy(model)
     if not is_in_bake(champion, policy, event.time_us) or _rollback_target(degraded.model, champion, ctx) is None:
         return ()
     return (_roll_back(degraded.model, champion, event.id, event.time_us, degraded.detail, "rollback", ctx),)
@@ -339,7 +340,7 @@ def promote(
     )
 
 
-def _target(row: Any) -> RollbackTarget | None:
+def _target(row: VersionRow | None) -> RollbackTarget | None:
     if row is None:
         return None
     return RollbackTarget(
@@ -347,11 +348,11 @@ def _target(row: Any) -> RollbackTarget | None:
     )
 
 
-def _rollback_target(model: str, champion: Champion, ctx: RegistryContext) -> Any:
+def _rollback_target(model: str, champion: Champion, ctx: RegistryContext) -> VersionRow | None:
     """The version to go back to: the champion's predecessor, unless it was itself taken out."""
     if champion.previous_version is None:
         return None
-    row = ctx.store.version(model, champion.previous_version)
+    row = ctx.store.find_version(model, champion.previous_version)
     return None if row is None or row.state == "quarantined" else row
 
 
@@ -359,6 +360,7 @@ def _roll_back(
     model: str, champion: Champion, cause_id: str, event_us: int, reason: str, cause: Cause_, ctx: RegistryContext
 ) -> ChampionChanged:
     target = _rollback_target(model, champion, ctx)
+    assert target is not None, "whoever rolls back has looked"
     ctx.store.set_state(model, champion.version, "quarantined")
     return promote(
         model, target.version, champion, cause, cause_id, event_us, ctx, reason=reason, quarantined=champion.version
@@ -403,7 +405,7 @@ def _plan_of(spec: ModelSpec, streams: Mapping[str, StreamSpec]) -> tuple[dict[s
     return {name: streams[name] for name in sorted(names)}, plan.view_version
 
 
-def _streams_of(row: Any) -> dict[str, StreamSpec]:
+def _streams_of(row: ModelRow) -> dict[str, StreamSpec]:
     return {name: StreamSpec.model_validate(spec) for name, spec in row.streams.items()}
 
 

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import Any, Final
 
-from evenkeel.contracts.declaration import ModelSpec
 from evenkeel.contracts.envelope import Event
 from evenkeel.contracts.registry import (
     ApprovalDecided,
@@ -64,10 +63,10 @@ def _fold_run(events: list[Event[Any]], gates: list[Event[GateDecided]], ctx: Re
     model = store.model(run.model)
     if model is None:
         return
-    policy = ModelSpec.model_validate(model.spec).promotion
+    policy = ctx.policy(model)
     verdicts = [Verdict(g.data.passed, g.data.detail, g.data.value, g.data.bar) for g in gates]
     registered = [event for event in events if isinstance(event.data, VersionRegistered)]
-    known = store.version(run.model, run.version)
+    known = store.find_version(run.model, run.version)
     follows = after_gates(verdicts, policy, "registered" if known is None else known.state)
     if (follows == "promote" and not changed) or not (registered or known is not None):
         return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -11,7 +11,7 @@ from evenkeel.contracts.declaration import StreamSpec
 from evenkeel.contracts.registry import Declared
 from evenkeel.libs.errors import Fenced
 from evenkeel.libs.store.schema import read_migrations
-from evenkeel.libs.store.sql import upsert
+from evenkeel.libs.store.sql import read_all, read_first, upsert
 from evenkeel.services.registry import migrations
 from evenkeel.services.registry.domain.promotion import Champion
 
@@ -105,6 +105,88 @@ receipts = sa.Table(
 
 MIGRATIONS: Final = read_migrations(migrations)
 
+
+@dataclass(frozen=True, slots=True)
+class ModelRow:
+    """A declared model. `event_us`: the latest event time folded for it."""
+
+    name: str
+    spec: Declared
+    streams: dict[str, Declared]
+    view_version: str
+    event_us: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class VersionRow:
+    model: str
+    version: int
+    package: str
+    package_uri: str
+    package_bytes: int
+    view_version: str
+    run_id: str
+    dataset_version: int
+    estimator: str
+    threshold: float | None
+    state: str
+    registered_us: int
+    evidence: dict[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class GateRow:
+    model: str
+    version: int
+    run_id: str
+    gate: str
+    passed: bool
+    value: float | None
+    bar: float | None
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChampionRow:
+    """A champion that is or was; `active` is the one that answers."""
+
+    model: str
+    epoch: int
+    version: int
+    package: str
+    since_us: int
+    previous_version: int | None
+    cause: str
+    active: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalRow:
+    """A request for approval. `expires_us` is wall time."""
+
+    nonce: str
+    model: str
+    version: int
+    package: str
+    epoch: int
+    expires_us: int
+    state: str
+    approver: str | None = None
+    comment: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiptRow:
+    """What a replica said about an epoch."""
+
+    model: str
+    epoch: int
+    replica: str
+    state: str
+    detail: str
+    recorded_us: int
+
+
 # Clients ask which version answers all the time, and a statement costs more to build than to run.
 _OF_MODEL: Final[sa.BindParameter[str]] = sa.bindparam("model")
 _HAS_MODEL: Final = sa.select(models.c.name).where(models.c.name == _OF_MODEL)
@@ -126,38 +208,40 @@ class RegistryStore:
     def put_stream(self, name: str, spec: Declared) -> None:
         upsert(self._connection, streams, ("name",), [{"name": name, "spec": spec}])
 
-    def model(self, name: str) -> Any:
-        return self._connection.execute(sa.select(models).where(models.c.name == name)).first()
+    def model(self, name: str) -> ModelRow | None:
+        return read_first(self._connection, sa.select(models).where(models.c.name == name), ModelRow)
 
     def has_model(self, name: str) -> bool:
         return self._connection.execute(_HAS_MODEL, {"model": name}).first() is not None
 
-    def models(self) -> dict[str, Any]:
-        return {r.name: r for r in self._connection.execute(sa.select(models).order_by(models.c.name))}
+    def models(self) -> dict[str, ModelRow]:
+        found = read_all(self._connection, sa.select(models).order_by(models.c.name), ModelRow)
+        return {row.name: row for row in found}
 
     def put_model(self, name: str, spec: Declared, used: dict[str, Declared], view_version: str) -> None:
         found = self.model(name)
-        row = {
-            "name": name,
-            "spec": spec,
-            "streams": used,
-            "view_version": view_version,
-            "event_us": found.event_us if found else None,
-        }
-        upsert(self._connection, models, ("name",), [row])
+        row = ModelRow(name, spec, used, view_version, found.event_us if found else None)
+        upsert(self._connection, models, ("name",), [asdict(row)])
 
     def saw(self, model: str, event_us: int) -> None:
         """The latest event time folded for a model, which is the event time of commands about it."""
         later = sa.or_(models.c.event_us.is_(None), models.c.event_us < event_us)
         self._connection.execute(models.update().where(models.c.name == model, later).values(event_us=event_us))
 
-    def version(self, model: str, version: int) -> Any:
+    def find_version(self, model: str, version: int) -> VersionRow | None:
         where = (versions.c.model == model, versions.c.version == version)
-        return self._connection.execute(sa.select(versions).where(*where)).first()
+        return read_first(self._connection, sa.select(versions).where(*where), VersionRow)
 
-    def version_of_package(self, model: str, package: str) -> Any:
+    def version(self, model: str, version: int) -> VersionRow:
+        """A version that is known to be there; raises LookupError."""
+        found = self.find_version(model, version)
+        if found is None:
+            raise LookupError(f"version {version} of {model} is not registered")
+        return found
+
+    def version_of_package(self, model: str, package: str) -> VersionRow | None:
         where = (versions.c.model == model, versions.c.package == package)
-        return self._connection.execute(sa.select(versions).where(*where)).first()
+        return read_first(self._connection, sa.select(versions).where(*where), VersionRow)
 
     def add_version(self, row: dict[str, Any]) -> int:
         latest = sa.select(sa.func.max(versions.c.version)).where(versions.c.model == row["model"])
@@ -182,17 +266,16 @@ class RegistryStore:
         where = (versions.c.model == model, versions.c.version == version)
         self._connection.execute(versions.update().where(*where).values(state=state))
 
-    def versions(self, model: str) -> Sequence[Any]:
-        return self._connection.execute(
-            sa.select(versions).where(versions.c.model == model).order_by(versions.c.version)
-        ).all()
+    def versions(self, model: str) -> list[VersionRow]:
+        query = sa.select(versions).where(versions.c.model == model).order_by(versions.c.version)
+        return read_all(self._connection, query, VersionRow)
 
     def put_gates(self, rows: list[dict[str, Any]]) -> None:
         upsert(self._connection, gates, ("model", "version", "run_id", "gate"), rows)
 
-    def gates(self, model: str) -> Sequence[Any]:
+    def gates(self, model: str) -> list[GateRow]:
         order = (gates.c.version, gates.c.run_id, gates.c.gate)
-        return self._connection.execute(sa.select(gates).where(gates.c.model == model).order_by(*order)).all()
+        return read_all(self._connection, sa.select(gates).where(gates.c.model == model).order_by(*order), GateRow)
 
     def champion(self, model: str) -> Champion | None:
         row = self._connection.execute(
@@ -202,8 +285,8 @@ class RegistryStore:
             None if row is None else Champion(row.epoch, row.version, row.package, row.since_us, row.previous_version)
         )
 
-    def champions(self, model: str) -> Sequence[Any]:
-        return self._connection.execute(_CHAMPIONS, {"model": model}).all()
+    def champions(self, model: str) -> list[ChampionRow]:
+        return read_all(self._connection, _CHAMPIONS, ChampionRow, {"model": model})
 
     def replace_champion(self, model: str, expected_epoch: int, row: dict[str, Any]) -> int:
         """Compare-and-set: the new epoch, if the champion's is still the expected one (0: none); raises Fenced."""
@@ -226,12 +309,12 @@ class RegistryStore:
     def add_approval(self, row: dict[str, Any]) -> None:
         self._connection.execute(approvals.insert(), row)
 
-    def approval(self, nonce: str) -> Any:
-        return self._connection.execute(sa.select(approvals).where(approvals.c.nonce == nonce)).first()
+    def approval(self, nonce: str) -> ApprovalRow | None:
+        return read_first(self._connection, sa.select(approvals).where(approvals.c.nonce == nonce), ApprovalRow)
 
-    def approvals(self, model: str) -> Sequence[Any]:
-        order = (approvals.c.version, approvals.c.nonce)
-        return self._connection.execute(sa.select(approvals).where(approvals.c.model == model).order_by(*order)).all()
+    def approvals(self, model: str) -> list[ApprovalRow]:
+        query = sa.select(approvals).where(approvals.c.model == model)
+        return read_all(self._connection, query.order_by(approvals.c.version, approvals.c.nonce), ApprovalRow)
 
     def close_approval(self, nonce: str, state: str, approver: str, comment: str) -> None:
         changed = {"state": state, "approver": approver, "comment": comment}
@@ -240,5 +323,5 @@ class RegistryStore:
     def put_receipt(self, row: dict[str, Any]) -> None:
         upsert(self._connection, receipts, ("model", "epoch", "replica"), [row])
 
-    def receipts(self, model: str) -> Sequence[Any]:
-        return self._connection.execute(_RECEIPTS, {"model": model}).all()
+    def receipts(self, model: str) -> list[ReceiptRow]:
+        return read_all(self._connection, _RECEIPTS, ReceiptRow, {"model": model})

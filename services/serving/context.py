@@ -15,7 +15,7 @@ from evenkeel.libs.features import FeaturePlan, NotComputable, SlotUpdate, read_
 from evenkeel.libs.features.tiles import Tile
 from evenkeel.libs.service import Context
 from evenkeel.libs.store.protocol import Transaction
-from evenkeel.services.serving.domain.champions import Champion, Fact, Line
+from evenkeel.services.serving.domain.champions import Champion, ChampionDecision, Line
 from evenkeel.services.serving.domain.online_view import OnlineView, OnlineViews, ViewKey
 from evenkeel.services.serving.metrics import ServingMetrics
 from evenkeel.services.serving.settings import ServingSettings
@@ -45,7 +45,7 @@ class ServingContext(Context):
         self.metrics = ServingMetrics()
         self.views = OnlineViews()
         self.plans: dict[ViewKey, Plan] = {}
-        self.facts: dict[str, Fact] = {}
+        self.facts: dict[str, ChampionDecision] = {}
         self.lines: dict[str, Line] = {}
         """Model → who answers here. A swap replaces one entry."""
         self.settled = threading.Event()
@@ -119,7 +119,7 @@ class ServingContext(Context):
         self._row(_key(declared))
         self._choose_views()
 
-    def decide(self, fact: Fact) -> bool:
+    def decide(self, fact: ChampionDecision) -> bool:
         """Take over a fact; False if this epoch or a later one is known."""
         known = self.store.fact(fact.model)
         if known is not None and known.epoch >= fact.epoch:

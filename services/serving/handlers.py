@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
@@ -15,10 +15,10 @@ from evenkeel.contracts.ids import prediction_id, receipt_id
 from evenkeel.contracts.registry import ChampionChanged, ModelDeclared
 from evenkeel.contracts.serving import ActivationFailed, PredictionMade, ReplicaSeen, VersionActivated
 from evenkeel.libs.errors import Retry
-from evenkeel.libs.service import Batch, Cause, Derived, Each, Output, Rebuild, Reply, Stateless
+from evenkeel.libs.service import Batch, Cause, Derived, Each, Output, Reply, Stateless
 from evenkeel.libs.settings import DEFAULT_PORTS, Settings
 from evenkeel.services.serving.context import ServingContext
-from evenkeel.services.serving.domain.champions import Fact, Outcome, Receipt, Target, next_receipt
+from evenkeel.services.serving.domain.champions import ChampionDecision, Outcome, Target, next_receipt
 from evenkeel.services.serving.domain.dataplane import answer, prediction_made
 from evenkeel.services.serving.settings import ServingSettings
 from evenkeel.services.serving.store import Declared
@@ -37,7 +37,7 @@ def on_champion_changed(event: Event[ChampionChanged], ctx: ServingContext) -> l
     """Remember the latest epoch; the activator loads its version once this is committed."""
     data, rollback = event.data, event.data.rollback_target
     ctx.decide(
-        Fact(
+        ChampionDecision(
             model=data.model,
             epoch=data.epoch,
             target=Target(data.version, data.package, data.threshold),
@@ -104,7 +104,12 @@ def on_vectors(events: Sequence[Event[VectorComputed]], ctx: ServingContext) -> 
 
 
 def on_activation(
-    fact: Fact, outcome: Outcome, detail: str, load_seconds: float, replica: str, traceparent: str | None = None
+    fact: ChampionDecision,
+    outcome: Outcome,
+    detail: str,
+    load_seconds: float,
+    replica: str,
+    traceparent: str | None = None,
 ) -> Callable[[ServingContext], Reply[bool]]:
     """Tell how an epoch's version fared on this replica, once: what was told before, also before a restart, is not
     told again. The ids follow from the fact, the replica and how often the outcome has changed."""
@@ -155,24 +160,6 @@ def replica_name(settings: Settings, own: ServingSettings) -> str:
     port = settings.port if settings.port is not None else DEFAULT_PORTS["serving"]
     return own.replica or f"{socket.gethostname()}-{port}"
 
-
-def fold_receipts(told: Sequence[Event[Any]], ctx: ServingContext) -> None:
-    """What this replica told about each model's latest epoch, so that it is not told again."""
-    mine = replica_name(ctx.settings, ctx.own)
-    for event in told:
-        data = event.data
-        if not isinstance(data, VersionActivated | ActivationFailed) or data.replica != mine:
-            continue
-        outcome = data.reason if isinstance(data, ActivationFailed) else "activated"
-        last = ctx.store.receipt(data.model)
-        number = last.number + 1 if last is not None and last.epoch == data.epoch else 0
-        ctx.store.put_receipt(data.model, Receipt(data.epoch, outcome, number))
-
-
-REBUILD: Final = Rebuild(
-    fold=fold_receipts,
-    forgotten="answers to requests that were not published yet when the store was lost; they are in no record",
-)
 
 HANDLERS = (
     Each(ModelDeclared, on_model_declared),

@@ -6,11 +6,12 @@ from evenkeel.libs.bus.protocol import STREAMING
 from evenkeel.libs.service import Service
 from evenkeel.libs.settings import Settings
 from evenkeel.libs.store.lmdb import LmdbStore
-from evenkeel.services.serving.activation import keep_champions
 from evenkeel.services.serving.api import routers
 from evenkeel.services.serving.asgi import HotPath, describe
+from evenkeel.services.serving.background import keep_champions
 from evenkeel.services.serving.context import ServingContext
-from evenkeel.services.serving.handlers import HANDLERS, REBUILD, on_tick
+from evenkeel.services.serving.handlers import HANDLERS, on_tick
+from evenkeel.services.serving.rebuild import REBUILD
 from evenkeel.services.serving.settings import ServingSettings
 from evenkeel.services.serving.store import DATABASES
 

@@ -16,7 +16,7 @@ import msgspec
 from evenkeel.contracts.registry import ModelDeclared
 from evenkeel.libs.features.tiles import TileState
 from evenkeel.libs.store.lmdb import LmdbConnection
-from evenkeel.services.serving.domain.champions import Fact, Receipt
+from evenkeel.services.serving.domain.champions import ChampionDecision, Receipt
 
 MODELS: Final = "models"
 FACTS: Final = "champions"
@@ -32,7 +32,7 @@ _NUMBER: Final = struct.Struct(">H")
 _MAX_ENTITY_BYTES: Final = 400
 
 _pack: Final = msgspec.msgpack.Encoder().encode
-_unpack_fact: Final = msgspec.msgpack.Decoder(Fact).decode
+_unpack_fact: Final = msgspec.msgpack.Decoder(ChampionDecision).decode
 _unpack_receipt: Final = msgspec.msgpack.Decoder(Receipt).decode
 _unpack_slot: Final = msgspec.msgpack.Decoder(tuple[str, list[int | float | str]]).decode
 
@@ -82,14 +82,14 @@ class ServingStore:
         )
         return sorted(found, key=lambda declared: declared.offset)
 
-    def put_fact(self, fact: Fact) -> None:
+    def put_fact(self, fact: ChampionDecision) -> None:
         self._connection.put(FACTS, fact.model.encode(), _pack(fact))
 
-    def fact(self, model: str) -> Fact | None:
+    def fact(self, model: str) -> ChampionDecision | None:
         found = self._connection.get(FACTS, model.encode())
         return None if found is None else _unpack_fact(found)
 
-    def facts(self) -> dict[str, Fact]:
+    def facts(self) -> dict[str, ChampionDecision]:
         return {fact.model: fact for fact in (_unpack_fact(value) for _, value in self._connection.scan(FACTS))}
 
     def put_receipt(self, model: str, receipt: Receipt) -> None:

@@ -15,7 +15,7 @@ from evenkeel.libs.http.routing import router
 from evenkeel.libs.service import Host
 from evenkeel.services.trainer.domain.decision import Cut
 from evenkeel.services.trainer.handlers import on_pause, on_resume, on_train
-from evenkeel.services.trainer.store import ACTIVE, TrainerStore, pause_of
+from evenkeel.services.trainer.store import ACTIVE, JobRow, TrainerStore
 
 
 class LoopRequest(BaseModel):
@@ -64,7 +64,7 @@ def routers(runtime: Host[Any]) -> Sequence[APIRouter]:
 def _loops(store: TrainerStore) -> list[dict[str, Any]]:
     loops = []
     for row in store.models():
-        pause = pause_of(row)
+        pause = row.pause
         active = [job for job in store.jobs(row.name) if job.state in ACTIVE]
         loops.append(
             {
@@ -79,7 +79,7 @@ def _loops(store: TrainerStore) -> list[dict[str, Any]]:
     return loops
 
 
-def _job(job: Any) -> dict[str, Any]:
+def _job(job: JobRow) -> dict[str, Any]:
     return {
         "run_id": job.run_id,
         "trigger": job.trigger,

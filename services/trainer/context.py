@@ -5,17 +5,29 @@ from __future__ import annotations
 from importlib import metadata
 from pathlib import Path
 
+from evenkeel.contracts.declaration import ModelSpec
 from evenkeel.contracts.trainer import RetrainDecided
 from evenkeel.libs.service import Context
 from evenkeel.services.trainer.settings import TrainerSettings
-from evenkeel.services.trainer.store import TrainerStore
+from evenkeel.services.trainer.store import ModelRow, TrainerStore
 
 
 class TrainerContext(Context):
-    """Everything is in the store; nothing is cached."""
+    """Everything is in the store."""
 
     own: TrainerSettings
     _answered: set[str] | None = None
+
+    def __init__(self) -> None:
+        self._specs: dict[str, tuple[int, ModelSpec]] = {}
+        """Model → offset of its declaration, and what that says."""
+
+    def spec(self, row: ModelRow) -> ModelSpec:
+        """What a model's declaration says, read once for each; raises ValidationError."""
+        known = self._specs.get(row.name)
+        if known is None or known[0] != row.declaration:
+            known = self._specs[row.name] = (row.declaration, ModelSpec.model_validate(row.spec))
+        return known[1]
 
     @property
     def store(self) -> TrainerStore:

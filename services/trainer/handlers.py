@@ -10,7 +10,6 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from evenkeel.contracts import ids
-from evenkeel.contracts.declaration import ModelSpec
 from evenkeel.contracts.envelope import Event
 from evenkeel.contracts.feature import DatasetCommitted
 from evenkeel.contracts.ids import random_id
@@ -37,14 +36,14 @@ from evenkeel.libs.telemetry.tracing import new_traceparent
 from evenkeel.services.trainer.context import TrainerContext
 from evenkeel.services.trainer.domain import decision
 from evenkeel.services.trainer.domain.decision import Answer, Asked, Cut
-from evenkeel.services.trainer.domain.request import (
+from evenkeel.services.trainer.domain.job import (
     Candidate,
     DatasetClaim,
     JobRequest,
     JobResult,
     TrainingRequest,
 )
-from evenkeel.services.trainer.store import pause_of
+from evenkeel.services.trainer.store import JobRow, ModelRow
 
 LEASE_US = 30 * SECOND_US
 
@@ -57,15 +56,7 @@ def on_stream_declared(event: Event[StreamDeclared], ctx: TrainerContext) -> Ite
 def on_model_declared(event: Event[ModelDeclared], ctx: TrainerContext) -> Iterable[Payload]:
     """Take the declaration, by its offset."""
     declared = event.data
-    ctx.store.put_model(
-        {
-            "name": declared.name,
-            "declaration": event.offset,
-            "spec": declared.spec,
-            "streams": declared.streams,
-            "view_version": declared.view_version,
-        }
-    )
+    ctx.store.put_model(declared.name, event.offset, declared.spec, declared.streams, declared.view_version)
     return ()
 
 
@@ -84,15 +75,16 @@ def on_dataset_committed(event: Event[DatasetCommitted], ctx: TrainerContext) ->
     row = _declared(committed.model, ctx)
     ctx.store.put_cut(committed.model, cut)
     ctx.store.saw(committed.model, event.time_us)
-    history = ctx.store.history(committed.model)
+    asked_us = max(event.time_us, cut.cut_us)
+    history = ctx.store.history(committed.model, asked_us)
     try:
-        spec = ModelSpec.model_validate(row.spec)
+        spec = ctx.spec(row)
     except ValidationError:  # by a newer release: its next trigger is answered with no, and why
         return ()
     if not history.accepted_us and not history.champion_epoch and decision.is_enough(cut, spec):
-        return _decide(Asked("first_data", max(event.time_us, cut.cut_us)), committed.model, event, ctx)
+        return _decide(Asked("first_data", asked_us), committed.model, event, ctx)
     if decision.is_due(cut.cut_us, spec, history):
-        return _decide(Asked("schedule", max(event.time_us, cut.cut_us)), committed.model, event, ctx)
+        return _decide(Asked("schedule", asked_us), committed.model, event, ctx)
     return ()
 
 
@@ -134,7 +126,7 @@ def on_train(model: str, ctx: TrainerContext) -> Reply[dict[str, Any]]:
 def on_pause(model: str, by: str, reason: str, ctx: TrainerContext) -> Reply[dict[str, Any]]:
     """Stop the loop of one model: every trigger is answered with this pause. Commands still train, jobs go on."""
     row = _known(model, ctx)
-    pause = pause_of(row)
+    pause = row.pause
     if pause is not None:
         raise Refused(
             409,
@@ -149,13 +141,13 @@ def on_pause(model: str, by: str, reason: str, ctx: TrainerContext) -> Reply[dic
 def on_resume(model: str, by: str, reason: str, ctx: TrainerContext) -> Reply[dict[str, Any]]:
     """Let the loop of one model go on. Resuming one that runs changes nothing."""
     row = _known(model, ctx)
-    if not row.paused:
+    if row.pause is None:
         return Reply({"model": model, "paused": False, "changed": False})
     return _loop_changed(row, None, by, reason, ctx)
 
 
 def _loop_changed(
-    row: Any, pause: decision.Pause | None, by: str, reason: str, ctx: TrainerContext
+    row: ModelRow, pause: decision.Pause | None, by: str, reason: str, ctx: TrainerContext
 ) -> Reply[dict[str, Any]]:
     ctx.store.set_pause(row.name, pause)
     state: Literal["paused", "running"] = "running" if pause is None else "paused"
@@ -255,7 +247,8 @@ def _decide(asked: Asked, model: str, cause: Event[Any] | Cause, ctx: TrainerCon
     row = _declared(model, ctx)
     try:
         declared = trainable(row)
-        cuts, history = ctx.store.cuts(model), ctx.store.history(model)
+        cuts = ctx.store.newest_cut(model, row.view_version, asked.time_us)
+        history = ctx.store.history(model, asked.time_us)
         answer = decision.decide(asked, declared.spec, row.view_version, cuts, history)
     except NotComputable as error:
         answer = Answer(False, "not_computable", str(error))
@@ -288,7 +281,7 @@ def _decide(asked: Asked, model: str, cause: Event[Any] | Cause, ctx: TrainerCon
     )
 
 
-def trainable(row: Any) -> DeclaredModel:
+def trainable(row: ModelRow) -> DeclaredModel:
     """A model's declaration; raises NotComputable if this release cannot train by it."""
     declared = read_model(row.name, row.spec, row.streams)
     spec = declared.spec
@@ -301,7 +294,7 @@ def trainable(row: Any) -> DeclaredModel:
 
 
 def request_of(
-    row: Any, declared: DeclaredModel, answer: Answer, run_id: str, time_us: int, ctx: TrainerContext
+    row: ModelRow, declared: DeclaredModel, answer: Answer, run_id: str, time_us: int, ctx: TrainerContext
 ) -> JobRequest:
     """Everything a job needs, fixed at the decision, so that another attempt does the same again."""
     assert answer.cut is not None
@@ -340,7 +333,7 @@ def request_of(
     )
 
 
-def _completed(job: Any, request: JobRequest, result: JobResult, seconds: float) -> RunCompleted:
+def _completed(job: JobRow, request: JobRequest, result: JobResult, seconds: float) -> RunCompleted:
     evidence, training = result.evidence, request.training
     assert evidence is not None
     dataset = training.dataset
@@ -384,18 +377,18 @@ def _dataset(cut: Cut | None) -> DatasetVersion | None:
     )
 
 
-def _job_cause(job: Any, what: str, attempt: int) -> Cause:
+def _job_cause(job: JobRow, what: str, attempt: int) -> Cause:
     return Cause(ids.attempt_id(job.run_id, what, attempt), job.decided_us, job.correlation_id, job.traceparent)
 
 
-def _declared(model: str, ctx: TrainerContext) -> Any:
+def _declared(model: str, ctx: TrainerContext) -> ModelRow:
     row = ctx.store.model(model)
     if row is None:
         raise NotYet(f"model {model} is not declared")
     return row
 
 
-def _known(model: str, ctx: TrainerContext) -> Any:
+def _known(model: str, ctx: TrainerContext) -> ModelRow:
     row = ctx.store.model(model)
     if row is None:
         known = ", ".join(r.name for r in ctx.store.models()) or "none"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from evenkeel.libs.service import Service
 from evenkeel.libs.store.sql import SqlStore
 from evenkeel.services.trainer import api
+from evenkeel.services.trainer.background import run_jobs
 from evenkeel.services.trainer.context import TrainerContext
 from evenkeel.services.trainer.handlers import HANDLERS
-from evenkeel.services.trainer.jobs import run_jobs
 from evenkeel.services.trainer.rebuild import REBUILD
 from evenkeel.services.trainer.settings import TrainerSettings
 from evenkeel.services.trainer.store import MIGRATIONS

@@ -45,7 +45,7 @@ def main(days: int, per_day: int) -> None:
         declared = scenes.declared()
         assert isinstance(declared, ModelDeclared)
         harness.consume(fact(declared, "registry"))
-        harness.consume(fact(scenes.run_completed(ref), "trainer") + fact(scenes.champion_changed(ref), "registry"))
+        harness.consume(fact(scenes.run(ref), "trainer") + fact(scenes.champion(ref), "registry"))
         batches: list[list[ReadRecord]] = []
         number = 0
         for hour in range(days * 24):

@@ -11,12 +11,12 @@ from typing import Any, Final
 import orjson
 
 from evenkeel.apps.cli.supervisor import Supervisor
-from evenkeel.contracts.registry import ChampionChanged
 from evenkeel.libs.process.ports import free_port_base
 from tests.bench.bench import Bench, Unavailable, cpu_seconds
 from tests.bench.figures import OURS, Target
 from tests.bench.http_load import call, metrics, request
 from tests.bench.streams import MODEL, PLAN, START, Outlet, declare_model, declare_stream, fill
+from tests.makers import champion_changed
 from tests.running import eventually, publish_events
 from tests.tiny_packages import table_of, tiny_package, tiny_table
 
@@ -87,17 +87,7 @@ async def _promote(supervisor: Supervisor, address: str) -> None:
     table = table_of(rows.event_time_us, rows.label_time_us, rows.label, wide)
     changes: dict[str, Any] = {"model": MODEL, "view_version": PLAN.view_version, "features": PLAN.names}
     ref = tiny_package(supervisor.data_dir / "artifacts", supervisor.data_dir / "keys", table=table, **changes)
-    changed = ChampionChanged(
-        model=MODEL,
-        epoch=1,
-        version=1,
-        package=ref.digest,
-        package_uri=ref.uri,
-        view_version=PLAN.view_version,
-        threshold=0.5,
-        cause="promotion",
-        cause_id="bench",
-    )
+    changed = champion_changed(ref, model=MODEL, view_version=PLAN.view_version, cause_id="bench")
     await declare_model(address)
     await publish_events(address, "registry", [(changed, {"time": START})])
     ask = request("GET", f"/v2/models/{MODEL}/ready", authorization=f"Bearer {supervisor.token}")

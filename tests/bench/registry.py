@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import orjson
 
-from evenkeel.contracts.trainer import Comparison, DatasetVersion, RunCompleted, Scores
+from evenkeel.contracts.trainer import RunCompleted
 from evenkeel.libs.keys import signing_key
 from evenkeel.libs.packages.package import PackageRef, write_package
 from evenkeel.libs.process.ports import free_port
@@ -15,6 +15,7 @@ from tests.bench.bench import Bench, Unavailable, start_peer, start_service, tai
 from tests.bench.figures import OURS, Target
 from tests.bench.http_load import call, first_answer, load, request
 from tests.bench.streams import Outlet, broker
+from tests.makers import comparison, run_completed
 from tests.running import eventually, publish_events, write_token
 from tests.tiny_packages import tiny_training
 
@@ -107,39 +108,17 @@ _REST: Final = ("model_onnx", "golden", "profile", "metrics", "linear")
 
 def completed(ref: PackageRef, view_version: str, champion: str | None) -> RunCompleted:
     """A finished run; compared with a champion it is no better, so that it is registered and not promoted."""
-    compared = Comparison(
-        metric="roc_auc",
-        n=900,
-        candidate=0.7,
-        champion=0.7,
-        improvement=0.0,
-        standard_error=0.01,
-        improvement_lower=-0.01,
-        improvement_upper=0.2,
-        confidence=0.9,
-    )
-    return RunCompleted(
+    compared = comparison(candidate=0.7, improvement=0.0, improvement_lower=-0.01)
+    run_id, scores = f"run-{ref.digest[7:39]}", {"digest": ref.digest, "metrics": {"roc_auc": 0.7}}
+    return run_completed(
+        ref,
+        beats=champion,
+        compared=compared,
         model=MODEL,
-        run_id=f"run-{ref.digest[7:39]}",
+        run_id=run_id,
         trigger="drift",
-        package=ref.digest,
-        package_uri=ref.uri,
-        package_bytes=ref.size_bytes,
         view_version=view_version,
-        declaration=0,
-        estimator="logistic",
-        parameters={},
-        dataset=DatasetVersion(uri=f"tables/{MODEL}", version=1, rows=1000, label_cut=AT),
-        training_rows=800,
-        evaluation_rows=900,
-        candidate=Scores(digest=ref.digest, metrics={"roc_auc": 0.7}),
-        champion=Scores(digest=champion, metrics={"roc_auc": 0.7}) if champion else None,
-        comparison=compared if champion else None,
-        golden_rows=10,
-        golden_matched=True,
-        code_commit="bench",
-        seed=1,
-        duration_seconds=1.0,
+        candidate=scores,
     )
 
 

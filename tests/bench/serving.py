@@ -14,7 +14,7 @@ import orjson
 
 from evenkeel.apps.broker.embedded import EmbeddedKafka
 from evenkeel.contracts.declaration import ModelSpec, StreamSpec
-from evenkeel.contracts.registry import ChampionChanged, ModelDeclared
+from evenkeel.contracts.registry import ModelDeclared
 from evenkeel.libs.bus.topics import create_map_topics
 from evenkeel.libs.clock import HOUR_US
 from evenkeel.libs.features import compile_plan
@@ -25,6 +25,7 @@ from evenkeel.services.trainer.domain.split import TrainingTable
 from tests.bench.bench import Bench, Unavailable, cpu_seconds, run_peer, start_peer, start_service, tail
 from tests.bench.figures import OURS, Target
 from tests.bench.http_load import Load, call, first_answer, load, metrics, request
+from tests.makers import champion_changed
 from tests.running import eventually, publish_events, write_token
 from tests.tiny_packages import START_US, table_of, tiny_package
 
@@ -128,17 +129,7 @@ class Evenkeel:
 
     async def champion(self, model: str, epoch: int) -> None:
         ref = self.packages[model][(epoch - 1) % len(self.packages[model])]
-        changed = ChampionChanged(
-            model=model,
-            epoch=epoch,
-            version=epoch,
-            package=ref.digest,
-            package_uri=ref.uri,
-            view_version=self._view_version,
-            threshold=0.5,
-            cause="promotion",
-            cause_id="bench",
-        )
+        changed = champion_changed(ref, model=model, epoch=epoch, view_version=self._view_version, cause_id="bench")
         await publish_events(self._kafka.address, "registry", [(changed, {"time": "2013-03-01T00:00:00Z"})])
 
     async def start(self) -> Served:

@@ -18,15 +18,16 @@ from typing import Any, Final
 from evenkeel.apps.broker.embedded import EmbeddedKafka
 from evenkeel.contracts.declaration import ModelSpec, StreamSpec
 from evenkeel.contracts.envelope import format_us
-from evenkeel.contracts.feature import VectorComputed, ViewUpdated
+from evenkeel.contracts.feature import ViewUpdated
 from evenkeel.contracts.ids import label_stream
-from evenkeel.contracts.registry import ChampionChanged, ModelDeclared
+from evenkeel.contracts.registry import ModelDeclared
 from evenkeel.libs.bus.topics import create_map_topics
 from evenkeel.libs.clock import MINUTE_US, parse_us
 from evenkeel.libs.features import FeaturePlan, FeatureState, compile_plan
 from evenkeel.libs.process.ports import free_port
 from tests.bench.bench import cpu_seconds, start_service
 from tests.bench.http_load import first_answer, load, metrics, request
+from tests.makers import champion_changed, vector_computed
 from tests.running import publish_events, write_token
 from tests.tiny_packages import tiny_package
 
@@ -99,17 +100,7 @@ async def measure(broker: str, folder: Path, seconds: float, connections: int) -
         fact, plan = declared(model)
         changes = {"model": model, "view_version": plan.view_version, "features": plan.names}
         ref = tiny_package(folder / "artifacts", folder / "keys", estimator, **changes)  # type: ignore[arg-type]
-        champion = ChampionChanged(
-            model=model,
-            epoch=1,
-            version=1,
-            package=ref.digest,
-            package_uri=ref.uri,
-            view_version=plan.view_version,
-            threshold=0.5,
-            cause="promotion",
-            cause_id="gates",
-        )
+        champion = champion_changed(ref, model=model, view_version=plan.view_version)
         facts += [fact, champion]
     await publish_events(broker, "registry", [(fact, {"time": NOON}) for fact in facts])
     port = free_port()
@@ -156,12 +147,11 @@ async def measure(broker: str, folder: Path, seconds: float, connections: int) -
         for model in ("linear", "trees"):
             vectors = [
                 (
-                    VectorComputed(
+                    vector_computed(
                         model=model,
                         stream="bench",
                         event_id=f"{model}-{number}",
                         view_version=plan.view_version,
-                        declaration=0,
                         values=[100.0, None, 5.0, number / 7],
                     ),
                     {"time": NOON, "stream": model},

@@ -10,34 +10,27 @@ import pytest
 
 from evenkeel.contracts.payload import Caller, Fact
 from evenkeel.contracts.topics import BY_NAME
-from evenkeel.contracts.trainer import Comparison
+from tests.makers import comparison
 
 ROOT = Path(__file__).parents[2]
-EXAMPLES = sorted((ROOT / "contracts" / "examples").glob("*/*.json"))
-GOLDEN = Path(__file__).with_name("sentences.txt")
+EXAMPLES = sorted(f"{path.parent.name}/{path.stem}" for path in (ROOT / "contracts" / "examples").glob("*/*.json"))
 ADA = Caller(name="token:9f86d081884c", role="operator")
 
 
-def fact(example: str) -> Fact:
+def read(example: str) -> tuple[Fact, str]:
+    """A committed example, and the sentence that stands in it."""
     path = ROOT / "contracts" / "examples" / f"{example}.json"
-    return BY_NAME[path.parent.name].payload.model_validate(json.loads(path.read_text())["value"])
+    found = json.loads(path.read_text())
+    return BY_NAME[path.parent.name].payload.model_validate(found["value"]), found["sentence"]
 
 
-def test_each_example_says_what_is_written_here() -> None:
-    """One line an example, to be read by whoever changes one: the event, its word, its sentence."""
-    said = []
-    for path in EXAMPLES:
-        name = f"{path.parent.name}/{path.stem}"
-        said.append(f"{name} | {fact(name).what} | {fact(name).sentence()}")
-    assert said == GOLDEN.read_text().splitlines()
-
-
-def test_a_sentence_is_one_line_without_a_full_stop_of_its_own() -> None:
-    for line in GOLDEN.read_text().splitlines():
-        _, what, sentence = line.split(" | ")
-        assert what == what.lower().strip()
-        assert sentence == sentence.strip()
-        assert "None" not in sentence and "  " not in sentence and "[" not in sentence, sentence
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_an_example_says_the_sentence_that_stands_in_it(example: str) -> None:
+    """Word for word, to be read by whoever changes it."""
+    fact, sentence = read(example)
+    assert fact.sentence() == sentence
+    assert sentence == sentence.strip() and "\n" not in sentence
+    assert "None" not in sentence and "  " not in sentence and "[" not in sentence, "people read this"
 
 
 DECIDED = "trainer.retrain-decided.v1/yes-accepted"
@@ -124,7 +117,7 @@ RUN = "trainer.run-completed.v1/first"
     ],
 )
 def test_a_sentence_says_what_is_there(example: str, changes: dict[str, Any], said: str) -> None:
-    assert fact(example).model_copy(update=changes).sentence() == said
+    assert read(example)[0].model_copy(update=changes).sentence() == said
 
 
 @pytest.mark.parametrize(
@@ -138,18 +131,16 @@ def test_a_run_says_how_much_better_it_is(
     candidate: float, champion: float, improvement: float, lower: float, said: str
 ) -> None:
     """Oriented as the evidence is: whichever way the metric points, better is better."""
-    compared = Comparison(
+    compared = comparison(
         metric="rmse",
         n=1900,
         candidate=candidate,
         champion=champion,
         improvement=improvement,
-        standard_error=0.01,
         improvement_lower=lower,
         improvement_upper=0.5,
-        confidence=0.9,
     )
-    sentence = fact(RUN).model_copy(update={"comparison": compared}).sentence()
+    sentence = read(RUN)[0].model_copy(update={"comparison": compared}).sentence()
     assert (
         f"; rmse {candidate:.4f} against the champion's {champion:.4f} on the same 1,900 unseen rows, {said};"
         in sentence

@@ -19,15 +19,16 @@ from evenkeel.contracts.payload import Payload
 from evenkeel.contracts.registry import ModelDeclared
 from evenkeel.contracts.serving import PredictionMade
 from evenkeel.contracts.topics import SERVICES, topics_carrying
-from evenkeel.contracts.trainer import DatasetVersion, RunCompleted, Scores
+from evenkeel.contracts.trainer import RunCompleted
 from evenkeel.libs.bus.topics import create_map_topics
 from evenkeel.libs.clock import MINUTE_US, SECOND_US
-from evenkeel.libs.features import compile_plan
+from evenkeel.libs.features import read_model
 from evenkeel.libs.http.tokens import ROLES
 from evenkeel.libs.packages.package import PackageRef
 from evenkeel.libs.process.ports import free_port
 from evenkeel.services.serving.settings import ServingSettings
 from tests.hostile.catalogue import MODEL, NOW, STREAM, order
+from tests.makers import run_completed
 from tests.running import Running, eventually, publish_events, read_events, read_topic, running, write_token
 from tests.tiny_packages import tiny_package
 
@@ -189,7 +190,7 @@ async def _declare(system: System) -> None:
 
 async def _promote(system: System) -> None:
     (declared,) = [e.data for e in await read_events(system.broker, ModelDeclared)]
-    names = compile_plan(declared.spec, declared.streams).names
+    names = read_model(declared.name, declared.spec, declared.streams).plan.names
     fields = {"model": MODEL, "view_version": declared.view_version, "features": names}
     ref = tiny_package(system.folder / "artifacts", system.folder / "keys", **fields)
     run = run_of(ref, declared.view_version, "run-1")
@@ -203,25 +204,4 @@ async def _promote(system: System) -> None:
 
 
 def run_of(ref: PackageRef, view_version: str, run_id: str) -> RunCompleted:
-    return RunCompleted(
-        model=MODEL,
-        run_id=run_id,
-        trigger="first_data",
-        package=ref.digest,
-        package_uri=ref.uri,
-        package_bytes=ref.size_bytes,
-        view_version=view_version,
-        declaration=0,
-        estimator="logistic",
-        parameters={},
-        threshold=0.5,
-        dataset=DatasetVersion(uri=f"tables/{MODEL}", version=1, rows=1000, label_cut=AT),
-        training_rows=800,
-        evaluation_rows=900,
-        candidate=Scores(digest=ref.digest, metrics={"roc_auc": 0.8}),
-        golden_rows=10,
-        golden_matched=True,
-        code_commit="test",
-        seed=1,
-        duration_seconds=1.0,
-    )
+    return run_completed(ref, model=MODEL, run_id=run_id, view_version=view_version, threshold=0.5)

@@ -8,7 +8,7 @@ import json
 import pickle
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import anyio.to_thread
 import httpx2
@@ -21,7 +21,8 @@ from evenkeel.contracts.ingest import EventAccepted, EventRejected
 from evenkeel.contracts.registry import GateDecided, ModelDeclared
 from evenkeel.contracts.runtime import RecordDeadLettered
 from evenkeel.contracts.topics import BY_NAME
-from evenkeel.libs.features import compile_plan
+from evenkeel.libs.features import read_model
+from evenkeel.libs.fields import Rule
 from evenkeel.libs.keys import signing_key
 from evenkeel.libs.packages.manifest import canonical_json
 from evenkeel.libs.packages.package import PackageRef
@@ -53,7 +54,7 @@ def test_the_catalogue_is_whole() -> None:
     assert {call.service for call in CALLS} == {
         *("ingest", "feature", "trainer", "registry", "serving", "monitor", "governance")
     }
-    rules = set(EventRejected.model_fields["rule"].annotation.__args__)  # type: ignore[union-attr]
+    rules = set(get_args(Rule))
     assert {record.rule for record in RECORDS} == rules
     for names in ([r.name for r in RECORDS], [c.name for c in CALLS], [d[0] for d in DECLARATIONS]):
         assert len(names) == len(set(names))
@@ -113,7 +114,9 @@ def _base64(data: bytes | None) -> str | None:
 async def test_bad_calls_name_the_field_and_the_fix_and_change_nothing(system: System) -> None:
     await system.good()
     (declared,) = [e.data for e in await system.events(ModelDeclared)]
-    others = {name: 1 for name in compile_plan(declared.spec, declared.streams).names if name != "amount"}
+    others = {
+        name: 1 for name in read_model(declared.name, declared.spec, declared.streams).plan.names if name != "amount"
+    }
     before, offsets = await system.at_rest(), await ends(system)
     wrong: list[str] = []
     for bad in CALLS:
@@ -247,7 +250,7 @@ PACKAGES: list[tuple[str, Callable[[Path], Path], str]] = [
 
 async def test_bad_packages_fail_their_gate_and_the_champion_stays(system: System) -> None:
     (declared,) = [e.data for e in await system.events(ModelDeclared)]
-    names = compile_plan(declared.spec, declared.streams).names
+    names = read_model(declared.name, declared.spec, declared.streams).plan.names
     champion = await system.get("registry", f"/v1/models/{MODEL}/champion")
     runs = []
     for number, (_, spoil, _) in enumerate(PACKAGES):
@@ -422,7 +425,7 @@ async def _outcomes(system: System) -> int:
 
 async def test_generated_requests_are_answered_or_refused(system: System) -> None:
     (declared,) = [e.data for e in await system.events(ModelDeclared)]
-    row = dict.fromkeys(compile_plan(declared.spec, declared.streams).names, 1.5)
+    row = dict.fromkeys(read_model(declared.name, declared.spec, declared.streams).plan.names, 1.5)
     url = system.services["serving"].url
     for good in ({"features": row, "event_id": "g", "event_time": NOW}, {"event": order("g", ordered_at=NOW)}):
         tried = await anyio.to_thread.run_sync(_tried, url, system.everything, PREDICT, good)

@@ -23,7 +23,7 @@ from evenkeel.contracts.feature import DatasetCommitted, VectorComputed, ViewUpd
 from evenkeel.libs.bus.kafka import KafkaBus
 from evenkeel.libs.bus.protocol import OutgoingRecord
 from evenkeel.libs.features import FeatureState, SlotUpdate
-from evenkeel.services.feature.domain import View
+from evenkeel.services.feature.domain.view import View
 from evenkeel.services.feature.service import service
 from tests.feature_log import DAY_US, MINUTE_US, START_US, Feature, Log
 from tests.kills import Copy, same, stories, trial

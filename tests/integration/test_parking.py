@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from evenkeel.apps.cli.main import app
 from evenkeel.contracts.envelope import Event, format_us
 from evenkeel.contracts.feature import VectorComputed
-from evenkeel.contracts.ingest import EventAccepted, LabelAccepted, RawRecord
+from evenkeel.contracts.ingest import EventAccepted, LabelAccepted
 from evenkeel.contracts.payload import Payload
 from evenkeel.contracts.runtime import RecordDeadLettered
 from evenkeel.libs.bus.kafka import KafkaBus
@@ -30,6 +30,7 @@ from evenkeel.libs.service import Cause, Context, Derived, Merge, Output, Releas
 from evenkeel.libs.settings import OwnSettings
 from evenkeel.libs.store.sql import SqlStore
 from evenkeel.libs.telemetry.tracing import Tracing
+from tests.makers import event_accepted, label_accepted, vector_computed
 from tests.running import Running, eventually, read_events, running, write_token
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("quiet")]
@@ -63,14 +64,7 @@ def on_released(released: Released, ctx: OrderContext) -> list[Output]:
         if event.id in OrderContext.broken:
             raise KeyError(event.id)
         ctx.tx.connection.execute(folded.insert(), {"event_id": event.id, "order_us": event.order_us})
-        payload = VectorComputed(
-            model="m",
-            stream="orders",
-            event_id=event.data.event_id,
-            view_version="5" * 64,
-            declaration=0,
-            values=[],
-        )
+        payload = vector_computed(stream="orders", event_id=event.data.event_id, view_version="5" * 64, values=[])
         outputs.append(Derived(payload, event, watermark_us=event.order_us))
     return outputs
 
@@ -96,15 +90,12 @@ def quiet() -> Iterator[None]:
         yield
 
 
-RAW = RawRecord(topic="shop.orders", partition=0, offset=0, sha256="a" * 64)
-
-
 def event(order: str, at: int) -> tuple[Payload, str, int]:
-    return EventAccepted(stream="orders", event_id=order, fields={}, declaration=0, raw=RAW), f"{order}@{at}", at
+    return event_accepted(stream="orders", event_id=order), f"{order}@{at}", at
 
 
 def label(order: str, at: int) -> tuple[Payload, str, int]:
-    made = LabelAccepted(stream="orders", event_id=order, label_id=order, fields={}, declaration=0, raw=RAW)
+    made = label_accepted(stream="orders", event_id=order)
     return made, f"label-{order}@{at}", at
 
 

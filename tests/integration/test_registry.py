@@ -9,11 +9,11 @@ from typing import Any
 import httpx2
 import pytest
 
-from evenkeel.contracts.monitor import PerformanceDegraded
 from evenkeel.contracts.registry import ApprovalDecided, ChampionChanged, GateDecided, ModelDeclared, StreamDeclared
-from evenkeel.contracts.trainer import Comparison, DatasetVersion, RunCompleted, Scores
+from evenkeel.contracts.trainer import RunCompleted
 from evenkeel.libs.packages.package import PackageRef
 from evenkeel.services.registry.service import service
+from tests.makers import comparison, performance_degraded, run_completed
 from tests.running import Running, eventually, publish_events, read_events, running, write_token
 from tests.tiny_packages import tiny_package
 
@@ -40,39 +40,14 @@ def declaration(model: str, policy: str = "") -> str:
 def run(
     model: str, ref: PackageRef, view: str, number: int, champion: str | None = None, lower: float = 0.01
 ) -> RunCompleted:
-    compared = Comparison(
-        metric="roc_auc",
-        n=900,
-        candidate=0.8,
-        champion=0.7,
-        improvement=0.1,
-        standard_error=0.01,
-        improvement_lower=lower,
-        improvement_upper=0.2,
-        confidence=0.9,
-    )
-    return RunCompleted(
+    return run_completed(
+        ref,
+        beats=champion,
+        compared=comparison(improvement_lower=lower),
         model=model,
         run_id=f"run-{model}-{number}",
         trigger="drift",
-        package=ref.digest,
-        package_uri=ref.uri,
-        package_bytes=ref.size_bytes,
         view_version=view,
-        declaration=0,
-        estimator="logistic",
-        parameters={},
-        dataset=DatasetVersion(uri=f"tables/{model}", version=number, rows=1000, label_cut=T0),
-        training_rows=800,
-        evaluation_rows=900,
-        candidate=Scores(digest=ref.digest, metrics={"roc_auc": 0.8}),
-        champion=Scores(digest=champion, metrics={"roc_auc": 0.7}) if champion else None,
-        comparison=compared if champion else None,
-        golden_rows=10,
-        golden_matched=True,
-        code_commit="test",
-        seed=1,
-        duration_seconds=1.0,
     )
 
 
@@ -135,14 +110,10 @@ async def test_promotion_refusal_and_rollback_by_degradation(
         e.data for e in await read_events(broker, GateDecided) if e.data.package == refs[1].digest and not e.data.passed
     ]
     assert [gate.gate for gate in refused] == ["better_than_champion"]
-    degraded = PerformanceDegraded(
+    degraded = performance_degraded(
         model="loop",
         epoch=2,
         version=second.version,
-        metric="roc_auc",
-        baseline=0.8,
-        current=0.6,
-        effect=0.2,
         significance=0.001,
         n=900,
         window_start=T0,

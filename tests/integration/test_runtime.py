@@ -28,6 +28,7 @@ from evenkeel.libs.errors import Fenced, NotYet, Retry
 from evenkeel.libs.service import Batch, Cause, Context, Derived, Each, Handler, Reply, Service
 from evenkeel.libs.settings import OwnSettings
 from evenkeel.libs.store.sql import SqlStore
+from tests.makers import drift_detected, retrain_decided, vector_computed
 from tests.running import Producer, Running, eventually, publish_events, read_events, read_topic, running
 
 pytestmark = pytest.mark.anyio
@@ -58,15 +59,7 @@ def on_drift(event: Event[DriftDetected], ctx: TrainerContext) -> Iterable[Retra
 
 
 def decided(event: Event[DriftDetected]) -> RetrainDecided:
-    return RetrainDecided(
-        model=event.data.model,
-        retrain=False,
-        trigger="drift",
-        reason="cooldown",
-        detail="",
-        cause_id=event.id,
-        as_of="2013-01-01T00:00:00Z",
-    )
+    return retrain_decided(model=event.data.model, cause_id=event.id, as_of="2013-01-01T00:00:00Z")
 
 
 def on_vectors(events: Sequence[Event[VectorComputed]], ctx: TrainerContext) -> Iterable[Derived]:
@@ -93,19 +86,7 @@ async def effects(service: Running) -> set[str]:
 
 
 def drift(n: int) -> DriftDetected:
-    return DriftDetected(
-        model="m",
-        detector="psi",
-        epoch=1,
-        version=1,
-        window_start="2013-01-01T00:00:00Z",
-        window_end="2013-01-02T00:00:00Z",
-        effect=0.3,
-        significance=0.01,
-        n=n,
-        features=[],
-        detail="",
-    )
+    return drift_detected(window_start="2013-01-01T00:00:00Z", window_end="2013-01-02T00:00:00Z", n=n)
 
 
 def drifts(prefix: str, count: int) -> Sequence[tuple[DriftDetected, dict[str, Any]]]:
@@ -219,7 +200,7 @@ async def test_sequences_are_counted_for_each_partition(broker: str, tmp_path: P
     wanted = {f"g{n}" for n in range(60)}
     vectors = [
         (
-            VectorComputed(model="m", stream="s", event_id=name, view_version="v", declaration=0, values=[1.0]),
+            vector_computed(event_id=name),
             {"time": "2013-01-02T00:00:00Z", "id": name},
         )
         for name in sorted(wanted)

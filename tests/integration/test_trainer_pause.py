@@ -13,6 +13,7 @@ from evenkeel.contracts.registry import ModelDeclared, StreamDeclared
 from evenkeel.contracts.trainer import LoopChanged, RetrainDecided
 from evenkeel.services.trainer.service import service
 from evenkeel.services.trainer.settings import TrainerSettings
+from tests.makers import drift_detected
 from tests.model_life import MODEL, VIEW, declaration
 from tests.running import eventually, publish_events, read_events, running, write_token
 
@@ -23,18 +24,14 @@ PAUSE = {"by": "Ada", "reason": "a data incident upstream"}
 
 
 def drift(number: int) -> tuple[DriftDetected, dict[str, str]]:
-    found = DriftDetected(
+    found = drift_detected(
         model=MODEL,
-        detector="psi",
         epoch=0,
         version=0,
         window_start="2013-01-13T00:00:00Z",
         window_end="2013-01-14T00:00:00Z",
-        effect=0.3,
         significance=0.001,
         n=900,
-        features=[],
-        detail="",
     )
     return found, {"time": f"2013-01-14T00:00:0{number}Z", "id": f"drift-{number}"}
 

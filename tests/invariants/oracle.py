@@ -462,8 +462,10 @@ class Oracle:
             gate = decided["better_than_champion"]
             if (run["champion"] or {}).get("digest") != before["package"] and change["cause"] == "promotion":
                 yield f"it was not compared with the champion {before['package']}"
-            elif gate["value"] != compared.get("lower") or gate["bar"] is None or not gate["value"] > gate["bar"]:
-                yield f"the gate looked at {gate['value']} over {gate['bar']}, the run's bound is {compared.get('lower')}"
+            elif (bound := compared.get("improvement_lower")) != gate["value"] or not _is_above(
+                gate["value"], gate["bar"]
+            ):
+                yield f"the gate looked at {gate['value']} over {gate['bar']}, the run's bound is {bound}"
 
     def predictions_name_their_champion(self) -> list[Violation]:
         """7: no prediction by a version that was not the champion, or the named fallback, of the epoch it names."""
@@ -1038,3 +1040,7 @@ def _shows(leaf: Mapping[str, Any], record: Record) -> bool:
         is_same = leaf["payload"] == json.loads(record.value or b"null")
     headers = {name: value.decode("utf-8", "backslashreplace") for name, value in record.headers if value is not None}
     return is_same and leaf["headers"] == headers
+
+
+def _is_above(value: float | None, bar: float | None) -> bool:
+    return value is not None and bar is not None and value > bar

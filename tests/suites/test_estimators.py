@@ -24,7 +24,7 @@ from evenkeel.libs.metrics import metrics_of
 from evenkeel.libs.packages.manifest import Parameter
 from evenkeel.services.trainer.domain.export import TOLERANCE, export
 from evenkeel.services.trainer.domain.fitting import fit
-from evenkeel.services.trainer.domain.request import Candidate, Refused, Task
+from evenkeel.services.trainer.domain.job import Candidate, Refused, Task
 from tests.tiny_packages import tiny_table
 
 NONSENSE: Final[Mapping[str, dict[str, Parameter]]] = {

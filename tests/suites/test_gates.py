@@ -12,14 +12,13 @@ import pytest
 from evenkeel.contracts.declaration import PromotionPolicy
 from evenkeel.contracts.payload import WORD_PATTERN
 from evenkeel.contracts.registry import GateDecided
-from evenkeel.contracts.trainer import Comparison
 from evenkeel.libs.clock import DAY_US
 from evenkeel.services.registry.domain.gates import GATES, Candidate, Gate, Proposal, decide_gates
 from evenkeel.services.registry.domain.promotion import Champion
+from tests.makers import comparison
 
 OLD, NEW = "sha256:" + "0" * 64, "sha256:" + "1" * 64
-COMPARISON: Final = Comparison(
-    metric="roc_auc",
+COMPARISON: Final = comparison(
     n=5000,
     candidate=0.78,
     champion=0.77,
@@ -27,7 +26,6 @@ COMPARISON: Final = Comparison(
     standard_error=0.004,
     improvement_lower=0.004,
     improvement_upper=0.016,
-    confidence=0.9,
 )
 GOOD: Final = Proposal(
     candidate=Candidate(

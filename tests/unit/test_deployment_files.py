@@ -186,10 +186,24 @@ def test_the_image_is_one_services_and_not_roots() -> None:
     assert "ARG SERVICE" in DOCKERFILE
     assert '--extra "${SERVICE}"' in DOCKERFILE
     assert "--require-hashes" in DOCKERFILE
-    assert "COPY services/${SERVICE} services/${SERVICE}" in DOCKERFILE
     assert re.search(r"^USER evenkeel$", DOCKERFILE, re.MULTILINE)
     assert set(SERVICES) <= set(PYPROJECT["project"]["optional-dependencies"])
     assert "ORT_DISABLE_TELEMETRY=1" in DOCKERFILE
+
+
+def test_the_image_installs_the_wheel_and_copies_all_that_it_is_built_from() -> None:
+    _, build, final = DOCKERFILE.split("\nFROM ")
+    copied = {source for line in re.findall(r"^COPY (.+) \S+$", build, re.MULTILINE) for source in line.split()}
+    project = PYPROJECT["project"]
+    assert {"pyproject.toml", "requirements.txt", project["readme"], *project["license-files"]} <= copied
+    linked = {path.readlink().name for path in (ROOT / "evenkeel").iterdir() if path.is_symlink()}
+    assert linked | {"evenkeel"} == {
+        source.split("/")[0] for source in copied if (ROOT / source.split("/")[0]).is_dir()
+    }
+    allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    assert {source.split("/")[0] for source in copied} == allowed
+    assert "--no-deps /wheel/*.whl" in build
+    assert "COPY --from=build /opt/evenkeel /opt/evenkeel" in final
 
 
 def test_serving_needs_no_scikit_learn_and_ingest_no_onnxruntime() -> None:

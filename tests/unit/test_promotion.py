@@ -10,7 +10,6 @@ from typing import Any, Final, Literal, assert_never
 import pytest
 
 from evenkeel.contracts.declaration import Declaration
-from evenkeel.contracts.feature import DatasetCommitted
 from evenkeel.contracts.payload import Payload
 from evenkeel.contracts.registry import ChampionChanged, GateDecided, ModelDeclared
 from evenkeel.contracts.trainer import RunCompleted
@@ -23,7 +22,7 @@ from evenkeel.services.registry.context import RegistryContext
 from evenkeel.services.registry.handlers import on_apply, on_run_completed
 from evenkeel.services.registry.service import service as registry_service
 from evenkeel.services.trainer.context import TrainerContext
-from evenkeel.services.trainer.domain.request import JobResult, Task
+from evenkeel.services.trainer.domain.job import JobResult, Task
 from evenkeel.services.trainer.domain.split import TrainingTable
 from evenkeel.services.trainer.domain.training import train
 from evenkeel.services.trainer.handlers import (
@@ -36,6 +35,7 @@ from evenkeel.services.trainer.handlers import (
 )
 from evenkeel.services.trainer.service import service as trainer_service
 from tests.handled import Handled
+from tests.makers import dataset_committed
 from tests.tiny_packages import FEATURES, START_US, VERSIONS, tiny_table
 
 Knows = Literal["the signal", "the opposite", "what the champion knows"]
@@ -120,9 +120,7 @@ class House:
         cut_us = START_US + day * DAY_US
         table = rows_until(self.table, cut_us, knows)
         self.versions += 1
-        committed = DatasetCommitted(
-            model="m",
-            uri="tables/m",
+        committed = dataset_committed(
             version=self.versions,
             view_version=self.declared.view_version,
             declaration=1,
@@ -131,7 +129,6 @@ class House:
             first_event_time=format_us(int(table.event_time_us[0])),
             last_event_time=format_us(int(table.event_time_us[-1])),
             label_cut=format_us(cut_us),
-            offsets={},
         )
         if not self.trainer.on(on_dataset_committed, committed, format_us(cut_us)):
             self.trainer.command(lambda ctx: on_train("m", ctx))

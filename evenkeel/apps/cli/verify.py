@@ -6,20 +6,22 @@ import json
 import time
 from base64 import b64encode
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
-import sqlalchemy as sa
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from evenkeel.libs.audit.anchor import FOLDER, anchored_notes
 from evenkeel.libs.audit.checkpoint import CheckpointError, read_checkpoint
-from evenkeel.libs.audit.verify import Progress as OnProgress
-from evenkeel.libs.audit.verify import VerifyReport, read_trusted, verify_log, write_trusted
 from evenkeel.libs.errors import EvenkeelError
+from evenkeel.libs.extras import require_extras
 from evenkeel.libs.keys import read_verification_key
 from evenkeel.libs.settings import Settings
+
+if TYPE_CHECKING:
+    from evenkeel.libs.audit.verify import Progress as OnProgress
+    from evenkeel.libs.audit.verify import VerifyReport
 
 _SHOWN_FROM_LEAVES: Final = 50_000
 
@@ -48,6 +50,7 @@ def verify(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Check that nothing in the audit log was altered, removed, reordered or left out. Needs no running service."""
+    require_extras("evenkeel verify", "sql")
     console = Console(stderr=True)
     columns = (TextColumn("verifying"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=as_json or not console.is_terminal) as bar:
@@ -79,6 +82,10 @@ def verify_data_folder(
     Returns a JSON object; `ok` is false and `problems` says what and where if something is wrong. Raises EvenkeelError
     if there is nothing to verify.
     """
+    import sqlalchemy as sa
+
+    from evenkeel.libs.audit.verify import read_trusted, verify_log, write_trusted
+
     settings = Settings(data_dir=data_dir)
     key_path = key or settings.keys / "governance.pub"
     trusted_path = trusted or data_dir / FOLDER / "trusted"

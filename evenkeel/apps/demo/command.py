@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from evenkeel.apps.demo import run
+from evenkeel.libs.extras import require_extras
 
 
 def demo(
@@ -25,6 +26,10 @@ def demo(
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON on standard output.")] = False,
 ) -> None:
     """Carry a year of real flights through the whole loop."""
+    has_broker = {"BROKER", "EVENKEEL_BROKER"} & os.environ.keys()
+    require_extras("evenkeel demo", "services", *(() if has_broker else ("embedded",)), "demo")
+    from evenkeel.apps.demo import run
+
     summary = run.demo(days, data_dir, keep, hold, port_base, broker_port, as_json)
     if as_json:
         print(json.dumps(summary))

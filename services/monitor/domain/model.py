@@ -1,18 +1,21 @@
-"""One model's measuring: a fold over its records in release order.
+"""One model's measuring: a fold over its events in release order.
 
-Time is cut into slots. Within a slot records only add up; when time passes its end, its windows are measured and the
-detectors are asked, once. So nothing depends on how records came in batches.
+Time is cut into slots. Within a slot events only add up; when time passes its end, its windows are measured and the
+detectors are asked, once. So nothing depends on how events came in batches.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, Final, TypeAlias
 
 import msgspec
 import numpy as np
 
+from evenkeel.contracts.envelope import Event
+from evenkeel.contracts.ingest import LabelAccepted
+from evenkeel.contracts.serving import PredictionMade
 from evenkeel.libs.sketches.profile import Binning
 from evenkeel.services.monitor.domain.decay import MIN_SLOTS, Decay, current, errors, find_decay, measured
 from evenkeel.services.monitor.domain.drift import (
@@ -25,8 +28,12 @@ from evenkeel.services.monitor.domain.drift import (
     shifted,
 )
 from evenkeel.services.monitor.domain.joins import Joins, LogEntry, Open
-from evenkeel.services.monitor.domain.records import Baseline, Champion, Incoming, Labelled, Policy, Predicted
+from evenkeel.services.monitor.domain.records import Baseline, Champion, Policy
 from evenkeel.services.monitor.domain.slots import OpenSlot, Part, Rows, Slot, concatenate
+
+NO_DECISION: Final = -1
+"""There was no threshold, or the name of a class was answered."""
+DECISION_CODES: Final[dict[object, int]] = {False: 0, True: 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,40 +175,43 @@ class Model:
 
     # -- folding ------------------------------------------------------------------------------------------------------
 
-    def fold(self, records: Sequence[Incoming], watermark_us: int) -> Outcome:
-        """Take records in release order, and the watermark below which nothing follows any more."""
+    def fold(self, events: Sequence[Event[Any]], watermark_us: int) -> Outcome:
+        """Take events in release order, and the watermark below which nothing follows any more.
+
+        `events`: the model's vectors, its champions' predictions on the stream, and the labels of that stream.
+        """
         outcome = Outcome()
         slot = self.open
         end_us = -(2**63) if slot is None else slot.start_us + self.policy.slot_us
         rule, joins, last_us = self.policy.label, self.joins, watermark_us
-        for record in records:
-            last_us = record.order_us
+        for event in events:
+            data, last_us = event.data, event.order_us
             if last_us >= end_us:
                 self._advance(last_us, outcome)
                 slot, rule, joins = self._opened(last_us, outcome), self.policy.label, self.joins
                 end_us = slot.start_us + self.policy.slot_us
             assert slot is not None
-            if isinstance(record, Labelled):
-                value = rule.value(record.fields)
+            kind = type(data)
+            if kind is LabelAccepted:
+                value = rule.value(data.fields)
                 if value is not None:
-                    prediction = joins.label(record.event_id, last_us, value)
+                    prediction = joins.label(data.event_id, last_us, value)
                     if prediction is not None:
                         slot.add_joined(value, prediction.score, prediction.decision, prediction.epoch)
-            elif isinstance(record, Predicted):
-                _, _, event_id, time_us, score, decision, epoch = record
+            elif kind is PredictionMade:
+                score, epoch, decision = data.score, data.epoch, DECISION_CODES.get(data.decision, NO_DECISION)
                 if self.state.epoch is None or epoch > self.state.epoch:
-                    self._activate(epoch, record.cause, last_us, outcome)
+                    self._activate(epoch, event.id, last_us, outcome)
                 slot.predictions += 1
-                label = joins.predict(event_id, last_us, Open(time_us, score, decision, epoch))
+                label = joins.predict(data.event_id, last_us, Open(event.time_us, score, decision, epoch))
                 if label is not None:
                     slot.add_joined(label, score, decision, epoch)
             else:
-                _, _, values, view_version, declaration = record
                 slot.vectors += 1
-                if view_version == self._view_version:
-                    slot.add_vector(values)
-                self._declared = max(self._declared, declaration)
-            slot.cause = record.cause
+                if data.view_version == self._view_version:
+                    slot.add_vector(data.values)
+                self._declared = max(self._declared, data.declaration)
+            slot.cause = event.id
         self._advance(watermark_us, outcome)
         self._keep(last_us, outcome)
         return outcome

@@ -1,12 +1,11 @@
-"""What a model's measuring is fed with, in release order, and the policies it is done under."""
+"""Under which policy a model is measured, and what is known of its champions."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final, Literal, NamedTuple, TypeAlias, get_args
+from typing import Final, Literal, TypeAlias, get_args
 
 from evenkeel.contracts.declaration import MonitoringPolicy
 from evenkeel.libs.drift import chosen_detectors, chosen_statistics
@@ -16,36 +15,6 @@ from evenkeel.libs.sketches.profile import Profile
 Task: TypeAlias = Literal["binary", "regression"]
 
 TASKS: Final[dict[str, Task]] = {name: name for name in get_args(Task)}
-
-
-class Predicted(NamedTuple):
-    """A champion's answer on the stream. `order_us` is its place in the merge, `decision` -1 if there was none."""
-
-    order_us: int
-    cause: str
-    event_id: str
-    time_us: int
-    score: float
-    decision: int
-    epoch: int
-
-
-class Labelled(NamedTuple):
-    order_us: int
-    cause: str
-    event_id: str
-    fields: Mapping[str, object]
-
-
-class Vectored(NamedTuple):
-    order_us: int
-    cause: str
-    values: Sequence[float | None]
-    view_version: str
-    declaration: int
-
-
-Incoming: TypeAlias = Predicted | Labelled | Vectored
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Which version answers: what was decided (facts), what answers here (champions), and the steps between them."""
+"""Which version answers: what was decided, what answers here (champions), and the steps between them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Outcome: TypeAlias = Literal["activated", "not_found", "digest", "signature", "g
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A version that a fact names, and the digest of its package."""
+    """A version that a decision names, and the digest of its package."""
 
     version: int
     package: str
@@ -25,7 +25,7 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
-class Fact:
+class ChampionDecision:
     """The latest decision about a model: from `epoch` on, `target` answers. The rest is the event that said so."""
 
     model: str
@@ -78,13 +78,13 @@ class Line:
     active: Champion | None = None
     previous: Champion | None = None
 
-    def wants(self, fact: Fact) -> bool:
-        """Whether the fact's version is still to be loaded. An epoch older than the active one is history."""
+    def wants(self, fact: ChampionDecision) -> bool:
+        """Whether the decided version is still to be loaded. An epoch older than the active one is history."""
         active = self.active
         return active is None or active.epoch < fact.epoch or (active.epoch == fact.epoch and active.is_fallback)
 
-    def fallback(self, fact: Fact) -> Target | None:
-        """What may answer though it was not promoted: only if nothing does, and only the target the fact names."""
+    def fallback(self, fact: ChampionDecision) -> Target | None:
+        """What may answer though it was not promoted: only if nothing does, and only the target that the decision names."""
         return fact.rollback if self.active is None else None
 
     def succeeded_by(self, champion: Champion) -> Line:
@@ -99,7 +99,7 @@ class Line:
         return next((c for c in (self.active, self.previous) if c is not None and c.package == package), None)
 
 
-def next_receipt(fact: Fact, outcome: Outcome, last: Receipt | None) -> Receipt | None:
+def next_receipt(fact: ChampionDecision, outcome: Outcome, last: Receipt | None) -> Receipt | None:
     """The receipt to publish; None if exactly this was told already, as after a restart."""
     if last is None or last.epoch < fact.epoch:
         return Receipt(fact.epoch, outcome, 0)

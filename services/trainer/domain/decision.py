@@ -50,10 +50,10 @@ class Pause:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What has been decided for a model so far. Times are event time."""
+    """What has been decided for a model so far, as far as a decision looks at it. Times are event time."""
 
     accepted_us: Sequence[int]
-    """Of the decisions to train, in order."""
+    """Of the decisions to train that are less than a day old, and of the last one, in order."""
     busy_run: str | None
     """The run that is not finished."""
     champion_epoch: int

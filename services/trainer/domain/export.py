@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from evenkeel.libs.estimators import Fitted
 from evenkeel.libs.packages.manifest import LinearCoefficients, ModelFile
 from evenkeel.libs.packages.scorer import LinearModel, OnnxModel, RowModel
-from evenkeel.services.trainer.domain.request import Refused, Task
+from evenkeel.services.trainer.domain.job import Refused, Task
 
 TOLERANCE: Final = 1e-5
 """Largest difference between graph and estimator: absolute for probabilities, relative to the largest answer (or 1) for

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from evenkeel.libs.estimators import Fitted, UnusableParameters, estimator_named
 from evenkeel.libs.packages.manifest import Parameter
-from evenkeel.services.trainer.domain.request import Candidate, Refused, Task
+from evenkeel.services.trainer.domain.job import Candidate, Refused, Task
 
 
 def parameters_of(candidate: Candidate) -> dict[str, Parameter]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from evenkeel.libs.metrics import DEFAULT_THRESHOLD, UndefinedMetricError, best_f1_threshold, metric_named
 from evenkeel.services.trainer.domain.fitting import fit, parameters_of
-from evenkeel.services.trainer.domain.request import Candidate, TrainingRequest, Trial
+from evenkeel.services.trainer.domain.job import Candidate, TrainingRequest, Trial
 from evenkeel.services.trainer.domain.split import TrainingTable
 
 VALIDATION_SHARE: Final = 0.2

@@ -25,7 +25,7 @@ from evenkeel.libs.packages.scorer import RowModel, Scorer
 from evenkeel.libs.sketches.profile import build_profile
 from evenkeel.services.trainer.domain.export import TOLERANCE, Exported, export
 from evenkeel.services.trainer.domain.fitting import fit
-from evenkeel.services.trainer.domain.request import (
+from evenkeel.services.trainer.domain.job import (
     Candidate,
     Evidence,
     Refused,

@@ -54,7 +54,6 @@ def upgrade(op: Operations) -> None:
         sa.Column("champion_epoch", sa.Integer(), nullable=False),
         sa.Column("champion_package", sa.Text(), nullable=True),
         sa.Column("event_us", sa.BigInteger(), nullable=True),
-        sa.Column("paused", sa.Boolean(), nullable=False),
         sa.Column("pause", sa.JSON(), nullable=True),
         sa.PrimaryKeyConstraint("name"),
     )

@@ -8,16 +8,15 @@ from typing import Any
 import httpx2
 import pytest
 
-from evenkeel.contracts.ingest import EventRejected
 from evenkeel.contracts.monitor import AlertChanged, DriftDetected, PerformanceDegraded, WindowMeasured
 from evenkeel.contracts.serving import ReplicaSeen
 from evenkeel.contracts.topics import topic_of
-from evenkeel.contracts.trainer import RunFailed
 from evenkeel.services.monitor.service import service
 from tests.integration.test_monitor import Upstream, facts, feed
 from tests.kills import same, stories, trial
+from tests.makers import event_rejected, run_failed
 from tests.running import publish_events
-from tests.unit.monitor.scenes import DAY_US, MODEL, RAW, START, STREAM, day, traffic
+from tests.unit.monitor.scenes import DAY_US, MODEL, START, STREAM, day, traffic
 
 pytestmark = pytest.mark.anyio
 
@@ -46,8 +45,8 @@ async def test_killed_at_every_step(
     monitor = trial(service, broker, tmp_path, postgres, seed)
     events = [*traffic(range(8), per_day=60), *traffic(range(8, DAYS), per_day=60, season=1.5, skill=-1.5)]
     events.sort(key=lambda event: event.order_us)
-    rejected = EventRejected(stream=STREAM, kind="event", rule="type", reason="r", fix="f", raw=RAW)
-    failed = RunFailed(model=MODEL, run_id="run-9", attempt=1, reason="error", detail="d")
+    rejected = event_rejected(stream=STREAM)
+    failed = run_failed(model=MODEL, run_id="run-9")
     async with Upstream(broker) as upstream:
         for number, failpoint in enumerate(KILLS):
             end_us = day(DAYS_EACH * (number + 1))

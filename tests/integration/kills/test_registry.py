@@ -19,6 +19,7 @@ from evenkeel.libs.packages.package import PackageRef
 from evenkeel.services.registry.service import service
 from tests.integration.test_registry import T0, T1, declaration, run
 from tests.kills import same, stories, trial, without_wall_clock
+from tests.makers import performance_degraded
 from tests.running import publish_events
 from tests.tiny_packages import tiny_package
 
@@ -61,14 +62,10 @@ def parts(refs: list[PackageRef]) -> list[tuple[str, str, Payload]]:
 
 
 def degraded(epoch: int, version: int) -> PerformanceDegraded:
-    return PerformanceDegraded(
+    return performance_degraded(
         model=MODEL,
         epoch=epoch,
         version=version,
-        metric="roc_auc",
-        baseline=0.8,
-        current=0.6,
-        effect=0.2,
         significance=0.001,
         n=900,
         window_start=T0,

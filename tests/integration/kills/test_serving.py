@@ -12,10 +12,10 @@ import pytest
 
 from evenkeel.contracts.declaration import ModelSpec, StreamSpec
 from evenkeel.contracts.envelope import format_us
-from evenkeel.contracts.feature import VectorComputed, ViewUpdated
+from evenkeel.contracts.feature import ViewUpdated
 from evenkeel.contracts.ids import label_stream
 from evenkeel.contracts.payload import Payload
-from evenkeel.contracts.registry import ChampionChanged, ModelDeclared
+from evenkeel.contracts.registry import ModelDeclared
 from evenkeel.contracts.serving import PredictionMade, ReplicaSeen, VersionActivated
 from evenkeel.contracts.topics import topic_of
 from evenkeel.libs.clock import MINUTE_US, parse_us
@@ -23,6 +23,7 @@ from evenkeel.libs.features import FeatureState, compile_plan
 from evenkeel.libs.packages.package import PackageRef
 from evenkeel.services.serving.service import service
 from tests.kills import Copy, same, stories, trial, without_wall_clock
+from tests.makers import champion_changed, vector_computed
 from tests.running import eventually, publish_events, read_topic
 from tests.tiny_packages import tiny_package
 
@@ -79,28 +80,17 @@ END_US = START_US + len(KILLS) * 40 * MINUTE_US
 
 def promotion(model: str, ref: PackageRef) -> list[Payload]:
     declared = ModelDeclared.of(name=model, spec=SPEC, streams={"flights": STREAM}, view_version=PLAN.view_version)
-    changed = ChampionChanged(
-        model=model,
-        epoch=1,
-        version=1,
-        package=ref.digest,
-        package_uri=ref.uri,
-        view_version=PLAN.view_version,
-        threshold=0.5,
-        cause="promotion",
-        cause_id="gates",
-    )
+    changed = champion_changed(ref, model=model, view_version=PLAN.view_version)
     return [declared, changed]
 
 
 def vectors(number: int) -> list[Payload]:
     return [
-        VectorComputed(
+        vector_computed(
             model="m0",
             stream="flights",
             event_id=f"e{number}-{n}",
             view_version=PLAN.view_version,
-            declaration=0,
             values=[n * 10.0, n % 3, number, n % 7 - 3.5],
         )
         for n in range(VECTORS_EACH)

@@ -21,6 +21,7 @@ from evenkeel.libs.clock import DAY_US
 from evenkeel.libs.features import compile_plan
 from evenkeel.services.trainer.service import service
 from tests.kills import Copy, same, stories, trial, without_wall_clock
+from tests.makers import champion_changed, dataset_committed, drift_detected
 from tests.running import eventually, publish_events, read_events
 from tests.tiny_packages import FEATURES, START_US, tiny_table
 from tests.unit.trainer.test_job import _arrow
@@ -75,50 +76,37 @@ def declared(name: str) -> ModelDeclared:
 
 def champion() -> ChampionChanged:
     digest = "0" * 64
-    return ChampionChanged(
-        model=IDLE,
-        epoch=1,
-        version=1,
-        package=f"sha256:{digest}",
-        package_uri=f"artifacts/sha256/{digest}",
-        view_version=PLAN.view_version,
-        threshold=0.5,
-        cause="promotion",
-        cause_id="gates",
+    return champion_changed(
+        model=IDLE, package=f"sha256:{digest}", package_uri=f"artifacts/sha256/{digest}", view_version=PLAN.view_version
     )
 
 
 def drift(number: int) -> DriftDetected:
     """Every third one is about an epoch that is over."""
-    return DriftDetected(
+    return drift_detected(
         model=IDLE,
-        detector="psi",
         epoch=2 if number % 3 == 0 else 1,
-        version=1,
         window_start=AT,
         window_end=AT,
         effect=0.5,
         significance=0.001,
         n=1000,
-        features=[],
         detail="moved",
     )
 
 
 def dataset() -> DatasetCommitted:
     times = tiny_table().event_time_us
-    return DatasetCommitted(
+    return dataset_committed(
         model=MODEL,
         uri=f"tables/{MODEL}",
         version=0,
         view_version=PLAN.view_version,
-        declaration=0,
         rows=len(times),
         added=len(times),
         first_event_time=format_us(int(times[0])),
         last_event_time=format_us(int(times[-1])),
         label_cut=format_us(int(times[-1]) + DAY_US),
-        offsets={},
     )
 
 

@@ -18,8 +18,8 @@ from evenkeel.contracts.envelope import format_us
 from evenkeel.contracts.feature import DatasetCommitted
 from evenkeel.libs.declaration import load_declaration
 from evenkeel.libs.errors import Stop
-from evenkeel.services.feature.datasets import TrainingTable, training_table
-from evenkeel.services.feature.domain import TrainingRow
+from evenkeel.services.feature.background import TrainingTable, training_table
+from evenkeel.services.feature.domain.rows import TrainingRow
 from evenkeel.services.feature.handlers import on_dataset_written
 from evenkeel.services.feature.store import Commit, FeatureStore
 from tests.feature_log import DAY_US, DECLARATION, HOUR_US, START_US, Feature, Log

@@ -19,7 +19,7 @@ from evenkeel.libs.declaration import load_declaration
 from evenkeel.libs.errors import NotYet
 from evenkeel.libs.features import FeatureState, compile_plan
 from evenkeel.libs.service import Reply
-from evenkeel.services.feature.domain import View
+from evenkeel.services.feature.domain.view import View
 from evenkeel.services.feature.handlers import on_tick
 from tests.feature_log import DAY_US, DECLARATION, HOUR_US, MINUTE_US, START_US, Feature, Log, accepted_id
 

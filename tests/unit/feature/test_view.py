@@ -9,17 +9,15 @@ import pytest
 
 from evenkeel.libs.declaration import load_declaration
 from evenkeel.libs.features import compile_plan, parse_label
-from evenkeel.services.feature.domain import (
-    NEVER_US,
+from evenkeel.services.feature.domain.rows import (
     Folded,
     TrainingRow,
-    View,
-    components,
     pack_folded,
     pack_rows,
     unpack_folded,
     unpack_rows,
 )
+from evenkeel.services.feature.domain.view import NEVER_US, View, components
 from tests.feature_log import DAY_US, DECLARATION, HOUR_US, START_US
 
 

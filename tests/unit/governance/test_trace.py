@@ -8,15 +8,17 @@ import pytest
 
 from evenkeel.contracts import superseded
 from evenkeel.contracts.envelope import parse_us
-from evenkeel.contracts.ingest import EventRejected, LabelAccepted, RawRecord
+from evenkeel.contracts.ingest import RawRecord
 from evenkeel.contracts.monitor import AlertChanged, WindowMeasured
 from evenkeel.contracts.payload import Fact
 from evenkeel.contracts.registry import ChampionChanged, ModelDeclared
 from evenkeel.contracts.runtime import RecordDeadLettered
 from evenkeel.contracts.serving import ReplicaSeen
 from evenkeel.contracts.superseded import Superseded
+from evenkeel.contracts.trainer import DatasetVersion, RetrainDecided, RunFailed, RunStarted
 from evenkeel.libs.bus.protocol import OutgoingRecord
 from evenkeel.services.governance.context import GovernanceContext
+from tests.makers import event_rejected, label_accepted
 from tests.model_life import MODEL, OTHER, Life, declaration
 from tests.record_ids import RECORD_IDS
 from tests.unit.governance.conftest import Governance, open_governance
@@ -70,6 +72,23 @@ def test_a_turn_is_told_as_it_went(governance: Governance, life: Life) -> None:
     assert whats(governance, life.ids["decay"]) == ("loop", ["decay"])
 
 
+def test_each_attempt_of_a_run_is_followed_by_what_became_of_it(governance: Governance) -> None:
+    life, run = Life(), {"model": MODEL, "run_id": "run-9"}
+    dataset = DatasetVersion(uri="tables/m", version=7, rows=1, label_cut="2013-02-01T00:00:00Z")
+    steps: list[Fact] = [
+        RunStarted(**run, attempt=1, dataset=dataset),
+        RunFailed(**run, attempt=1, reason="crashed", detail="out of memory"),
+        RunStarted(**run, attempt=2, dataset=dataset),
+    ]
+    decided = {"retrain": True, "trigger": "command", "reason": "accepted", "detail": "", "cause_id": "click"}
+    life.say("trainer", [RetrainDecided(model=MODEL, run_id="run-9", as_of=WHEN[0], **decided)], "click", *WHEN)
+    for minute, step in enumerate(steps, 1):
+        life.say("trainer", [step], f"step-{minute}", WHEN[0], f"2026-11-20T13:{minute:02}:00Z")
+    # Topics are read side by side: what was said last may be logged first.
+    governance.take(sorted(life.records, key=lambda record: record.topic, reverse=True))
+    assert whats(governance, "run-9") == ("loop", ["decision", "run started", "run failed", "run started"])
+
+
 def test_history_has_every_fact_about_a_model(governance: Governance, life: Life) -> None:
     """Also those that no walk names: what a service says of a model cannot be forgotten."""
     life.records.clear()
@@ -101,8 +120,8 @@ def test_whatever_is_logged_tells_itself(governance: Governance, life: Life) -> 
         value=None,
         headers=[],
     )
-    label = LabelAccepted(stream="orders", event_id="o-1", label_id="l 1", fields={}, declaration=0, raw=RAW)
-    rejected = EventRejected(stream="orders", kind="event", rule="missing", reason="no amount", fix="send it", raw=RAW)
+    label = label_accepted(stream="orders", event_id="o-1", label_id="l 1", raw=RAW)
+    rejected = event_rejected(stream="orders", rule="missing", reason="no amount", fix="send it", raw=RAW)
     ids = [*life.say("feature", [letter], "x", *WHEN), *life.say("ingest", [label, rejected], "y", *WHEN)]
     governance.take(life.records)
     said = []

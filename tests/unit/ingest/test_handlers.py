@@ -55,12 +55,17 @@ class Ingest:
         self.handled.on(on_stream_declared, StreamDeclared.of("orders", spec), "2026-01-01T00:00:00Z")
 
     def record(
-        self, value: Any, topic: str = "shop.orders", partition: int = 0, headers: Sequence[tuple[str, bytes]] = ()
+        self,
+        value: Any,
+        topic: str = "shop.orders",
+        partition: int = 0,
+        headers: Sequence[tuple[str, bytes]] = (),
+        stamp_ms: int = 1_700_000_000_000,
     ) -> Record:
         offset = self.offsets.get((topic, partition), 0)
         self.offsets[topic, partition] = offset + 1
         raw = value if isinstance(value, bytes) or value is None else orjson.dumps(value)
-        return Consumed(topic, partition, offset, 1_700_000_000_000, b"key", raw, headers)
+        return Consumed(topic, partition, offset, stamp_ms, b"key", raw, headers)
 
     def take(self, *records: Record) -> list[Output]:
         return self.handled.command(lambda ctx: Reply(list(on_raw_records(records, ctx)))).answer
@@ -104,6 +109,29 @@ def test_a_record_becomes_the_event_that_it_always_becomes(ingest: Ingest) -> No
     assert (first.id, first.stream) == (accepted_event_id("orders", "o-1"), "orders")
     assert (first.time_us, first.watermark_us) == (parse_us("2026-01-01T10:00:00Z"), parse_us("2026-01-01T09:00:00Z"))
     assert mark == Watermark(EventAccepted, "orders", parse_us("2026-01-01T09:00:00Z"))
+
+
+@pytest.mark.parametrize(
+    ("stamp_ms", "arrived"),
+    [
+        (1_700_000_000_001, "2023-11-14T22:13:20.001000Z"),
+        (0, "1970-01-01T00:00:00Z"),
+        (2**62, None),
+        (-1, None),
+        (-(2**62), None),
+    ],
+)
+def test_an_accepted_record_says_when_its_raw_record_was_stamped(
+    ingest: Ingest, stamp_ms: int, arrived: str | None
+) -> None:
+    """A producer may stamp what it likes: what nobody can calculate with is left out, and stops nothing."""
+    label = {"label_id": "l-1", "id": "o-1", "at": "2026-01-01T10:00:00Z", "y": 2}
+    (event, _) = ingest.take(ingest.record(order("o-1", "10:00"), stamp_ms=stamp_ms))
+    (known, _) = ingest.take(ingest.record(label, "shop.labels", stamp_ms=stamp_ms))
+    for output in (event, known):
+        assert isinstance(output, Derived)
+        assert isinstance(output.payload, EventAccepted | LabelAccepted)
+        assert (output.payload.arrived, output.payload.generation) == (arrived, 1)
 
 
 def test_a_label_becomes_a_label_with_an_id_of_its_own(ingest: Ingest) -> None:

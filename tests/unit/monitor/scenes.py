@@ -10,13 +10,10 @@ import numpy as np
 
 from evenkeel.contracts.declaration import DAY_US, ModelSpec, MonitoringPolicy, StreamSpec
 from evenkeel.contracts.envelope import Event, format_us
-from evenkeel.contracts.feature import VectorComputed
 from evenkeel.contracts.ids import view_stream
-from evenkeel.contracts.ingest import LabelAccepted, RawRecord
 from evenkeel.contracts.payload import Payload
 from evenkeel.contracts.registry import ChampionChanged, ModelDeclared
-from evenkeel.contracts.serving import PredictionMade
-from evenkeel.contracts.trainer import DatasetVersion, RunCompleted, Scores
+from evenkeel.contracts.trainer import RunCompleted
 from evenkeel.libs.clock import SystemClock, parse_us
 from evenkeel.libs.keys import signing_key
 from evenkeel.libs.packages.manifest import DatasetRecord, FeatureSchema, GoldenRows, ManifestCore, ModelFile, Split
@@ -29,12 +26,12 @@ from evenkeel.services.monitor.context import MonitorContext
 from evenkeel.services.monitor.handlers import on_champion_changed, on_model_declared, on_released, on_run_completed
 from evenkeel.services.monitor.settings import MonitorSettings
 from evenkeel.services.monitor.store import MIGRATIONS
+from tests.makers import champion_changed, label_accepted, prediction_made, run_completed, vector_computed
 
 START = "2026-01-01T00:00:00Z"
 START_US = parse_us(START)
 VIEW = "view-1"
 MODEL, STREAM = "churn", "visits"
-RAW = RawRecord(topic="raw", partition=0, offset=0, sha256="0" * 64)
 FEATURES: tuple[str, ...] = ("steady", "season")
 
 
@@ -118,45 +115,14 @@ def package(data_dir: Path, rows: np.ndarray[Any, Any], run_id: str = "run-1") -
     return write_package(data_dir / "artifacts", contents, signing_key(data_dir / "keys", "trainer"), signed_at=START)
 
 
-def run_completed(ref: PackageRef, auc: float | None = 0.85, run_id: str = "run-1") -> RunCompleted:
-    dataset = DatasetVersion(uri="tables/churn", version=0, rows=5000, label_cut=START)
-    return RunCompleted(
-        model=MODEL,
-        run_id=run_id,
-        trigger="first_data",
-        package=ref.digest,
-        package_uri=ref.uri,
-        package_bytes=ref.size_bytes,
-        view_version=VIEW,
-        declaration=0,
-        estimator="logistic",
-        parameters={},
-        threshold=0.5,
-        dataset=dataset,
-        training_rows=5000,
-        evaluation_rows=2000,
-        candidate=Scores(metrics={"roc_auc": auc}),
-        golden_rows=1,
-        golden_matched=True,
-        code_commit="none",
-        seed=1,
-        duration_seconds=1.0,
-    )
+def run(ref: PackageRef, auc: float | None = 0.85, run_id: str = "run-1") -> RunCompleted:
+    scores = {"metrics": {"roc_auc": auc}}
+    about: dict[str, Any] = {"model": MODEL, "run_id": run_id, "view_version": VIEW, "threshold": 0.5}
+    return run_completed(ref, training_rows=5000, evaluation_rows=2000, candidate=scores, **about)
 
 
-def champion_changed(ref: PackageRef, epoch: int = 1, version: int = 1, run_id: str = "run-1") -> ChampionChanged:
-    return ChampionChanged(
-        model=MODEL,
-        epoch=epoch,
-        version=version,
-        package=ref.digest,
-        package_uri=ref.uri,
-        view_version=VIEW,
-        threshold=0.5,
-        cause="promotion",
-        cause_id="gates",
-        run_id=run_id,
-    )
+def champion(ref: PackageRef, epoch: int = 1, version: int = 1, run_id: str = "run-1") -> ChampionChanged:
+    return champion_changed(ref, model=MODEL, epoch=epoch, version=version, view_version=VIEW, run_id=run_id)
 
 
 def event(
@@ -169,7 +135,7 @@ def event(
 
 
 def vector(number: int, time_us: int, values: Sequence[float | None], **more: Any) -> Event[Any]:
-    payload = VectorComputed(
+    payload = vector_computed(
         model=MODEL,
         stream=STREAM,
         event_id=f"e{number}",
@@ -184,7 +150,7 @@ def vector(number: int, time_us: int, values: Sequence[float | None], **more: An
 
 def prediction(number: int, time_us: int, score: float, **more: Any) -> Event[Any]:
     epoch = more.get("epoch", 1)
-    payload = PredictionMade(
+    payload = prediction_made(
         model=MODEL,
         stream=STREAM,
         event_id=more.get("event_id", f"e{number}"),
@@ -203,13 +169,8 @@ def prediction(number: int, time_us: int, score: float, **more: Any) -> Event[An
 
 
 def label(number: int, time_us: int, late: float | None, **more: Any) -> Event[Any]:
-    payload = LabelAccepted(
-        stream=STREAM,
-        event_id=more.get("event_id", f"e{number}"),
-        label_id=f"l{number}",
-        fields={"late": late},
-        declaration=0,
-        raw=RAW,
+    payload = label_accepted(
+        stream=STREAM, event_id=more.get("event_id", f"e{number}"), label_id=f"l{number}", fields={"late": late}
     )
     return event(
         payload,
@@ -250,8 +211,8 @@ class Monitor:
         self._handle(on_model_declared, event(spec or declared(), f"d{offset}", START_US, "models", offset))
 
     def promote(self, ref: PackageRef, epoch: int = 1, *, auc: float | None = 0.85, run_id: str = "run-1") -> None:
-        self._handle(on_run_completed, event(run_completed(ref, auc, run_id), f"r{epoch}", START_US, "runs"))
-        changed = champion_changed(ref, epoch, epoch, run_id)
+        self._handle(on_run_completed, event(run(ref, auc, run_id), f"r{epoch}", START_US, "runs"))
+        changed = champion(ref, epoch, epoch, run_id)
         self._handle(on_champion_changed, event(changed, f"c{epoch}", START_US, "champions"))
 
     def release(self, events: Sequence[Event[Any]], watermark_us: int) -> list[Derived]:

@@ -8,10 +8,8 @@ from typing import Any
 
 import pytest
 
-from evenkeel.contracts.ingest import EventRejected
 from evenkeel.contracts.monitor import AlertChanged, DriftDetected, WindowMeasured
 from evenkeel.contracts.serving import PredictionMade
-from evenkeel.contracts.trainer import RunFailed
 from evenkeel.libs.errors import NotYet, Retry
 from evenkeel.libs.service import Derived, Released
 from evenkeel.services.monitor import queries
@@ -23,11 +21,11 @@ from evenkeel.services.monitor.handlers import (
     on_run_completed,
     on_run_failed,
 )
+from tests.makers import event_rejected, run_failed
 from tests.unit.monitor.scenes import (
     MODEL,
-    RAW,
     Monitor,
-    champion_changed,
+    champion,
     day,
     declared,
     event,
@@ -35,7 +33,7 @@ from tests.unit.monitor.scenes import (
     label,
     package,
     prediction,
-    run_completed,
+    run,
     steady_rows,
     told,
     traffic,
@@ -79,10 +77,10 @@ def test_a_prediction_of_an_epoch_not_read_yet_is_waited_for(ready: Monitor) -> 
 def test_a_champion_whose_run_was_not_read_yet_is_waited_for(monitor: Monitor, tmp_path: Path) -> None:
     monitor.declare()
     ref = package(tmp_path, steady_rows())
-    monitor._handle(on_champion_changed, event(champion_changed(ref), "c1", day(0), "champions"))
+    monitor._handle(on_champion_changed, event(champion(ref), "c1", day(0), "champions"))
     with pytest.raises(NotYet, match="run-1"):
         monitor.release(pair(1, 0.1), day(0.2))
-    monitor._handle(on_run_completed, event(run_completed(ref), "r1", day(0), "runs"))
+    monitor._handle(on_run_completed, event(run(ref), "r1", day(0), "runs"))
     monitor.release(pair(1, 0.1), day(0.2))
 
 
@@ -171,7 +169,7 @@ def test_two_models_of_one_stream_share_its_labels(ready: Monitor, tmp_path: Pat
     ready.declare(twin, offset=1)
     ready.promote(package(tmp_path, steady_rows()))
     ref = package(tmp_path, steady_rows())
-    for handler, payload in ((on_run_completed, run_completed(ref)), (on_champion_changed, champion_changed(ref))):
+    for handler, payload in ((on_run_completed, run(ref)), (on_champion_changed, champion(ref))):
         fact = payload.model_copy(update={"model": "twin"})
         ready._handle(handler, event(fact, f"t-{type(payload).__name__}", day(0), "facts"))
     one, other = prediction(1, day(0.1), 0.8), prediction(1, day(0.1), 0.3)
@@ -202,17 +200,17 @@ def test_a_signal_names_features_and_starts_a_turn(ready: Monitor) -> None:
 
 
 def test_a_failed_run_is_told_once_until_one_completes(ready: Monitor, tmp_path: Path) -> None:
-    failed = RunFailed(model=MODEL, run_id="run-2", attempt=1, reason="crashed", detail="exit code 1")
+    failed = run_failed(model=MODEL, run_id="run-2", reason="crashed", detail="exit code 1")
     told_ = [ready._handle(on_run_failed, event(failed, f"f{i}", day(i), "runs")) for i in range(2)]
     assert [[(a.alert, a.state) for a in alerts] for alerts in told_] == [[("training", "raised")], []]
     ref = package(tmp_path, steady_rows())
-    completed = [ready._handle(on_run_completed, event(run_completed(ref), f"r{i}", day(3), "runs")) for i in range(2)]
+    completed = [ready._handle(on_run_completed, event(run(ref), f"r{i}", day(3), "runs")) for i in range(2)]
     assert [[a.state for a in alerts] for alerts in completed] == [["cleared"], []]
 
 
 def test_rejections_are_counted_by_day_and_rule(ready: Monitor) -> None:
     def rejected(number: int, at: float, rule: Any) -> Any:
-        payload = EventRejected(stream="visits", kind="event", rule=rule, reason="r", fix="f", raw=RAW)
+        payload = event_rejected(stream="visits", rule=rule)
         return event(payload, f"x{number}", day(at), "rejected")
 
     ready._handle(on_events_rejected, [rejected(1, 0.1, "type"), rejected(2, 0.2, "type"), rejected(3, 1.1, "range")])

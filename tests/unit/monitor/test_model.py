@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from evenkeel.contracts.declaration import MonitoringPolicy
+from evenkeel.contracts.envelope import Event
+from evenkeel.contracts.feature import VectorComputed
+from evenkeel.contracts.ingest import LabelAccepted
+from evenkeel.contracts.serving import PredictionMade
 from evenkeel.libs.clock import DAY_US
 from evenkeel.libs.features import parse_label
 from evenkeel.libs.metrics import metric_named
@@ -21,7 +26,8 @@ from evenkeel.services.monitor.domain.model import (
     Measured,
     Model,
 )
-from evenkeel.services.monitor.domain.records import Baseline, Champion, Incoming, Labelled, Policy, Predicted, Vectored
+from evenkeel.services.monitor.domain.records import Baseline, Champion, Policy
+from tests.makers import label_accepted, prediction_made, vector_computed
 
 MONITORING = MonitoringPolicy.model_validate({"windows": ["24h", "7d"], "min_samples": 100, "cooldown": "14d"})
 POLICY = Policy(
@@ -51,31 +57,42 @@ def model(*champions: Champion, policy: Policy = POLICY) -> Model:
     return Model("m", {0: policy}, {one.epoch: one for one in champions})
 
 
-def one_day(number: int, epoch: int | None = 1, *, x: float = 0.0, skill: float = 2.0) -> list[Incoming]:
+def event(cause: str, at: int, payload: Any) -> Event[Any]:
+    return Event(payload, cause, at, "t", 0, 0, {})
+
+
+def changed(one: Event[Any], **changes: Any) -> Event[Any]:
+    return event(one.id, one.time_us, one.data.model_copy(update=changes))
+
+
+def one_day(number: int, epoch: int | None = 1, *, x: float = 0.0, skill: float = 2.0) -> list[Event[Any]]:
     """A day from midnight of day `number`; labels come an hour later, so the last ones on the next day."""
     random = np.random.default_rng([number, 5])
     late = random.random(PER_DAY) < 0.4
     scores = 1 / (1 + np.exp(-(skill * (late - 0.4) + random.normal(size=PER_DAY))))
     values = (x + random.normal(size=PER_DAY)).tolist()
-    records: list[Incoming] = []
+    records: list[Event[Any]] = []
     for i, (is_late, score, value) in enumerate(zip(late.tolist(), scores.tolist(), values, strict=True)):
         at = number * DAY_US + i * (DAY_US // PER_DAY)
         event_id = f"{number}-{i}"
-        records.append(Vectored(at, f"v{event_id}", [value], "view", 0))
+        records.append(event(f"v{event_id}", at, vector_computed(values=[value], view_version="view")))
         if epoch is not None:
-            records.append(Predicted(at, f"p{event_id}", event_id, at, score, int(score >= 0.5), epoch))
-        records.append(Labelled(at + HOUR, f"l{event_id}", event_id, {"late": int(is_late)}))
+            answer = prediction_made(event_id=event_id, score=score, decision=score >= 0.5, epoch=epoch)
+            records.append(event(f"p{event_id}", at, answer))
+        records.append(
+            event(f"l{event_id}", at + HOUR, label_accepted(event_id=event_id, fields={"late": int(is_late)}))
+        )
     return records
 
 
-def run(measuring: Model, records: list[Incoming], until_day: int) -> list[Finding]:
+def run(measuring: Model, records: list[Event[Any]], until_day: int) -> list[Finding]:
     """Release what lies before midnight of day `until_day`; what lies behind it is lost."""
     released = [record for record in records if record.order_us < until_day * DAY_US]
-    released.sort(key=lambda record: (record.order_us, record.cause))
+    released.sort(key=lambda record: (record.order_us, record.id))
     return measuring.fold(released, until_day * DAY_US).findings
 
 
-def days(first: int, last: int, epoch: int | None = 1, **more: float) -> list[Incoming]:
+def days(first: int, last: int, epoch: int | None = 1, **more: float) -> list[Event[Any]]:
     return [record for number in range(first, last) for record in one_day(number, epoch, **more)]
 
 
@@ -101,8 +118,10 @@ def test_a_window_has_the_labels_that_came_in_it() -> None:
 def test_the_metrics_of_a_window_are_those_of_its_joined_rows() -> None:
     records = days(0, 1)
     (found,) = [one for one in run(model(champion(1)), records, 1) if isinstance(one, Measured)]
-    labels = {r.event_id: r.fields["late"] for r in records if isinstance(r, Labelled) and r.order_us < DAY_US}
-    pairs = [(labels[r.event_id], r.score) for r in records if isinstance(r, Predicted) and r.event_id in labels]
+    known = [r.data for r in records if r.order_us < DAY_US]
+    labels = {one.event_id: one.fields["late"] for one in known if isinstance(one, LabelAccepted)}
+    answers = [one for one in known if isinstance(one, PredictionMade) and one.event_id in labels]
+    pairs = [(labels[one.event_id], one.score) for one in answers]
     late, scores = np.array([one for one, _ in pairs], float), np.array([score for _, score in pairs])
     expected = metric_named("roc_auc").value(late, scores)
     assert found.metrics["roc_auc"] == expected
@@ -132,7 +151,7 @@ def test_a_jump_of_time_ends_what_is_open_and_does_not_count_the_empty_years() -
 
 def test_a_label_that_never_comes_leaves_no_trace_but_an_open_prediction_until_the_horizon() -> None:
     measuring = model(champion(1))
-    lost: list[Incoming] = [record for record in days(0, 1) if not isinstance(record, Labelled)]
+    lost: list[Event[Any]] = [record for record in days(0, 1) if not isinstance(record.data, LabelAccepted)]
     run(measuring, lost + days(1, 2), 2)
     assert len(measuring.joins.open) == PER_DAY + 8
     run(measuring, days(2, 4), 4)
@@ -140,7 +159,9 @@ def test_a_label_that_never_comes_leaves_no_trace_but_an_open_prediction_until_t
 
 
 def test_vectors_of_other_features_are_not_compared() -> None:
-    other = [r._replace(view_version="other", values=[9.0]) if isinstance(r, Vectored) else r for r in days(0, 1)]
+    other = [
+        changed(r, view_version="other", values=[9.0]) if isinstance(r.data, VectorComputed) else r for r in days(0, 1)
+    ]
     (found,) = [one for one in run(model(champion(1)), other, 1) if isinstance(one, Measured)]
     assert (found.vectors, found.shifts) == (PER_DAY, [])
 
@@ -215,7 +236,7 @@ def test_a_detector_that_a_new_policy_keeps_goes_on_and_a_changed_one_begins_ane
     for detectors, kept in (({"adwin": {}}, True), ({"adwin": {"delta": 0.01}}, False), ({}, False)):
         other = policy(decay_tolerance=0.5, detectors=detectors)
         measuring = Model("m", {0: POLICY, 5: other}, {1: champion(1)})
-        named = [r._replace(declaration=5) if isinstance(r, Vectored) else r for r in days(3, 6)]
+        named = [changed(r, declaration=5) if isinstance(r.data, VectorComputed) else r for r in days(3, 6)]
         run(measuring, days(0, 3) + named, 6)
         widths = [watch.detector.width for watch in measuring._errors.values()]
         assert widths == ([] if not detectors else [1192 if kept else 400]), detectors
@@ -272,7 +293,7 @@ def test_without_evidence_the_first_window_is_the_baseline() -> None:
 def test_errors_that_rise_for_good_are_signalled() -> None:
     """The scores still rank, and the inputs are the same: only the errors tell."""
     calm = [
-        r._replace(score=r.score**0.2 if number >= 20 else r.score) if isinstance(r, Predicted) else r
+        changed(r, score=r.data.score**0.2) if number >= 20 and isinstance(r.data, PredictionMade) else r
         for number in range(50)
         for r in one_day(number)
     ]
@@ -304,7 +325,7 @@ def test_decay_holds_back_a_drift_signal_that_comes_after_it() -> None:
 def test_a_new_declaration_counts_from_the_next_slot() -> None:
     strict = policy(statistics={"psi": {"threshold": 100.0}})
     measuring = Model("m", {0: POLICY, 5: strict}, {1: champion(1)})
-    named = [r._replace(declaration=5) if isinstance(r, Vectored) else r for r in days(10, 30, x=1.0)]
+    named = [changed(r, declaration=5) if isinstance(r.data, VectorComputed) else r for r in days(10, 30, x=1.0)]
     assert signals(run(measuring, days(0, 10, x=1.0) + named, 30)) == []
     assert measuring.policy is strict
 
@@ -312,6 +333,6 @@ def test_a_new_declaration_counts_from_the_next_slot() -> None:
 def test_other_windows_start_from_nothing() -> None:
     hourly = policy(windows_us=(DAY_US // 2,))
     measuring = Model("m", {0: POLICY, 5: hourly}, {1: champion(1)})
-    named = [r._replace(declaration=5) if isinstance(r, Vectored) else r for r in days(3, 5)]
+    named = [changed(r, declaration=5) if isinstance(r.data, VectorComputed) else r for r in days(3, 5)]
     found = [one for one in run(measuring, days(0, 3) + named, 5) if isinstance(one, Measured)]
     assert [one.span.end_us / DAY_US for one in found] == [1, 2, 3, 4, 4.5, 5]

@@ -19,7 +19,7 @@ from evenkeel.libs.packages import errors
 from evenkeel.libs.packages.manifest import ModelFile
 from evenkeel.libs.packages.package import Package, PackageContents, read_package, refuse_external_data, write_package
 from evenkeel.libs.packages.scorer import LinearModel, OnnxModel, Scorer
-from evenkeel.services.trainer.domain.request import Task
+from evenkeel.services.trainer.domain.job import Task
 from tests.tiny_packages import tiny_table, tiny_training
 
 KINDS = [(estimator.name, task) for estimator in ESTIMATORS for task in estimator.tasks]

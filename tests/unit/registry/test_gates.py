@@ -18,6 +18,7 @@ AUTOMATIC, APPROVAL = PromotionPolicy(), PromotionPolicy(risk="approval")
     [
         ([YES, YES], AUTOMATIC, "registered", "promote"),
         ([YES, YES], APPROVAL, "registered", "awaiting_approval"),
+        ([YES, YES], PromotionPolicy(risk="of-a-newer-release"), "registered", "awaiting_approval"),
         ([YES, YES], AUTOMATIC, "quarantined", "awaiting_approval"),
         ([YES, NO], AUTOMATIC, "registered", "refused"),
         ([NO, YES], APPROVAL, "registered", "refused"),

@@ -14,7 +14,6 @@ from evenkeel.contracts.monitor import PerformanceDegraded
 from evenkeel.contracts.payload import Payload
 from evenkeel.contracts.registry import ChampionChanged, ModelDeclared, StreamDeclared
 from evenkeel.contracts.serving import ActivationFailed
-from evenkeel.contracts.trainer import Comparison, DatasetVersion, RunCompleted, Scores
 from evenkeel.libs.clock import DAY_US, HOUR_US
 from evenkeel.libs.errors import Fenced, Refused
 from evenkeel.libs.packages.package import PackageRef
@@ -32,6 +31,7 @@ from evenkeel.services.registry.handlers import (
 )
 from evenkeel.services.registry.service import service
 from tests.handled import Handled
+from tests.makers import performance_degraded, run_completed
 from tests.tiny_packages import tiny_package
 
 
@@ -86,39 +86,13 @@ class Registry(Handled[RegistryContext]):
         """A run that completes at this day with the package of this number."""
         ref, self.runs = self.packages[number], self.runs + 1
         champion = None if beats is None else self.packages[beats].digest
-        compared = Comparison(
-            metric="roc_auc",
-            n=900,
-            candidate=0.8,
-            champion=0.7,
-            improvement=0.1,
-            standard_error=0.01,
-            improvement_lower=0.05,
-            improvement_upper=0.2,
-            confidence=0.9,
-        )
-        completed = RunCompleted(
+        completed = run_completed(
+            ref,
+            beats=champion,
             model=model,
             run_id=f"run-{self.runs}",
             trigger="drift",
-            package=ref.digest,
-            package_uri=ref.uri,
-            package_bytes=ref.size_bytes,
             view_version=self.ask(lambda ctx: str(ctx.store.model(model).view_version)),
-            declaration=0,
-            estimator="logistic",
-            parameters={},
-            dataset=DatasetVersion(uri="tables/m", version=1, rows=1000, label_cut=day(at)),
-            training_rows=800,
-            evaluation_rows=900,
-            candidate=Scores(digest=ref.digest, metrics={"roc_auc": 0.8}),
-            champion=Scores(digest=champion, metrics={"roc_auc": 0.7}) if champion else None,
-            comparison=compared if champion else None,
-            golden_rows=10,
-            golden_matched=True,
-            code_commit="test",
-            seed=1,
-            duration_seconds=1.0,
         )
         return self.on(on_run_completed, completed, day(at))
 
@@ -153,20 +127,7 @@ def promoted(outputs: list[Any]) -> list[tuple[int, int, str]]:
 
 
 def degraded(epoch: int) -> PerformanceDegraded:
-    return PerformanceDegraded(
-        model="m",
-        epoch=epoch,
-        version=1,
-        metric="roc_auc",
-        baseline=0.8,
-        current=0.6,
-        effect=0.2,
-        significance=0.01,
-        n=500,
-        window_start=day(0),
-        window_end=day(1),
-        detail="",
-    )
+    return performance_degraded(epoch=epoch, window_start=day(0), window_end=day(1))
 
 
 def test_models_are_told_before_the_streams_that_they_read_and_again_when_one_changes(registry: Registry) -> None:

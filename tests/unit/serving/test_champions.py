@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from evenkeel.services.serving.domain.champions import Champion, Fact, Line, Receipt, Target, next_receipt
+from evenkeel.services.serving.domain.champions import Champion, ChampionDecision, Line, Receipt, Target, next_receipt
 
 
 def champion(epoch: int, version: int = 0, *, is_fallback: bool = False) -> Champion:
@@ -30,9 +30,9 @@ def champion(epoch: int, version: int = 0, *, is_fallback: bool = False) -> Cham
     )
 
 
-def fact(epoch: int) -> Fact:
+def fact(epoch: int) -> ChampionDecision:
     rollback = Target(epoch - 1, f"sha256:{epoch - 1}", None)
-    return Fact("m", epoch, Target(epoch, f"sha256:{epoch}", None), "v", rollback, "e", "c", 0, None)
+    return ChampionDecision("m", epoch, Target(epoch, f"sha256:{epoch}", None), "v", rollback, "e", "c", 0, None)
 
 
 def test_the_first_champion_is_wanted_and_takes_over() -> None:

@@ -24,6 +24,7 @@ from evenkeel.services.serving.domain.predict import parse_predict, written_pred
 from evenkeel.services.serving.domain.requests import EventReader, RowReader
 from evenkeel.services.serving.domain.tensors import parse_infer, written_infer
 from evenkeel.services.serving.handlers import on_vectors
+from tests.makers import vector_computed
 from tests.unit.serving.test_champions import champion as bare
 
 NAMES = ("a", "b")
@@ -53,9 +54,7 @@ def champion(threshold: float | None = 0.5) -> Champion:
 def vector(
     values: Sequence[float | None], number: int = 0, view: str = VIEW, model: str = "m"
 ) -> Event[VectorComputed]:
-    data = VectorComputed(
-        model=model, stream="s", event_id=f"e{number}", view_version=view, declaration=0, values=list(values)
-    )
+    data = vector_computed(model=model, event_id=f"e{number}", view_version=view, values=list(values))
     return Event[Any](data, f"vector-{number}", 0, "feature.vector-computed.v1", 0, number, {})
 
 

@@ -17,7 +17,7 @@ from evenkeel.contracts.trainer import RetrainDecided, RunFailed, RunStarted
 from evenkeel.libs.clock import DAY_US, SECOND_US
 from evenkeel.libs.service import Derived, Reply
 from evenkeel.services.trainer.context import TrainerContext
-from evenkeel.services.trainer.domain.request import JobResult
+from evenkeel.services.trainer.domain.job import JobResult
 from evenkeel.services.trainer.handlers import (
     LEASE_US,
     Started,
@@ -35,6 +35,7 @@ from evenkeel.services.trainer.handlers import (
 )
 from evenkeel.services.trainer.service import service
 from tests.handled import Handled
+from tests.makers import champion_changed, drift_detected, performance_degraded
 
 STREAM = StreamSpec.model_validate(
     {
@@ -83,47 +84,19 @@ def cut(number: int, version: int = 1, **changes: Any) -> DatasetCommitted:
 
 
 def drift(epoch: int = 1) -> DriftDetected:
-    return DriftDetected(
-        model="m",
-        detector="psi",
-        epoch=epoch,
-        version=epoch,
-        window_start=day(0),
-        window_end=day(1),
-        effect=0.3,
-        significance=0.01,
-        n=500,
-        features=[],
-        detail="",
-    )
+    return drift_detected(epoch=epoch, version=epoch, window_start=day(0), window_end=day(1))
 
 
 def degraded() -> PerformanceDegraded:
-    return PerformanceDegraded(
-        model="m",
-        epoch=1,
-        version=1,
-        metric="roc_auc",
-        baseline=0.8,
-        current=0.6,
-        effect=0.2,
-        significance=0.01,
-        n=500,
-        window_start=day(0),
-        window_end=day(1),
-        detail="",
-    )
+    return performance_degraded(window_start=day(0), window_end=day(1))
 
 
 def promoted(epoch: int) -> ChampionChanged:
-    return ChampionChanged(
-        model="m",
+    return champion_changed(
         epoch=epoch,
-        version=epoch,
         package="sha256:" + str(epoch) * 64,
         package_uri="artifacts",
         view_version="v1",
-        cause="promotion",
         cause_id="x",
         run_id="r",
     )

@@ -16,9 +16,9 @@ from evenkeel.libs.clock import DAY_US, format_us
 from evenkeel.libs.keys import verification_keys
 from evenkeel.libs.packages.package import read_package
 from evenkeel.libs.packages.scorer import Scorer
-from evenkeel.services.trainer.domain.request import DatasetClaim, JobRequest, JobResult, Refused
-from evenkeel.services.trainer.run import run
-from evenkeel.services.trainer.table import read_table
+from evenkeel.services.trainer.domain.job import DatasetClaim, JobRequest, JobResult, Refused
+from evenkeel.services.trainer.training_run import run
+from evenkeel.services.trainer.training_table import read_table
 from tests.tiny_packages import FEATURES, START_US, TrainingTable, table_of, tiny_request, tiny_table
 
 ROOT = Path(__file__).parents[3]
@@ -71,7 +71,7 @@ def _request(home: Path, version: int = 1, champion: str | None = None, **change
 
 
 def _process(arguments: list[str], line: str = "") -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "evenkeel.services.trainer.job", *arguments]
+    command = [sys.executable, "-m", "evenkeel.services.trainer.training_process", *arguments]
     return subprocess.run(command, cwd=ROOT, input=line, capture_output=True, text=True, check=False)
 
 
@@ -193,7 +193,7 @@ def test_unreadable_requests_and_an_idle_standby_end_cleanly(tmp_path: Path) -> 
 def test_training_imports_no_pandas() -> None:
     """It is there in this environment, and would cost each job a second."""
     program = (
-        "import sys; from evenkeel.services.trainer import job; job.main(['--standby']);"
+        "import sys; from evenkeel.services.trainer import training_process; training_process.main(['--standby']);"
         "print('pandas' in sys.modules, 'sklearn' in sys.modules)"
     )
     done = subprocess.run(

@@ -16,7 +16,7 @@ from evenkeel.libs.packages.package import Package, read_package
 from evenkeel.libs.packages.scorer import LinearModel, OnnxModel, Scorer
 from evenkeel.services.trainer.domain.export import export
 from evenkeel.services.trainer.domain.fitting import fit
-from evenkeel.services.trainer.domain.request import Candidate, Refused, Task
+from evenkeel.services.trainer.domain.job import Candidate, Refused, Task
 from evenkeel.services.trainer.domain.training import train
 from tests.tiny_packages import FEATURES, START_US, table_of, tiny_package, tiny_request, tiny_table, tiny_training
 

@@ -1,4 +1,4 @@
-"""The training process: `python -m evenkeel.services.trainer.job REQUEST.json RESULT.json`, or `--standby`.
+"""The training process: `python -m evenkeel.services.trainer.training_process REQUEST.json RESULT.json`, or `--standby`.
 
 Importing scikit-learn takes seconds, so a standby process imports first and then waits for one line on its standard
 input: the two paths as a JSON list. It does that one job and exits; an end of input without a line ends it as well.
@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from evenkeel.libs.clock import SystemClock
 from evenkeel.libs.estimators import ESTIMATORS
-from evenkeel.services.trainer.domain.request import JobRequest
+from evenkeel.services.trainer.domain.job import JobRequest
 
 
 class _WithoutPandas(importlib.abc.MetaPathFinder):
@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that spin while they wait starve a busy machine
     sys.meta_path.insert(0, _WithoutPandas())
     if arguments == ["--standby"]:
-        importlib.import_module("evenkeel.services.trainer.run")
+        importlib.import_module("evenkeel.services.trainer.training_run")
         for estimator in ESTIMATORS:
             estimator.load()
         line = sys.stdin.readline()
@@ -41,7 +41,10 @@ def main(arguments: list[str]) -> int:
             return 0
         arguments = json.loads(line)
     if len(arguments) != 2:
-        print("usage: python -m evenkeel.services.trainer.job REQUEST.json RESULT.json | --standby", file=sys.stderr)
+        print(
+            "usage: python -m evenkeel.services.trainer.training_process REQUEST.json RESULT.json | --standby",
+            file=sys.stderr,
+        )
         return 2
     request_path, result_path = map(Path, arguments)
     try:
@@ -49,7 +52,7 @@ def main(arguments: list[str]) -> int:
     except (OSError, ValidationError) as error:
         print(f"{request_path.name}: {error}", file=sys.stderr)
         return 2
-    from evenkeel.services.trainer.run import run, stopwatch  # slow, and only after _WithoutPandas is in place
+    from evenkeel.services.trainer.training_run import run, stopwatch  # slow, and only after _WithoutPandas is in place
 
     result = run(request, SystemClock(), stopwatch())
     draft = result_path.with_name(result_path.name + ".draft")

@@ -17,9 +17,9 @@ from evenkeel.libs.keys import signing_key, verification_keys
 from evenkeel.libs.packages.errors import PackageError
 from evenkeel.libs.packages.package import Package, read_package, write_package
 from evenkeel.libs.packages.scorer import Scorer
-from evenkeel.services.trainer.domain.request import Candidate, JobRequest, JobResult, Refused
+from evenkeel.services.trainer.domain.job import Candidate, JobRequest, JobResult, Refused
 from evenkeel.services.trainer.domain.training import train
-from evenkeel.services.trainer.table import read_table
+from evenkeel.services.trainer.training_table import read_table
 
 ALWAYS_RECORDED: Final = ("onnxruntime", "deltalake", "pyarrow")
 """What reads the table and answers for every package, beside the libraries of the estimators that were tried."""

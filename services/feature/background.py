@@ -34,7 +34,7 @@ from evenkeel.libs.features.plan import RESERVED_NAMES
 from evenkeel.libs.runtime.failpoints import failpoint
 from evenkeel.libs.service import Host
 from evenkeel.services.feature.context import FeatureContext
-from evenkeel.services.feature.domain import TrainingRow
+from evenkeel.services.feature.domain.rows import TrainingRow
 from evenkeel.services.feature.handlers import on_dataset_written
 from evenkeel.services.feature.store import Commit, FeatureStore
 

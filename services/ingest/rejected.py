@@ -1,4 +1,4 @@
-"""Rejected records as they came, read back from `ingest.event-rejected`: to look at, and to send again.
+"""Original records as they came, read back from `ingest.event-rejected`: to look at, and to send again.
 
 A rejected record is numbered by its offset on that topic, which has one partition; it is there as long as the topic
 keeps it. Nothing is stored a second time.

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from evenkeel.libs.errors import Retry
 from evenkeel.libs.service import Host
-from evenkeel.services.trainer.domain.request import JobResult
+from evenkeel.services.trainer.domain.job import JobResult
 from evenkeel.services.trainer.handlers import Started, on_job_alive, on_job_finished, on_job_wanted
 from evenkeel.services.trainer.settings import TrainerSettings
 from evenkeel.services.trainer.store import TrainerStore
@@ -65,7 +65,7 @@ async def _spawn(*arguments: str) -> Process:
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         environment.pop(variable, None)
     return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "evenkeel.services.trainer.job", *arguments, stdin=PIPE, env=environment
+        sys.executable, "-m", "evenkeel.services.trainer.training_process", *arguments, stdin=PIPE, env=environment
     )
 
 

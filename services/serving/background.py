@@ -24,7 +24,7 @@ from evenkeel.libs.service import Host, Reply
 from evenkeel.libs.settings import DEFAULT_PORTS
 from evenkeel.libs.telemetry.tracing import Tracing
 from evenkeel.services.serving.context import ServingContext
-from evenkeel.services.serving.domain.champions import Champion, Fact, Line, Outcome, Predict, Target
+from evenkeel.services.serving.domain.champions import Champion, ChampionDecision, Line, Outcome, Predict, Target
 from evenkeel.services.serving.domain.requests import EventReader, RowReader
 from evenkeel.services.serving.handlers import on_activation, on_replica, replica_name
 
@@ -106,7 +106,7 @@ class Activator:
         epochs = {model: line.active.epoch for model, line in self._ctx.lines.items() if line.active is not None}
         return on_replica(ReplicaSeen(replica=self._replica, url=self._url, state=state, epochs=epochs), random_id())
 
-    async def _activate(self, fact: Fact) -> bool:
+    async def _activate(self, fact: ChampionDecision) -> bool:
         """One attempt; False if it is to be tried again. Whatever happens, the champion that answers goes on."""
         line = self._ctx.lines.get(fact.model, Line())
         if not line.wants(fact):
@@ -134,7 +134,7 @@ class Activator:
             self._to_tell.put_nowait(on_activation(fact, outcome, detail, seconds, self._replica, trace))
         return outcome == "activated"
 
-    async def _fall_back(self, fact: Fact, line: Line, started: float) -> str:
+    async def _fall_back(self, fact: ChampionDecision, line: Line, started: float) -> str:
         target = line.fallback(fact)
         if target is None:
             return ""
@@ -143,7 +143,7 @@ class Activator:
             return f"; its rollback target, version {target.version}, answers instead"
         return f"; its rollback target failed too: {why}"
 
-    async def _swap(self, fact: Fact, target: Target, started: float) -> tuple[Outcome, str]:
+    async def _swap(self, fact: ChampionDecision, target: Target, started: float) -> tuple[Outcome, str]:
         """Load one version and put it to work. Raises DiskAway."""
         line = self._ctx.lines.get(fact.model, Line())
         try:
@@ -159,7 +159,7 @@ class Activator:
         log.info("champion", model=fact.model, version=target.version, epoch=fact.epoch, fallback=champion.is_fallback)
         return "activated", ""
 
-    def _load(self, fact: Fact, target: Target, line: Line, started: float) -> Champion:
+    def _load(self, fact: ChampionDecision, target: Target, line: Line, started: float) -> Champion:
         """In a thread: verify digest and signature, load those very bytes, check the golden rows. Raises what is wrong."""
         plan = self._ctx.plans.get((fact.model, fact.view_version))
         if plan is None:
@@ -188,7 +188,7 @@ class Activator:
             observe_seconds=self._ctx.metrics.latency.labels(fact.model).observe,
         )
 
-    def _verified(self, fact: Fact, target: Target, plan: FeaturePlan) -> tuple[Predict, float | None]:
+    def _verified(self, fact: ChampionDecision, target: Target, plan: FeaturePlan) -> tuple[Predict, float | None]:
         # Imported here, in the thread that loads: onnxruntime alone takes a third of a second, and a start need not.
         from evenkeel.libs.packages.package import read_package
         from evenkeel.libs.packages.scorer import Scorer

@@ -11,7 +11,7 @@ import pyarrow.compute as compute
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
-from evenkeel.services.trainer.domain.request import Refused
+from evenkeel.services.trainer.domain.job import Refused
 from evenkeel.services.trainer.domain.split import TrainingTable
 
 _KEYS = ("event_time", "event_id", "label_time", "label")

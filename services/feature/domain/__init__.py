@@ -1,0 +1,1 @@
+"""What feature computes: pure, over the sequence of folded records."""
