@@ -10,6 +10,7 @@ SERVICE ?=
 NAME ?=
 BENCH_ARGS ?=
 UP_ARGS ?=
+MUTANTS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -19,7 +20,7 @@ READY := $(VENV)/ready
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types contracts migration up down reset bench chaos soak requirements
+.PHONY: help demo test mutants check lint types contracts migration up down reset bench chaos soak requirements
 
 help: ## Show this help
 	@echo "Evenkeel: make TARGET (needs Python 3.11 or newer and nothing else; PYTHON=$(PYTHON))"
@@ -30,6 +31,9 @@ demo: $(READY) ## A year of real flights through the whole loop (DEMO_DAYS=60 fo
 
 test: $(READY) ## Run the tests (TEST_ARGS='tests/unit -k name' for some)
 	@$(BIN)/python -m pytest $(TEST_ARGS)
+
+mutants: $(READY) ## Plant known bugs, one by one: the test that is about each must turn red (MUTANTS='3 7' for some)
+	@$(BIN)/python -m tests.mutants $(MUTANTS)
 
 check: lint types contracts test ## What CI runs: lint, types, contracts, tests
 

@@ -1,4 +1,4 @@
-"""Is a new JSON Schema of a payload compatible with the one that was published?
+"""Is a new JSON Schema of a payload, or a new OpenAPI document, compatible with the one that was published?
 
 FULL compatibility within a major (the names are the schema registries'): a new reader reads old messages, an old reader
 reads new ones. Readers ignore unknown fields, writers write exactly the declared ones. Works on the schemas pydantic makes;
@@ -7,11 +7,12 @@ a construct it does not know is incompatible unless it is unchanged.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 Schema = dict[str, Any]
 
-_ANNOTATIONS = {"x-words", "title", "description", "default", "examples", "$defs", "format"}
+_ANNOTATIONS = {"x-words", "title", "description", "default", "example", "examples", "$defs", "format"}
 _LOWER = ("minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties")
 _UPPER = ("maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties")
 
@@ -31,6 +32,100 @@ def refused_now(old: Schema, new: Schema) -> list[str]:
         f"{where}: {why}: old messages are no longer readable"
         for where, why in _unreadable(old, new, old, new, "$", ())
     ]
+
+
+def breaking_calls(old: Schema, new: Schema) -> list[str]:
+    """What breaks for callers of an OpenAPI document, as `call: reason`; empty if each of them can go on as before.
+
+    A call stays where it is, with its role. What could be sent can still be sent; an answer keeps its fields, and those that
+    are new are optional, so that a newer client reads an older service too.
+    """
+    problems: list[str] = []
+    for path, operations in old["paths"].items():
+        for method, before in operations.items():
+            after = new["paths"].get(path, {}).get(method)
+            found = ["it is gone"] if after is None else _breaking_call(before, after, _defs(old), _defs(new))
+            problems += [f"{method.upper()} {path}: {why}" for why in found]
+    return problems
+
+
+def _defs(document: Schema) -> Schema:
+    return {"$defs": document["components"]["schemas"]}
+
+
+def _breaking_call(old: Schema, new: Schema, old_root: Schema, new_root: Schema) -> Iterator[str]:
+    if old.get("x-evenkeel-role") != new.get("x-evenkeel-role"):
+        yield f"its role {old.get('x-evenkeel-role')} became {new.get('x-evenkeel-role')}"
+    yield from _breaking_parameters(old, new, old_root, new_root)
+    yield from _breaking_body(old.get("requestBody"), new.get("requestBody"), old_root, new_root)
+    for status, before in old["responses"].items():
+        after = new["responses"].get(status)
+        if after is None:
+            if status.startswith("2"):
+                yield f"it answers {status} no more"
+            continue
+        for media_type, content in before["content"].items():
+            if media_type not in after["content"]:
+                yield f"it answers {status} as {media_type} no more"
+                continue
+            for why in _breaking_answer(content["schema"], after["content"][media_type]["schema"], old_root, new_root):
+                yield f"{status}: {why}"
+    yield from (
+        f"it answers {status}" for status in new["responses"] if status[0] == "2" and status not in old["responses"]
+    )
+
+
+def _breaking_parameters(old: Schema, new: Schema, old_root: Schema, new_root: Schema) -> Iterator[str]:
+    before, after = ({(p["in"], p["name"]): p for p in call.get("parameters", ())} for call in (old, new))
+    for key, parameter in before.items():
+        if key not in after:
+            yield f"it reads the parameter {key[1]} no more"
+            continue
+        for where, why in _unreadable(parameter["schema"], after[key]["schema"], old_root, new_root, key[1], ()):
+            yield f"{where}: {why}"
+    for key, parameter in after.items():
+        if parameter["required"] and not before.get(key, {"required": False})["required"]:
+            yield f"it needs the parameter {key[1]}"
+
+
+def _breaking_body(old: Schema | None, new: Schema | None, old_root: Schema, new_root: Schema) -> Iterator[str]:
+    if old is None or new is None:
+        if old != new:
+            yield "it needs a body" if old is None else "it takes no body any more"
+        return
+    for media_type, content in old["content"].items():
+        if media_type not in new["content"]:
+            yield f"it takes {media_type} no more"
+            continue
+        schema = new["content"][media_type]["schema"]
+        for where, why in _unreadable(content["schema"], schema, old_root, new_root, "$", ()):
+            yield f"{where}: {why}: what could be sent is refused"
+
+
+def _breaking_answer(old: Schema, new: Schema, old_root: Schema, new_root: Schema) -> Iterator[str]:
+    for where, why in _unreadable(old, new, old_root, new_root, "$", ()):
+        yield f"{where}: {why}: newer clients cannot read answers of this release"
+    # An answer has all its fields, also those that a client could do without: none may leave.
+    old_root, new_root = _all_required(old_root), _all_required(new_root)
+    for where, why in _unreadable(_all_required(new), _all_required(old), new_root, old_root, "$", ()):
+        yield f"{where}: {why}: clients of this release cannot read new answers"
+
+
+def _all_required(schema: Schema) -> Schema:
+    """The schema of what is written if every declared field is."""
+    found = dict(schema)
+    for word in ("properties", "patternProperties", "$defs"):
+        if word in found:
+            found[word] = {name: _all_required(part) for name, part in found[word].items()}
+    for word in ("anyOf", "oneOf", "allOf", "prefixItems"):
+        if word in found:
+            found[word] = [_all_required(part) for part in found[word]]
+    for word in ("items", "additionalProperties"):
+        if isinstance(found.get(word), dict):
+            found[word] = _all_required(found[word])
+    if "properties" in found:
+        found["required"] = list(found["properties"])
+    return found
 
 
 def _resolve(schema: Schema, root: Schema) -> Schema:
@@ -70,10 +165,11 @@ def _fewest(found: list[list[tuple[str, str]]], path: str) -> list[tuple[str, st
 
 
 def _options(schema: Schema) -> list[Schema]:
-    """A schema as alternatives: anyOf, oneOf, or a list of types."""
+    """A schema as alternatives: anyOf, oneOf, or a list of types. What stands beside them holds for each."""
     for word in ("anyOf", "oneOf"):
         if word in schema:
-            return list(schema[word])
+            beside = {key: value for key, value in schema.items() if key != word and key not in _ANNOTATIONS}
+            return [beside | option for option in schema[word]]
     if isinstance(schema.get("type"), list):
         return [schema | {"type": t} for t in schema["type"]]
     return [schema]

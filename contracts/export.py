@@ -1,8 +1,9 @@
-"""Writes `schemas/<topic>.json`, `schemas/declaration.json` and `asyncapi/<service>.yaml`, or checks them (`--check`).
+"""Writes `schemas/<topic>.json`, `schemas/declaration.json`, `asyncapi/<service>.yaml` and `openapi/<service>.json`, or checks
+them (`--check`).
 
 Generated, committed, never edited. An edit that breaks a published schema within its major is refused: give the fact a
-new payload class and a new topic with the next major. What a user may write (`declaration.json`) can grow, but never refuse
-what it took: what is published of it in topics is data to its readers.
+new payload class and a new topic with the next major, the call a new path. What a user may write (`declaration.json`) can
+grow, but never refuse what it took: what is published of it in topics is data to its readers.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ from typing import Any, Final
 
 import yaml
 
-from evenkeel.contracts.compatibility import breaking_changes, refused_now
+from evenkeel.contracts.compatibility import breaking_calls, breaking_changes, refused_now
 from evenkeel.contracts.declaration import declaration_schema
 from evenkeel.contracts.envelope import type_of
+from evenkeel.contracts.http.catalogue import ROUTES
+from evenkeel.contracts.http.openapi import document_of, document_path
 from evenkeel.contracts.topics import SERVICES, TOPICS, Topic, consumed_by, published_by
 
 HERE: Final = Path(__file__).parent
@@ -152,11 +155,13 @@ def documents() -> dict[Path, str]:
             asyncapi_of(service, published_by(service), consumed_by(service))
         )
     files[HERE / "asyncapi" / "evenkeel.yaml"] = _yaml(asyncapi_of("all services", TOPICS, ()))
+    for service, routes in ROUTES.items():
+        files[document_path(service)] = _json(document_of(service, routes))
     return files
 
 
 def _json(document: dict[str, Any]) -> str:
-    return json.dumps(document, indent=2) + "\n"
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
 def _yaml(document: dict[str, Any]) -> str:
@@ -169,6 +174,12 @@ def refused(topic: Topic) -> list[str]:
     return breaking_changes(json.loads(path.read_text()), schema_of(topic)) if path.exists() else []
 
 
+def refused_calls(service: str) -> list[str]:
+    """Why a service's OpenAPI document may not replace the committed one."""
+    path = document_path(service)
+    return breaking_calls(json.loads(path.read_text()), document_of(service, ROUTES[service])) if path.exists() else []
+
+
 def refused_of_declaration() -> list[str]:
     """What could be declared by the committed schema, and could no longer."""
     return refused_now(json.loads(DECLARATION.read_text()), schema_of_declaration()) if DECLARATION.exists() else []
@@ -177,6 +188,7 @@ def refused_of_declaration() -> list[str]:
 def breaking() -> list[str]:
     """Everything in which the contracts as they are break the committed ones."""
     problems = [f"{topic.name}: {problem}" for topic in TOPICS for problem in refused(topic)]
+    problems += [f"{service}: {problem}" for service in SERVICES for problem in refused_calls(service)]
     return problems + [f"declaration: {problem}" for problem in refused_of_declaration()]
 
 
@@ -185,7 +197,9 @@ def main() -> None:
         sys.exit("a published contract would break; give it a new major instead:\n  " + "\n  ".join(problems))
     files = documents()
     stale = {path: text for path, text in files.items() if not path.exists() or path.read_text() != text}
-    surplus = [path for folder in ("schemas", "asyncapi") for path in (HERE / folder).glob("*") if path not in files]
+    surplus = [
+        path for folder in ("schemas", "asyncapi", "openapi") for path in (HERE / folder).glob("*") if path not in files
+    ]
     if "--check" in sys.argv:
         if stale or surplus:
             names = ", ".join(str(path.relative_to(HERE)) for path in (*stale, *surplus))

@@ -51,7 +51,7 @@ class Payload(BaseModel):
     """A fact, or a part of one. Unknown fields are ignored on reading, so that a newer producer of the same major can be
     read."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="null")
+    model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="null", use_attribute_docstrings=True)
 
     _names: ClassVar[frozenset[str]] = frozenset()
 

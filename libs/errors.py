@@ -15,6 +15,9 @@ EvenkeelError
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 
 class EvenkeelError(Exception):
     """Base of all our errors. The message says what, which id, and what to do next."""
@@ -59,7 +62,16 @@ class Refused(EvenkeelError):
     """A command that breaks a rule; becomes problem+json with `status`."""
 
     def __init__(
-        self, status: int, title: str, detail: str, *, field: str | None = None, fix: str | None = None
+        self,
+        status: int,
+        title: str,
+        detail: str,
+        *,
+        field: str | None = None,
+        fix: str | None = None,
+        more: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(detail)
         self.status, self.title, self.detail, self.field, self.fix = status, title, detail, field, fix
+        self.more = more or {}
+        """Further members of the problem document."""

@@ -21,13 +21,13 @@ from evenkeel.contracts.envelope import Event, Record
 from evenkeel.contracts.payload import Payload
 from evenkeel.libs.bus.protocol import PROMPT, Bus, FetchSettings, TopicPartition
 from evenkeel.libs.clock import Clock
+from evenkeel.libs.routes import Routes
 from evenkeel.libs.settings import OwnSettings, Settings
 from evenkeel.libs.store.protocol import Store, Transaction
 from evenkeel.libs.telemetry.metrics import Metrics
 from evenkeel.libs.telemetry.tracing import BatchTrace, Tracing
 
 if TYPE_CHECKING:
-    from fastapi import APIRouter
     from prometheus_client.registry import Collector
 
 
@@ -100,7 +100,7 @@ class Context:
     """The spans of this batch; None outside of one."""
     positions: Mapping[TopicPartition, int]
     """Up to where each input was read before this batch."""
-    told: Sequence[Event[Any]] = ()
+    published_before: Sequence[Event[Any]] = ()
     """While the store is rebuilt: what this service said on its control topics before it lost it."""
 
     def load(self, tx: Transaction) -> None:
@@ -260,12 +260,12 @@ class Rebuild(Generic[C]):
     """How a lost store comes back (evenkeel.libs.runtime.rebuild): its inputs are read again from their beginnings, and what was
     published before is not published again. Whatever does not follow from the inputs follows from what is here."""
 
-    fold: Callable[[Sequence[Event[Any]], C], None] = lambda told, ctx: None
+    fold: Callable[[Sequence[Event[Any]], C], None] = lambda published, ctx: None
     """Takes all that this service has ever said on its control topics, in the order in which it was said, in the first
     transaction of the new store."""
     finished: Callable[[C], Iterable[Output]] = _nothing
     """Called in the last transaction; says what is to be said on compacted topics, which are silent until then."""
-    order: Callable[[Sequence[Event[Any]]], Order] = lambda told: ()
+    order: Callable[[Sequence[Event[Any]]], Order] = lambda published: ()
     """The order in which the first records are to be read again, if that matters."""
     forgotten: str = ""
     """What does not come back, for people."""
@@ -280,8 +280,8 @@ class Service(Generic[C]):
     open_store: Callable[[Settings], Store]
     context: Callable[[Settings, Any], C]
     handlers: tuple[Handler[C], ...]
-    routers: Callable[[Host[Any]], Sequence[APIRouter]] = lambda host: ()
-    """Thin routes over `Host.command` and `Host.query`."""
+    routes: Callable[[Host[Any]], Routes] = lambda host: Routes()
+    """Thin answers to the rows of `contracts/http/<name>.py`, over `Host.command` and `Host.query`."""
     metrics: Callable[[C], Collector] | None = None
     """What is measured beside the runtime's own metrics; declared in the service's `metrics.py`."""
     on_tick: Callable[[C], Iterable[Output]] | None = None
@@ -290,8 +290,6 @@ class Service(Generic[C]):
     """Tasks of the event loop that live as long as the service: jobs, the stateless scorer. They start when it is ready."""
     asgi: Callable[[Host[Any], Any], Any] | None = None
     """Wraps the HTTP application, for a raw hot path in front of it."""
-    describe: Callable[[dict[str, Any]], None] = lambda document: None
-    """Adds to the OpenAPI document what `asgi` answers."""
     one_store: bool = True
     """False: each replica has a store of its own, and all of them publish side by side."""
     rebuild: Rebuild[C] | None = None

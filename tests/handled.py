@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
 from evenkeel.contracts.envelope import Event, parse_us
-from evenkeel.contracts.payload import Payload
+from evenkeel.contracts.payload import Caller, Payload
 from evenkeel.libs.service import Context, Reply, Service
 from evenkeel.libs.settings import Settings
 
 C = TypeVar("C", bound=Context)
 T = TypeVar("T")
+CALLER: Final = Caller(name="dana", role="operator")
+"""Who commands, in these tests."""
 NOW_US: Final = parse_us("2026-06-01T00:00:00Z")
 """Wall time: thirteen years behind the events that these tests replay."""
 

@@ -25,8 +25,8 @@ import httpx2
 import orjson
 
 from evenkeel.contracts.envelope import WATERMARK_TYPE, attributes_of, origin_of
+from evenkeel.contracts.http.route import ROLES
 from evenkeel.contracts.topics import SERVICES, published_by
-from evenkeel.libs.http.tokens import ROLES
 from evenkeel.libs.process.ports import LOOPBACK, free_port
 from evenkeel.libs.service import Service, Stateless
 from evenkeel.libs.settings import PREFIX
@@ -192,9 +192,7 @@ def trial(
 
 # -- what was told -------------------------------------------------------------------------------------------------------
 
-WALL_CLOCK: Final = frozenset(
-    {"load_seconds", "duration_seconds", "activated", "expires_us", "recorded_us", "recorded", "prediction_id"}
-)
+WALL_CLOCK: Final = frozenset({"load_seconds", "duration_seconds", "activated", "expires", "recorded", "prediction_id"})
 """Fields that say when or how fast something happened here."""
 
 

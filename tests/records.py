@@ -60,10 +60,12 @@ class Topics:
         builder.records.clear()
         return self.write(said)
 
-    def fact(self, producer: str, payload: Payload, time: str, *, cause: str | None = None) -> list[ReadRecord]:
+    def fact(
+        self, producer: str, payload: Payload, time: str, *, cause: str | None = None, store: str = "log"
+    ) -> list[ReadRecord]:
         """One payload that follows from a cause of that time."""
         cause_id = cause or f"cause-{len(self.records)}"
-        return self.say(producer, [Derived(payload, Cause(cause_id, parse_us(time), cause_id))])
+        return self.say(producer, [Derived(payload, Cause(cause_id, parse_us(time), cause_id))], store=store)
 
     def write(self, records: Sequence[OutgoingRecord | ReadRecord]) -> list[ReadRecord]:
         """Append records as they are."""

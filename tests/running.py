@@ -23,6 +23,7 @@ from evenkeel.contracts.topics import topics_carrying
 from evenkeel.libs.bus.kafka import KafkaBus
 from evenkeel.libs.bus.protocol import FetchSettings
 from evenkeel.libs.bus.topics import create_map_topics
+from evenkeel.libs.client.clients import AsyncClient
 from evenkeel.libs.runtime.runtime import Runtime
 from evenkeel.libs.service import Service
 from evenkeel.libs.settings import Settings
@@ -164,6 +165,10 @@ class Running:
     runtime: Runtime[Any]
     url: str
     _task: asyncio.Task[None]
+
+    def client(self, token: str | None = None) -> AsyncClient:
+        """The typed client of this service. Each call is sent once: what comes back is what is looked at."""
+        return AsyncClient({self.runtime.service.name: self.url}, token=token, attempts=1)
 
     async def stop(self) -> None:
         self.runtime.stop()

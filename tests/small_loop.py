@@ -13,9 +13,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import httpx2
-
+from evenkeel import Client
 from evenkeel.apps.cli.supervisor import Supervisor
+from evenkeel.contracts.http.registry import ChampionEpoch
+from evenkeel.contracts.http.serving import ServedChampion
 
 MODEL = "flight-delay"
 PER_DAY = 240
@@ -79,33 +80,17 @@ class SmallLoop:
 
     def __init__(self, supervisor: Supervisor) -> None:
         self.supervisor = supervisor
-        headers = {"Authorization": f"Bearer {supervisor.token}"}
-        self._http = {name: httpx2.Client(base_url=url, headers=headers) for name, url in supervisor.urls.items()}
+        # A service that has just started says for some seconds that it cannot yet.
+        self.client = Client(supervisor.urls, token=supervisor.token, attempts=100)
         self._random = random.Random(7)
 
     @property
     def data_dir(self) -> Path:
         return self.supervisor.data_dir
 
-    def get(self, service: str, path: str, **parameters: Any) -> Any:
-        answer = self._http[service].get(path, params=parameters)
-        assert answer.status_code == 200, answer.text
-        return answer.json()
-
-    def post(self, service: str, path: str, body: Any = None, **more: Any) -> Any:
-        given = more if body is None else {"json": body, **more}
-
-        def answered() -> httpx2.Response | None:
-            answer = self._http[service].post(path, **given)
-            return None if answer.status_code == 503 else answer
-
-        answer = until(answered, f"{service} to take {path}")
-        assert answer.status_code < 300, answer.text
-        return answer.json()
-
     def declare(self) -> None:
-        self.post("registry", "/v1/declarations", content=DECLARATION, headers={"content-type": "application/yaml"})
-        until(lambda: self._http["ingest"].get("/v1/streams/flights").status_code == 200, "ingest to know the stream")
+        self.client.registry.apply(DECLARATION)
+        until(lambda: self.client.ingest.streams().streams, "ingest to know the stream")
 
     def fly(self, days: Sequence[int], *, reversed_rule: bool = False) -> None:
         """All flights of these days and their landings; then nothing earlier comes."""
@@ -127,24 +112,24 @@ class SmallLoop:
                 landed = departs + timedelta(hours=1)
                 delay = 40.0 if is_late and self._random.random() < 0.9 else -5.0
                 landings.append({"flight_id": flight, "landed_at": landed.isoformat(), "arr_delay": delay})
-            self.post("ingest", "/v1/streams/flights/events", flights)
-            self.post("ingest", "/v1/streams/flights/labels", landings)
+            self.client.ingest.send_events("flights", flights)
+            self.client.ingest.send_labels("flights", landings)
             self.heartbeat(day + 1)
 
     def heartbeat(self, day: int) -> None:
-        for kind in ("event", "label"):
-            moment = (START + timedelta(days=day)).isoformat()
-            self.post("ingest", "/v1/streams/flights/heartbeat", {"time": moment, "kind": kind})
+        moment = (START + timedelta(days=day)).isoformat()
+        self.client.ingest.heartbeat("flights", moment, kind="event")
+        self.client.ingest.heartbeat("flights", moment, kind="label")
 
     def has_changed(self) -> bool:
         """Whether a second champion serves."""
-        return bool((self.champion() or {"epoch": 0})["epoch"] >= 2)
+        champion = self.champion()
+        return champion is not None and champion.epoch >= 2
 
-    def champion(self) -> dict[str, Any] | None:
-        found: dict[str, Any] | None = self.get("serving", "/v1/models")["models"][0]["champion"]
-        return found
+    def champion(self) -> ServedChampion | None:
+        return self.client.serving.models().models[0].champion
 
-    def turn(self) -> dict[str, Any]:
+    def turn(self) -> ChampionEpoch:
         """The whole loop once: a first champion, drift, and the champion that follows from it."""
         self.declare()
         self.fly(range(5))
@@ -157,7 +142,9 @@ class SmallLoop:
                 break
             self.fly([day], reversed_rule=True)
         until(self.has_changed, "the champion that follows from drift")
-        return self.get("registry", f"/v1/models/{MODEL}/champion")["champion"]  # type: ignore[no-any-return]
+        champion = self.client.registry.champion(MODEL).champion
+        assert champion is not None
+        return champion
 
 
 def small_loop(folder: Path, ports: tuple[int, int], **environment: str) -> Iterator[SmallLoop]:

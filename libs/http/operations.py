@@ -4,37 +4,38 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from fastapi import Request
 from prometheus_client.exposition import choose_encoder
 
-from evenkeel.libs.http.openapi import describe
-from evenkeel.libs.http.roles import role
-from evenkeel.libs.http.routing import router
+from evenkeel.contracts.http.openapi import document_path
+from evenkeel.contracts.http.operations import LIVE, METRICS, OPENAPI, READY, Live, OpenApiDocument, Readiness
+from evenkeel.contracts.http.route import JSON
+from evenkeel.libs.routes import Other, Routes, Written
 from evenkeel.libs.runtime.runtime import Runtime
 
 
-def operations_routes(runtime: Runtime[Any]) -> APIRouter:
+def operations_routes(runtime: Runtime[Any]) -> Routes:
     """`/health/live`, `/health/ready`, `/openapi.json` and `/metrics`."""
-    routes = router()
+    routes, name = Routes(), runtime.service.name
 
-    @routes.get("/health/live", **role("public"))
-    async def live() -> dict[str, str]:
-        return {"status": "live", "service": runtime.service.name}
+    @routes.answer(LIVE)
+    async def live() -> Live:
+        return Live(status="live", service=name)
 
-    @routes.get("/health/ready", **role("public") | {"responses": {503: {"description": "Not ready, and why."}}})
-    async def ready() -> JSONResponse:
+    @routes.answer(READY)
+    async def ready() -> Readiness | Other:
         reason = runtime.not_ready_reason
-        body = {"status": "ready" if reason is None else "not ready", "service": runtime.service.name, "reason": reason}
-        return JSONResponse(body, 200 if reason is None else 503)
+        if reason is None:
+            return Readiness(status="ready", service=name)
+        return Other(503, Readiness(status="not ready", service=name, reason=reason))
 
-    @routes.get("/openapi.json", **role("public"))
-    async def openapi(request: Request) -> dict[str, Any]:
-        return describe(request.app, runtime)
+    @routes.answer(OPENAPI)
+    async def openapi() -> OpenApiDocument | Written:
+        return Written(document_path(name).read_bytes(), JSON)
 
-    @routes.get("/metrics", response_class=PlainTextResponse, **role("public"))
-    async def metrics(request: Request) -> Response:
+    @routes.answer(METRICS)
+    async def metrics(request: Request) -> str | Written:
         encoder, content_type = choose_encoder(request.headers.get("accept", ""))
-        return Response(encoder(runtime.metrics.registry), media_type=content_type)
+        return Written(encoder(runtime.metrics.registry), content_type)
 
     return routes

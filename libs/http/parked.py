@@ -4,67 +4,65 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Field
-
 from evenkeel.contracts.envelope import format_us
+from evenkeel.contracts.http.operations import (
+    PARKED,
+    RELEASE,
+    ParkedKey,
+    ParkedKeys,
+    ParkedRecord,
+    Released,
+    ReleaseRequest,
+)
 from evenkeel.libs.errors import Refused
-from evenkeel.libs.http.roles import role
-from evenkeel.libs.http.routing import router
+from evenkeel.libs.routes import Routes
 from evenkeel.libs.runtime.merge import Group, name_of
 from evenkeel.libs.runtime.parking import Parked
 from evenkeel.libs.runtime.runtime import Runtime
 
 
-class Release(BaseModel):
-    """Which key to release, as `/v1/parked` shows it."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    key: str = Field(max_length=1000)
-
-
-def parked_routes(runtime: Runtime[Any]) -> APIRouter:
+def parked_routes(runtime: Runtime[Any]) -> Routes:
     """`/v1/parked` and `/v1/parked/release`."""
-    routes = router()
+    routes = Routes()
 
-    @routes.get("/v1/parked", **role("operator"))
-    async def parked() -> dict[str, Any]:
-        """Records that the service's ordered handler could not take, with those that wait behind them."""
-        return {"service": runtime.service.name, "parked": [_queue(g, queue) for g, queue in await runtime.parked()]}
+    @routes.answer(PARKED)
+    async def parked() -> ParkedKeys:
+        queues = await runtime.parked()
+        return ParkedKeys(service=runtime.service.name, parked=[_parked_key(g, queue) for g, queue in queues])
 
-    @routes.post("/v1/parked/release", **role("operator", 404, 409))
-    async def release(body: Release) -> dict[str, Any]:
-        """Fold what is parked under a key, in order: all of it, or nothing if the handler still fails."""
+    @routes.answer(RELEASE)
+    async def release(body: ReleaseRequest) -> Released:
         known = {_text(queue[0].key): queue[0].key for _, queue in await runtime.parked()}
         if body.key not in known:
             named = ", ".join(list(known)[:20]) or "none"
             raise Refused(
                 404, "Not parked", f"Nothing is parked under {body.key}.", field="key", fix=f"Parked keys: {named}."
             )
-        return {"key": body.key, "released": await runtime.release_parked(known[body.key])}
+        return Released(key=body.key, released=await runtime.release_parked(known[body.key]))
 
     return routes
 
 
-def _queue(group: Group | None, queue: list[Parked]) -> dict[str, Any]:
+def _parked_key(group: Group | None, queue: list[Parked]) -> ParkedKey:
     first = queue[0]
-    return {
-        "key": _text(first.key),
-        "merge": None if group is None else name_of(group),
-        "reason": first.reason,
-        "since": format_us(first.since_us),
-        "records": [
-            {
-                "event_id": one.event.id,
-                "topic": one.event.topic,
-                "partition": one.event.partition,
-                "offset": one.event.offset,
-                "time": format_us(one.event.time_us),
-            }
-            for one in queue
-        ],
-    }
+    return ParkedKey(
+        key=_text(first.key),
+        merge=None if group is None else name_of(group),
+        reason=first.reason,
+        since=format_us(first.since_us),
+        records=[_parked_record(one) for one in queue],
+    )
+
+
+def _parked_record(parked: Parked) -> ParkedRecord:
+    event = parked.event
+    return ParkedRecord(
+        event_id=event.id,
+        topic=event.topic,
+        partition=event.partition,
+        offset=event.offset,
+        time=format_us(event.time_us),
+    )
 
 
 def _text(key: bytes) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any
 
 import structlog
 from fastapi import FastAPI, Request
@@ -12,23 +12,10 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from evenkeel.contracts.http.route import PROBLEM_JSON
 from evenkeel.libs.errors import NotYet, Refused, Retry, Stop
 
 log = structlog.get_logger(__name__)
-
-PROBLEM: Final[dict[str, Any]] = {
-    "type": "object",
-    "description": "RFC 9457.",
-    "required": ["type", "title", "status", "detail"],
-    "properties": {
-        "type": {"type": "string"},
-        "title": {"type": "string"},
-        "status": {"type": "integer"},
-        "detail": {"type": "string"},
-        "field": {"type": "string", "description": "What in the call is wrong."},
-        "fix": {"type": "string", "description": "What to do instead."},
-    },
-}
 
 
 def problem(status: int, title: str, detail: str, **extra: Any) -> JSONResponse:
@@ -38,13 +25,7 @@ def problem(status: int, title: str, detail: str, **extra: Any) -> JSONResponse:
     headers = {"Retry-After": "1"} if status == 503 else {}
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    return JSONResponse(body, status, headers, "application/problem+json")
-
-
-def refusal(status: int) -> dict[str, Any]:
-    """An OpenAPI response that is a problem."""
-    content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    return {"description": HTTPStatus(status).phrase, "content": content}
+    return JSONResponse(body, status, headers, PROBLEM_JSON)
 
 
 def answer_errors_of(app: FastAPI) -> None:
@@ -60,7 +41,7 @@ def answer_errors_of(app: FastAPI) -> None:
 async def _refused(request: Request, error: Refused) -> JSONResponse:
     if error.status == 404 and not request.app.state.runtime.has_caught_up:
         return await _unavailable(request, Retry("the facts are still being read"))
-    return problem(error.status, error.title, error.detail, field=error.field, fix=error.fix)
+    return problem(error.status, error.title, error.detail, field=error.field, fix=error.fix, **error.more)
 
 
 async def _unavailable(_: Request, error: Exception) -> JSONResponse:

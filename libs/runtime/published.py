@@ -31,7 +31,7 @@ class Found:
     """What stands on the service's own topics before its seals. See Published in outputs.py."""
 
     stores: set[str] = field(default_factory=set)
-    told: list[Event[Any]] = field(default_factory=list)
+    events: list[Event[Any]] = field(default_factory=list)
     """Events of control topics; from `OwnTopics.before_seals` in the order in which they were said."""
     count: int = 0
     _ids: defaultdict[tuple[str, int, str], set[str]] = field(default_factory=lambda: defaultdict(set))
@@ -119,7 +119,7 @@ class BeforeSeals:
         else:
             self.found.add(record, attributes)
             if said is not None:
-                self.found.told.append(said)
+                self.found.events.append(said)
 
     def _decode(
         self, record: Record, attributes: Attributes, *, is_own: bool
@@ -143,7 +143,7 @@ class OwnTopics:
                 reading.take(record)
             except Undecodable as error:
                 log.warning("a record on our own topic is not ours", where=_place(record), error=str(error))
-        reading.found.told.sort(key=_order_of)
+        reading.found.events.sort(key=_order_of)
         return reading.found
 
     async def check_whole(

@@ -153,7 +153,7 @@ class Rebuilding:
             if not unknown:
                 break
             await self._seal(unknown, store_id)
-        await self._writer.ask(lambda transactions: transactions.begin_rebuild(self._found, self._found.told))
+        await self._writer.ask(lambda transactions: transactions.begin_rebuild(self._found, self._found.events))
         if not self.note.folded:
             ends = await self._bus.end_offsets(partitions_of(inputs_of(self._service)))
             self.note = msgspec.structs.replace(
@@ -167,7 +167,7 @@ class Rebuilding:
         return found.stores if self._service.one_store else set()
 
     def _fold(self, ctx: Any) -> Sequence[Output]:
-        self._how.fold(self._found.told, ctx)
+        self._how.fold(self._found.events, ctx)
         return ()
 
     async def _seal(self, stores: Iterable[str], store_id: str) -> None:
@@ -194,7 +194,7 @@ class Rebuilding:
                 yield topic, partition, count - before
 
     def _order(self) -> Order:
-        return self._how.order(self._found.told)
+        return self._how.order(self._found.events)
 
     async def go_on(self, *, may_finish: bool) -> bool:
         """Say how far it is; end it, once all that was there is read, if it may end. Whether it has."""

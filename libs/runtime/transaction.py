@@ -258,9 +258,9 @@ class Transactions(Generic[C]):
 
     # -- rebuilding -------------------------------------------------------------------------------------------------
 
-    def begin_rebuild(self, published: Published, told: Sequence[Event[Any]]) -> None:
+    def begin_rebuild(self, published: Published, events: Sequence[Event[Any]]) -> None:
         """From here on what is published already is not published again, and the context sees what was told."""
-        self._published, self.context.told = published, told
+        self._published, self.context.published_before = published, events
 
     def rebuild_step(self, handler: Callable[[C], Sequence[Output]], note: msgspec.Struct, shard: str) -> Committed:
         """One transaction of a rebuild, with how far it has come then."""
@@ -276,5 +276,5 @@ class Transactions(Generic[C]):
         """The last step, which says again what is published, for compacted topics."""
         self._published = None
         committed = self.rebuild_step(handler, note, "rebuild")
-        self.context.told = ()
+        self.context.published_before = ()
         return committed

@@ -2,36 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from typing import Annotated
 
 import sqlalchemy as sa
-from fastapi import APIRouter, Query
+from fastapi import Query
 
 from evenkeel.contracts.envelope import format_us
+from evenkeel.contracts.http.feature import DATASETS, VIEW, Dataset, Datasets, DatasetsQuery, ViewState
 from evenkeel.libs.errors import Refused
 from evenkeel.libs.features import read_model
-from evenkeel.libs.http.roles import role
-from evenkeel.libs.http.routing import router
+from evenkeel.libs.routes import Routes
 from evenkeel.libs.service import Host
 from evenkeel.services.feature.context import FeatureContext
 from evenkeel.services.feature.store import Commit, FeatureStore, ViewRow
 
 
-def routers(runtime: Host[FeatureContext]) -> Sequence[APIRouter]:
-    routes = router("/v1")
+def routes(runtime: Host[FeatureContext]) -> Routes:
+    found = Routes()
 
-    @routes.get("/views/{model}", **role("scientist"))
-    async def view(model: str) -> dict[str, Any]:
-        """The model's feature schema, how far its windows have come, and what they hold."""
+    @found.answer(VIEW)
+    async def view(model: str) -> ViewState:
         return await runtime.query(lambda connection: _view(connection, model))
 
-    @routes.get("/datasets/{model}", **role("scientist"))
-    async def datasets(model: str, limit: int = Query(100, ge=1, le=10_000)) -> dict[str, Any]:
-        """The newest versions of the model's training table, newest first."""
-        return await runtime.query(lambda connection: _datasets(connection, model, limit))
+    @found.answer(DATASETS)
+    async def datasets(model: str, query: Annotated[DatasetsQuery, Query()]) -> Datasets:
+        return await runtime.query(lambda connection: _datasets(connection, model, query.limit))
 
-    return [routes]
+    return found
 
 
 def _known(store: FeatureStore, model: str) -> ViewRow:
@@ -41,49 +38,47 @@ def _known(store: FeatureStore, model: str) -> ViewRow:
     return row
 
 
-def _view(connection: sa.Connection, model: str) -> dict[str, Any]:
+def _view(connection: sa.Connection, model: str) -> ViewState:
     store = FeatureStore(connection)
     row = _known(store, model)
     declared = store.model(row.declaration)
     plan = read_model(declared.name, declared.spec, declared.streams).plan
     found = store.progress()
     seen = found[1].views.get(model) if found else None
-    return {
-        "model": model,
-        "view_version": plan.view_version,
-        "declaration": row.declaration,
-        "names": plan.names,
-        "watermark": format_us(seen.watermark_us) if seen else None,
-        "vectors": seen.vectors if seen else 0,
-        "late": seen.late if seen else 0,
-        "labelled": seen.labelled if seen else 0,
-        "expired": seen.expired if seen else 0,
-        "unmatched_labels": seen.unmatched if seen else 0,
-        "waiting": seen.waiting if seen else 0,
-        "entities": seen.entities if seen else 0,
-    }
+    return ViewState(
+        model=model,
+        view_version=plan.view_version,
+        declaration=row.declaration,
+        names=list(plan.names),
+        watermark=format_us(seen.watermark_us) if seen else None,
+        vectors=seen.vectors if seen else 0,
+        late=seen.late if seen else 0,
+        labelled=seen.labelled if seen else 0,
+        expired=seen.expired if seen else 0,
+        unmatched_labels=seen.unmatched if seen else 0,
+        waiting=seen.waiting if seen else 0,
+        entities=seen.entities if seen else 0,
+    )
 
 
-def _datasets(connection: sa.Connection, model: str, limit: int) -> dict[str, Any]:
+def _datasets(connection: sa.Connection, model: str, limit: int) -> Datasets:
     store = FeatureStore(connection)
     _known(store, model)
-    return {
-        "model": model,
-        "uri": f"tables/{model}",
-        "versions": [_version(commit) for commit in store.announced(model, limit)],
-    }
+    versions = [_dataset(commit) for commit in store.announced(model, limit)]
+    return Datasets(model=model, uri=f"tables/{model}", versions=versions)
 
 
-def _version(commit: Commit) -> dict[str, Any]:
-    return {
-        "version": commit.version,
-        "view_version": commit.view_version,
-        "declaration": commit.declaration,
-        "rows": commit.rows,
-        "added": commit.added,
-        "label_cut": format_us(commit.cut_us),
-        "kept_from": None if commit.kept_from_us is None else format_us(commit.kept_from_us),
-        "first_event_time": format_us(commit.first_event_us),
-        "last_event_time": format_us(commit.last_event_us),
-        "offsets": commit.offsets,
-    }
+def _dataset(commit: Commit) -> Dataset:
+    assert commit.version is not None
+    return Dataset(
+        version=commit.version,
+        view_version=commit.view_version,
+        declaration=commit.declaration,
+        rows=commit.rows,
+        added=commit.added,
+        label_cut=format_us(commit.cut_us),
+        kept_from=None if commit.kept_from_us is None else format_us(commit.kept_from_us),
+        first_event_time=format_us(commit.first_event_us),
+        last_event_time=format_us(commit.last_event_us),
+        offsets=commit.offsets,
+    )

@@ -11,6 +11,7 @@ import asyncio
 from array import array
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,9 +34,9 @@ from evenkeel.libs.errors import Retry, Stop
 from evenkeel.libs.features.plan import RESERVED_NAMES
 from evenkeel.libs.runtime.failpoints import failpoint
 from evenkeel.libs.service import Host
+from evenkeel.services.feature.commands import AnnounceDataset, on_announce_dataset
 from evenkeel.services.feature.context import FeatureContext
 from evenkeel.services.feature.domain.rows import TrainingRow
-from evenkeel.services.feature.handlers import on_dataset_written
 from evenkeel.services.feature.store import Commit, FeatureStore
 
 log = structlog.get_logger(__name__)
@@ -216,7 +217,7 @@ async def _write(runtime: Host[FeatureContext], tables: dict[str, TrainingTable]
     failpoint("dataset.staged")
     version = await asyncio.to_thread(table.write, commit, rows)
     failpoint("dataset.committed")
-    await runtime.command(on_dataset_written(commit, version), "job")
+    await runtime.command(partial(on_announce_dataset, AnnounceDataset(commit, version)), "job")
     log.info("dataset committed", model=commit.model, version=version, added=commit.added)
     if runtime.context.is_compacted(commit.sequence):
         try:

@@ -272,27 +272,27 @@ class FeatureContext(Context):
         """Close the open commit of a view; what was folded so far is what it covers."""
         row, cut_us = self.store.view(view.model), view.cut_us
         assert row is not None
-        told = self._told(view, cut_us)
+        announced = self._announced_before(view, cut_us)
         oldest_us = None
-        if told is not None:
-            oldest_us = None if told.data.kept_from is None else parse_us(told.data.kept_from)
+        if announced is not None:
+            oldest_us = None if announced.data.kept_from is None else parse_us(announced.data.kept_from)
         elif self.is_compacted(row.staged + 1):
             oldest_us = cut_us - self.own.table_days * DAY_US
         self.store.add_chunk(view.model, view.close_cut())
         self.store.stage(row, view.plan.view_version, view.plan.names, cut_us, self.progress(), oldest_us)
-        if told is not None:
+        if announced is not None:
             commit = self.store.commit(view.model, row.staged + 1)
             assert commit is not None
-            self.store.announce(commit, told.data.version)
+            self.store.announce(commit, announced.data.version)
         self._has_staged = True
 
     def is_compacted(self, sequence: int) -> bool:
         """Whether the training table is tidied with this commit."""
         return sequence % self.own.compact_commits == 0
 
-    def _told(self, view: View, cut_us: int) -> Event[DatasetCommitted] | None:
+    def _announced_before(self, view: View, cut_us: int) -> Event[DatasetCommitted] | None:
         """While the store is rebuilt: that the table has this commit, and in which version, was said before."""
-        for event in self.told:
+        for event in self.published_before:
             data = event.data
             if isinstance(data, DatasetCommitted) and (data.model, data.view_version, event.time_us) == (
                 view.model,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 from evenkeel.contracts.envelope import Event, format_us
 from evenkeel.contracts.feature import DatasetCommitted, VectorComputed, ViewStarted, ViewUpdated
@@ -11,7 +11,7 @@ from evenkeel.contracts.ids import dataset_committed_id, vector_id, view_started
 from evenkeel.contracts.ingest import EventAccepted, LabelAccepted
 from evenkeel.contracts.registry import ModelDeclared, StreamDeclared
 from evenkeel.contracts.topics import BY_NAME
-from evenkeel.libs.service import Cause, Derived, Each, Merge, Output, Released, Reply, Watermark
+from evenkeel.libs.service import Cause, Derived, Each, Merge, Output, Released, Watermark
 from evenkeel.services.feature.context import FeatureContext
 from evenkeel.services.feature.domain.rows import Folded
 from evenkeel.services.feature.domain.view import View
@@ -84,18 +84,6 @@ def on_tick(ctx: FeatureContext) -> Iterable[Output]:
         cause_id = f"{declared.name}|{offset}"
         outputs += begin_view(offset, declared, Cause(cause_id, ctx.now_us, cause_id), ctx)
     return outputs
-
-
-def on_dataset_written(commit: Commit, version: int) -> Callable[[FeatureContext], Reply[bool]]:
-    """Announce a commit that the table has, and forget its staging; False if the model was declared anew meanwhile."""
-
-    def handle(ctx: FeatureContext) -> Reply[bool]:
-        staged = ctx.store.commit(commit.model, commit.sequence)
-        if staged is None or staged.version is not None:
-            return Reply(False)
-        return Reply(True, [dataset_committed(commit, version, ctx.store.announce(commit, version))])
-
-    return handle
 
 
 def vector_computed(view: View, event: Event[EventAccepted], vector: list[float]) -> Derived:

@@ -20,9 +20,9 @@ def on_rebuilt(ctx: FeatureContext) -> Iterable[Output]:
     return view_updates(ctx)
 
 
-def order(told: Sequence[Event[Any]]) -> Order:
+def order(published: Sequence[Event[Any]]) -> Order:
     """As it was read: up to where a view started, then that declaration and what follows."""
-    started = sorted((e.data for e in told if isinstance(e.data, ViewStarted)), key=lambda view: view.declaration)
+    started = sorted((e.data for e in published if isinstance(e.data, ViewStarted)), key=lambda view: view.declaration)
     read: dict[TopicPartition, int] = {}
     runs: list[tuple[str, int, int]] = []
     for view in started:

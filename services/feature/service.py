@@ -5,7 +5,7 @@ from __future__ import annotations
 from evenkeel.libs.bus.protocol import STREAMING
 from evenkeel.libs.service import Service
 from evenkeel.libs.store.sql import SqlStore
-from evenkeel.services.feature.api import routers
+from evenkeel.services.feature.api import routes
 from evenkeel.services.feature.background import write_datasets
 from evenkeel.services.feature.context import FeatureContext
 from evenkeel.services.feature.handlers import HANDLERS, on_tick
@@ -21,7 +21,7 @@ service = Service(
     context=lambda settings, own: FeatureContext(),
     handlers=HANDLERS,
     metrics=FeatureMetrics,
-    routers=routers,
+    routes=routes,
     on_tick=on_tick,
     background=(write_datasets,),
     rebuild=REBUILD,

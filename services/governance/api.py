@@ -1,87 +1,57 @@
-"""HTTP of governance: why a prediction is as it is, who was champion when, what was logged, and proofs of it.
-
-An id in a path may hold anything, slashes too: a producer's id is any text (`{id:path}`).
-"""
+"""HTTP of governance: why a prediction is as it is, who was champion when, what was logged, and proofs of it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 
-from evenkeel.libs.http.roles import role
-from evenkeel.libs.http.routing import router
+from evenkeel.contracts.http import governance as http
+from evenkeel.libs.routes import Routes
 from evenkeel.libs.service import Host
 from evenkeel.services.governance import queries
 from evenkeel.services.governance.context import GovernanceContext
-from evenkeel.services.governance.domain.champions import ClockName
-
-MAX_LEAF: Final = 2**62
-Leaf = Annotated[int, Query(ge=0, le=MAX_LEAF)]
-Json = dict[str, Any]
 
 
-def routers(runtime: Host[Any]) -> Sequence[APIRouter]:
+def routes(runtime: Host[Any]) -> Routes:
     ctx: GovernanceContext = runtime.context
-    return [_lineage(runtime, ctx), _records(runtime, ctx), _proofs(runtime, ctx)]
+    found = Routes()
 
+    @found.answer(http.PREDICTION)
+    async def prediction(id: str, query: Annotated[http.PredictionQuery, Query()]) -> http.PredictionLineage:
+        return await runtime.query(lambda c: queries.prediction(c, ctx.log, id, query.model, query.proof))
 
-def _lineage(runtime: Host[Any], ctx: GovernanceContext) -> APIRouter:
-    routes = router("/v1")
+    @found.answer(http.TRACE)
+    async def trace(id: str, query: Annotated[http.TraceQuery, Query()]) -> http.Trace:
+        return await runtime.query(lambda c: queries.trace(c, ctx.log, id, query.model))
 
-    @routes.get("/lineage/predictions/{id:path}", **role("auditor"))
-    async def prediction(id: str, model: str | None = None, proof: bool = False) -> Json:
-        return await runtime.query(lambda connection: queries.prediction(connection, ctx.log, id, model, proof))
+    @found.answer(http.CHAMPION)
+    async def champion(model: str, query: Annotated[http.ChampionQuery, Query()]) -> http.ChampionThen:
+        at_us = None if query.at is None else queries.time_of(query.at)
+        return await runtime.query(lambda c: queries.champion(c, ctx.log, model, at_us, query.clock))
 
-    @routes.get("/trace/{id:path}", **role("auditor"))
-    async def trace(id: str, model: str | None = None) -> Json:
-        """Whatever the id names: an event to its predictions, a prediction back to its event, a turn of the loop."""
-        return await runtime.query(lambda connection: queries.trace(connection, ctx.log, id, model))
+    @found.answer(http.HISTORY)
+    async def history(model: str, query: Annotated[http.HistoryQuery, Query()]) -> http.History:
+        return await runtime.query(lambda c: queries.history(c, ctx.log, model, query.after, query.limit))
 
-    @routes.get("/models/{model}/champion", **role("auditor"))
-    async def champion(model: str, at: str | None = None, clock: ClockName = "event") -> Json:
-        at_us = None if at is None else queries.time_of(at)
-        return await runtime.query(lambda connection: queries.champion(connection, ctx.log, model, at_us, clock))
+    @found.answer(http.EVENT)
+    async def event(id: str) -> http.LoggedEvent:
+        return await runtime.query(lambda c: queries.event(c, ctx.log, id))
 
-    @routes.get("/models/{model}/history", **role("auditor"))
-    async def history(
-        model: str,
-        after: Annotated[int, Query(ge=-1, le=MAX_LEAF)] = -1,
-        limit: Annotated[int, Query(ge=1, le=1000)] = 200,
-    ) -> Json:
-        return await runtime.query(lambda connection: queries.history(connection, ctx.log, model, after, limit))
+    @found.answer(http.LEAF)
+    async def leaf(leaf: int) -> http.Leaf:
+        return await runtime.query(lambda c: queries.leaf(c, leaf))
 
-    return routes
+    @found.answer(http.CHECKPOINT)
+    async def checkpoint() -> http.Checkpoint:
+        return await runtime.query(lambda c: queries.checkpoint(c, lambda: ctx.key))
 
+    @found.answer(http.INCLUSION)
+    async def inclusion(query: Annotated[http.InclusionQuery, Query()]) -> http.Inclusion:
+        return await runtime.query(lambda c: queries.inclusion(c, ctx.log, query.leaf, query.event_id))
 
-def _records(runtime: Host[Any], ctx: GovernanceContext) -> APIRouter:
-    routes = router("/v1")
+    @found.answer(http.CONSISTENCY)
+    async def consistency(query: Annotated[http.ConsistencyQuery, Query()]) -> http.Consistency:
+        return await runtime.query(lambda c: queries.consistency(c, query.old, query.new))
 
-    @routes.get("/events/{id:path}", **role("auditor"))
-    async def event(id: str) -> Json:
-        return await runtime.query(lambda connection: queries.event(connection, ctx.log, id))
-
-    @routes.get("/log/leaves/{leaf}", **role("auditor"))
-    async def leaf(leaf: int) -> Json:
-        return await runtime.query(lambda connection: queries.leaf(connection, leaf))
-
-    return routes
-
-
-def _proofs(runtime: Host[Any], ctx: GovernanceContext) -> APIRouter:
-    routes = router("/v1/log")
-
-    @routes.get("/checkpoint", **role("auditor", 404))
-    async def checkpoint() -> Json:
-        return await runtime.query(lambda connection: queries.checkpoint(connection, lambda: ctx.key))
-
-    @routes.get("/inclusion", **role("auditor", 404, 409))
-    async def inclusion(leaf: Leaf | None = None, event_id: str | None = None) -> Json:
-        return await runtime.query(lambda connection: queries.inclusion(connection, ctx.log, leaf, event_id))
-
-    @routes.get("/consistency", **role("auditor", 404))
-    async def consistency(old: Leaf, new: Leaf | None = None) -> Json:
-        return await runtime.query(lambda connection: queries.consistency(connection, old, new))
-
-    return routes
+    return found

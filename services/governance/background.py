@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
 from evenkeel.libs.errors import EvenkeelError
 from evenkeel.libs.service import Host
-from evenkeel.services.governance.handlers import on_stopping
+from evenkeel.services.governance.commands import SignNow, on_sign_now
 
 LAST_SIGNATURE_SECONDS: Final = 2.0
 """How long a service that stops waits for it; what it misses is signed after the next start."""
@@ -21,4 +22,4 @@ async def sign_at_the_end(runtime: Host[Any]) -> None:
     finally:
         with suppress(EvenkeelError, TimeoutError):
             async with asyncio.timeout(LAST_SIGNATURE_SECONDS):
-                await runtime.command(on_stopping, "tick")
+                await runtime.command(partial(on_sign_now, SignNow()), "tick")

@@ -11,7 +11,7 @@ from evenkeel.contracts.governance import CheckpointSigned, LeafOrder
 from evenkeel.libs.audit.log import Run
 from evenkeel.libs.clock import SECOND_US
 from evenkeel.libs.runtime.failpoints import failpoint
-from evenkeel.libs.service import Cause, Derived, Output, Raw, Reply
+from evenkeel.libs.service import Cause, Derived, Output, Raw
 from evenkeel.services.governance.context import GovernanceContext
 from evenkeel.services.governance.domain.facts import Opaque, is_in_band, row_of
 
@@ -42,11 +42,6 @@ def on_tick(ctx: GovernanceContext) -> Iterable[Output]:
     if ctx.now_us - ctx.signed_us < ctx.own.checkpoint_seconds * SECOND_US:
         return ()
     return sign(ctx)
-
-
-def on_stopping(ctx: GovernanceContext) -> Reply[None]:
-    """Sign what is not signed yet, before the process ends."""
-    return Reply(None, tuple(sign(ctx)))
 
 
 def sign(ctx: GovernanceContext) -> Iterable[Output]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 import sqlalchemy as sa
 
 from evenkeel.contracts.envelope import format_us, parse_us, text_headers
+from evenkeel.contracts.http import governance as http
 from evenkeel.contracts.registry import ChampionChanged, ModelDeclared
 from evenkeel.libs.audit import merkle
 from evenkeel.libs.audit.checkpoint import Checkpoint, read_checkpoint, verifier_key
@@ -19,33 +20,43 @@ from evenkeel.libs.errors import Refused, Stop
 from evenkeel.libs.keys import SigningKey
 from evenkeel.services.governance.domain.champions import ClockName, Reign, reign_at
 from evenkeel.services.governance.domain.lineage import explain_champion, explain_prediction
-from evenkeel.services.governance.domain.steps import step_of
+from evenkeel.services.governance.domain.steps import Step, step_of
 from evenkeel.services.governance.domain.trace import find_prediction, follow
 from evenkeel.services.governance.domain.walk import Walk, unknown_model
 from evenkeel.services.governance.store import StoredGraph
 
 Json = dict[str, Any]
+T = TypeVar("T")
 
 # -- the graph -----------------------------------------------------------------------------------------------------------
 
 
-def prediction(connection: sa.Connection, log: AuditLog, identifier: str, model: str | None, proof: bool) -> Json:
+def prediction(
+    connection: sa.Connection, log: AuditLog, identifier: str, model: str | None, proof: bool
+) -> http.PredictionLineage:
     """Everything that a prediction rests on."""
     walk = Walk(StoredGraph(connection, log))
     found = find_prediction(walk.graph, identifier, model)
     explain_prediction(walk, found)
-    answer = {"prediction": {"id": found.event_id, **found.data.model_dump(mode="json")}} | _walked(walk)
-    return _with_proofs(answer, connection) if proof else answer
+    logged = http.LoggedPrediction.model_validate({"id": found.event_id, **found.data.model_dump()})
+    walked = _walked(walk)
+    if not proof:
+        return http.PredictionLineage(prediction=logged, **walked)
+    signed, note = _newest(connection)
+    walked["steps"] = [_with_proof(step, connection, signed) for step in walked["steps"]]
+    return http.PredictionLineage(prediction=logged, checkpoint=_signed(signed, note), **walked)
 
 
-def trace(connection: sa.Connection, log: AuditLog, identifier: str, model: str | None) -> Json:
+def trace(connection: sa.Connection, log: AuditLog, identifier: str, model: str | None) -> http.Trace:
     """What an id leads to."""
     walk = Walk(StoredGraph(connection, log))
     kind = follow(walk, identifier, model)
-    return {"id": identifier, "kind": kind} | _walked(walk)
+    return http.Trace(id=identifier, kind=kind, **_walked(walk))
 
 
-def champion(connection: sa.Connection, log: AuditLog, model: str, at_us: int | None, clock: ClockName) -> Json:
+def champion(
+    connection: sa.Connection, log: AuditLog, model: str, at_us: int | None, clock: ClockName
+) -> http.ChampionThen:
     """Who was champion at a time on either clock (None: now), and why."""
     walk = Walk(StoredGraph(connection, log))
     changes = walk.graph.facts(ChampionChanged, model)
@@ -58,26 +69,27 @@ def champion(connection: sa.Connection, log: AuditLog, model: str, at_us: int | 
     reign, until_us = found
     changed = next(fact for fact in changes if fact.data.epoch == reign.epoch)
     explain_champion(walk, changed)
-    return {
-        "model": model,
-        "clock": clock,
-        "at": None if at_us is None else format_us(at_us),
-        "champion": {"id": changed.event_id, **changed.data.model_dump(mode="json")},
-        "since": format_us(reign.since(clock)),
-        "until": None if until_us is None else format_us(until_us),
-        "since_event_time": format_us(reign.event_us),
-        "since_wall_time": format_us(reign.wall_us),
-    } | _walked(walk)
+    return http.ChampionThen(
+        model=model,
+        clock=clock,
+        at=None if at_us is None else format_us(at_us),
+        champion=http.LoggedChampion.model_validate({"id": changed.event_id, **changed.data.model_dump()}),
+        since=format_us(reign.since(clock)),
+        until=None if until_us is None else format_us(until_us),
+        since_event_time=format_us(reign.event_us),
+        since_wall_time=format_us(reign.wall_us),
+        **_walked(walk),
+    )
 
 
-def history(connection: sa.Connection, log: AuditLog, model: str, after: int, limit: int) -> Json:
+def history(connection: sa.Connection, log: AuditLog, model: str, after: int, limit: int) -> http.History:
     """The facts about a model behind a leaf, in the order of the log."""
     graph = StoredGraph(connection, log)
     found = graph.history(model, after, limit)
     if not found and not graph.facts(ModelDeclared, model):
         raise unknown_model(graph, model)
-    steps = [step_of(fact).as_json() for fact in found]
-    return {"model": model, "steps": steps, "after": found[-1].leaf if len(found) == limit else None}
+    steps = [_step(step_of(fact)) for fact in found]
+    return http.History(model=model, steps=steps, after=found[-1].leaf if len(found) == limit else None)
 
 
 def time_of(text: str) -> int:
@@ -92,21 +104,36 @@ def time_of(text: str) -> int:
 
 def _walked(walk: Walk) -> Json:
     return {
-        "steps": [step.as_json() for step in walk.steps],
+        "steps": [_step(step) for step in walk.steps],
         "complete": not walk.missing,
         "missing": walk.missing,
     }
 
 
-def _with_proofs(answer: Json, connection: sa.Connection) -> Json:
-    """Each step, and each gate, with its inclusion proof under the newest checkpoint; null if it is not under it yet."""
-    signed, note = _newest(connection)
-    for step in answer["steps"]:
-        for part in (step, *step["data"].get("gates", ())):
-            number = part["leaf"]
-            is_signed = number is not None and number < signed.size
-            part["proof"] = _proof(connection, number, signed) if is_signed else None
-    return answer | {"checkpoint": _signed(signed, note)}
+def _step(step: Step) -> http.Step:
+    return http.Step(
+        what=step.what,
+        id=step.id,
+        time=None if step.event_us is None else format_us(step.event_us),
+        recorded=None if step.recorded_us is None else format_us(step.recorded_us),
+        summary=step.summary,
+        data=step.data,
+        leaf=step.leaf,
+    )
+
+
+def _with_proof(step: http.Step, connection: sa.Connection, signed: Checkpoint) -> http.Step:
+    """The step, and each gate in it, with its inclusion proof under the checkpoint; without one if it is not under it yet."""
+
+    def proof(number: int | None) -> http.InclusionProof | None:
+        return None if number is None or number >= signed.size else _proof(connection, number, signed)
+
+    def proven(gate: Json) -> Json:
+        found = proof(gate["leaf"])
+        return gate | {"proof": None if found is None else found.model_dump()}
+
+    data = step.data | {"gates": [proven(gate) for gate in step.data["gates"]]} if "gates" in step.data else step.data
+    return step.model_copy(update={"proof": proof(step.leaf), "data": data})
 
 
 def _no_champion(model: str, reigns: list[Reign], clock: ClockName) -> Refused:
@@ -124,18 +151,21 @@ def _no_champion(model: str, reigns: list[Reign], clock: ClockName) -> Refused:
 # -- records -------------------------------------------------------------------------------------------------------------
 
 
-def event(connection: sa.Connection, log: AuditLog, identifier: str) -> Json:
+def event(connection: sa.Connection, log: AuditLog, identifier: str) -> http.LoggedEvent:
     """Every record with an id; repeats name the first."""
     found = log.find(connection, identifier)
     if not found:
         fix = "An outside id is not one: ask /v1/lineage/predictions for it, with ?model=."
         raise _unknown_event(identifier, "id", fix)
     first = found[0][0]
-    records = [_shown(number, record) | {"duplicate_of": first if number > first else None} for number, record in found]
-    return {"id": identifier, "records": records}
+    records = [
+        http.EventRecord(duplicate_of=first if number > first else None, **_shown(number, record))
+        for number, record in found
+    ]
+    return http.LoggedEvent(id=identifier, records=records)
 
 
-def leaf(connection: sa.Connection, number: int) -> Json:
+def leaf(connection: sa.Connection, number: int) -> http.Leaf:
     """One leaf: the record, the bytes that are hashed, and the hash."""
     size = head(connection).size
     if not 0 <= number < size:
@@ -143,7 +173,7 @@ def leaf(connection: sa.Connection, number: int) -> Json:
     leaves = Leaves(connection)
     data = leaves.leaf(number)
     shown = _shown(number, leaves.record(number))
-    return shown | {"bytes": _base64(data), "leaf_hash": _base64(merkle.leaf_hash(data))}
+    return http.Leaf(bytes=_base64(data), leaf_hash=_base64(merkle.leaf_hash(data)), **shown)
 
 
 def _shown(number: int, record: LoggedRecord) -> Json:
@@ -182,23 +212,24 @@ def _no_leaf(number: int, size: int) -> Refused:
 # -- proofs --------------------------------------------------------------------------------------------------------------
 
 
-def checkpoint(connection: sa.Connection, key: Callable[[], SigningKey]) -> Json:
+def checkpoint(connection: sa.Connection, key: Callable[[], SigningKey]) -> http.Checkpoint:
     """The newest checkpoint, and what verifies it; the key is there once one is signed."""
     signed, note = _newest(connection)
     verifier = verifier_key(signed.origin, key().verification_key)
-    return _signed(signed, note) | {"verifier_key": verifier, "leaves": head(connection).size}
+    return http.Checkpoint(**_signed(signed, note).model_dump(), verifier_key=verifier, leaves=head(connection).size)
 
 
-def inclusion(connection: sa.Connection, log: AuditLog, number: int | None, event_id: str | None) -> Json:
+def inclusion(connection: sa.Connection, log: AuditLog, number: int | None, event_id: str | None) -> http.Inclusion:
     """That a leaf, named by its number or its event's id, is under the newest checkpoint."""
     signed, note = _newest(connection)
     named = _leaf_named(connection, log, number, event_id)
     if named >= signed.size:
         raise _not_signed_yet(named, signed.size, head(connection).size)
-    return {"leaf": named, **_proof(connection, named, signed)} | {"checkpoint": _signed(signed, note)}
+    proof = _proof(connection, named, signed)
+    return http.Inclusion(leaf=named, checkpoint=_signed(signed, note), **proof.model_dump())
 
 
-def consistency(connection: sa.Connection, old: int, new: int | None) -> Json:
+def consistency(connection: sa.Connection, old: int, new: int | None) -> http.Consistency:
     """That the log has only grown from `old` leaves to `new` ones (None: those of the newest checkpoint)."""
     size = head(connection).size
     end = new if new is not None else _newest(connection)[0].size
@@ -212,14 +243,14 @@ def consistency(connection: sa.Connection, old: int, new: int | None) -> Json:
         )
     tiles = SqlTiles(connection)
 
-    def prove() -> Json:
-        return {
-            "old": old,
-            "new": end,
-            "old_root": _base64(merkle.root(tiles, old)),
-            "new_root": _base64(merkle.root(tiles, end)),
-            "proof": [_base64(node) for node in merkle.consistency_proof(tiles, old, end)],
-        }
+    def prove() -> http.Consistency:
+        return http.Consistency(
+            old=old,
+            new=end,
+            old_root=_base64(merkle.root(tiles, old)),
+            new_root=_base64(merkle.root(tiles, end)),
+            proof=[_base64(node) for node in merkle.consistency_proof(tiles, old, end)],
+        )
 
     return _from_tiles(prove)
 
@@ -231,8 +262,8 @@ def _newest(connection: sa.Connection) -> tuple[Checkpoint, str]:
     return read_checkpoint(note), note.decode()
 
 
-def _signed(signed: Checkpoint, note: str) -> Json:
-    return {"origin": signed.origin, "size": signed.size, "root": _base64(signed.root), "note": note}
+def _signed(signed: Checkpoint, note: str) -> http.SignedCheckpoint:
+    return http.SignedCheckpoint(origin=signed.origin, size=signed.size, root=_base64(signed.root), note=note)
 
 
 def _leaf_named(connection: sa.Connection, log: AuditLog, number: int | None, event_id: str | None) -> int:
@@ -248,19 +279,20 @@ def _leaf_named(connection: sa.Connection, log: AuditLog, number: int | None, ev
     return found[0][0]
 
 
-def _proof(connection: sa.Connection, number: int, signed: Checkpoint) -> Json:
+def _proof(connection: sa.Connection, number: int, signed: Checkpoint) -> http.InclusionProof:
     tiles = SqlTiles(connection)
 
-    def prove() -> Json:
+    def prove() -> http.InclusionProof:
         proof = merkle.inclusion_proof(tiles, number, signed.size)
         place = number % merkle.TILE_HASHES * merkle.HASH_BYTES
         leaf_hash = tiles.tile(0, number // merkle.TILE_HASHES)[place : place + merkle.HASH_BYTES]
-        return {"leaf_hash": _base64(leaf_hash), "size": signed.size, "proof": [_base64(node) for node in proof]}
+        nodes = [_base64(node) for node in proof]
+        return http.InclusionProof(leaf_hash=_base64(leaf_hash), size=signed.size, proof=nodes)
 
     return _from_tiles(prove)
 
 
-def _from_tiles(prove: Callable[[], Json]) -> Json:
+def _from_tiles(prove: Callable[[], T]) -> T:
     try:
         return prove()
     except KeyError as missing:

@@ -17,14 +17,14 @@ from evenkeel.libs.service import Order, Output, Rebuild
 from evenkeel.services.governance.context import GovernanceContext
 
 
-def checkpoints(told: Sequence[Event[Any]]) -> list[CheckpointSigned]:
+def checkpoints(published: Sequence[Event[Any]]) -> list[CheckpointSigned]:
     """What was signed, shortest first."""
-    return sorted((e.data for e in told if isinstance(e.data, CheckpointSigned)), key=lambda signed: signed.size)
+    return sorted((e.data for e in published if isinstance(e.data, CheckpointSigned)), key=lambda signed: signed.size)
 
 
-def fold(told: Sequence[Event[Any]], ctx: GovernanceContext) -> None:
+def fold(published: Sequence[Event[Any]], ctx: GovernanceContext) -> None:
     """The log's name, and its checkpoints, each verified."""
-    signed = checkpoints(told)
+    signed = checkpoints(published)
     if not signed:
         return
     origin = read_checkpoint(signed[-1].note.encode()).origin
@@ -50,10 +50,10 @@ def fold(told: Sequence[Event[Any]], ctx: GovernanceContext) -> None:
     ctx.load(ctx.tx)
 
 
-def order(told: Sequence[Event[Any]]) -> Order:
+def order(published: Sequence[Event[Any]]) -> Order:
     """The leaves under the newest checkpoint, run by run."""
     runs: list[tuple[str, int, int]] = []
-    for signed in checkpoints(told):
+    for signed in checkpoints(published):
         if signed.order is None:
             raise Stop(
                 f"the log cannot be made again as it was: the checkpoint over {signed.size:,} leaves is of an earlier release "
@@ -66,7 +66,7 @@ def order(told: Sequence[Event[Any]]) -> Order:
 def finished(ctx: GovernanceContext) -> Iterable[Output]:
     """The new log must be the signed one."""
     tiles = SqlTiles(ctx.tx.connection)
-    for signed in checkpoints(ctx.told):
+    for signed in checkpoints(ctx.published_before):
         root = merkle.root(tiles, signed.size)
         if root != read_checkpoint(signed.note.encode()).root:
             raise Stop(

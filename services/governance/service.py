@@ -5,7 +5,7 @@ from __future__ import annotations
 from evenkeel.libs.bus.protocol import FetchSettings
 from evenkeel.libs.service import Service
 from evenkeel.libs.store.sql import SqlStore
-from evenkeel.services.governance.api import routers
+from evenkeel.services.governance.api import routes
 from evenkeel.services.governance.background import sign_at_the_end
 from evenkeel.services.governance.context import GovernanceContext
 from evenkeel.services.governance.handlers import HANDLERS, on_tick
@@ -21,7 +21,7 @@ service: Service[GovernanceContext] = Service(
     context=lambda settings, own: GovernanceContext(),
     handlers=HANDLERS,
     metrics=GovernanceMetrics,
-    routers=routers,
+    routes=routes,
     on_tick=on_tick,
     background=(sign_at_the_end,),
     rebuild=REBUILD,

@@ -4,50 +4,29 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Query, Request
-from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict
+from fastapi import Query, Request
 
 from evenkeel.contracts.envelope import HEARTBEAT_HEADER, Headers, format_us
+from evenkeel.contracts.http import ingest as http
+from evenkeel.contracts.http.ingest import BATCH, MAX_RECORDS, STRUCTURED
 from evenkeel.contracts.ids import label_stream
 from evenkeel.libs.bus.protocol import OutgoingRecord
 from evenkeel.libs.errors import Refused, Retry
 from evenkeel.libs.fields import Fault
-from evenkeel.libs.http.problems import problem
-from evenkeel.libs.http.roles import role
-from evenkeel.libs.http.routing import router
+from evenkeel.libs.routes import Routes
 from evenkeel.libs.runtime.outputs import partition_of
 from evenkeel.libs.service import Host
 from evenkeel.services.ingest.context import IngestContext
-from evenkeel.services.ingest.domain.cloudevents import BATCH, STRUCTURED
 from evenkeel.services.ingest.domain.contract import Kind
 from evenkeel.services.ingest.domain.json_record import parse, written
 from evenkeel.services.ingest.domain.stream import Route
 from evenkeel.services.ingest.handlers import heartbeat_us
-from evenkeel.services.ingest.rejected import Originals, shown_original
+from evenkeel.services.ingest.rejected import RejectedTopic, as_rejected_record
 from evenkeel.services.ingest.store import IngestStore, StreamState
 
-MAX_RECORDS: Final = 2_000
 SHOWN_ERRORS: Final = 100
-_OBJECT: Final[dict[str, Any]] = {"type": "object"}
-_MANY: Final[dict[str, Any]] = {"type": "array", "items": _OBJECT, "minItems": 1, "maxItems": MAX_RECORDS}
-RECORDS: Final[dict[str, dict[str, Any]]] = {
-    "application/json": {"anyOf": [_OBJECT, _MANY]},
-    STRUCTURED: _OBJECT,
-    BATCH: _MANY,
-}
-"""Bodies of records by media type; what a record holds is its stream's declaration."""
-
-
-class Heartbeat(BaseModel):
-    """Nothing earlier than `time` will come, on any partition of the stream's raw topic."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    time: str
-    kind: Literal["event", "label"] = "event"
 
 
 class Door:
@@ -56,7 +35,7 @@ class Door:
     def __init__(self, runtime: Host[Any]) -> None:
         self._runtime = runtime
         self._ctx: IngestContext = runtime.context
-        self._waiting: set[asyncio.Task[JSONResponse | None]] = set()
+        self._waiting: set[asyncio.Task[bool]] = set()
 
     def route(self, stream: str, kind: Kind) -> Route:
         """Where the stream's records go; raises Refused."""
@@ -95,120 +74,100 @@ class Door:
                 raise
         return OutgoingRecord(route.topic, partition, key, value, headers)
 
-    async def write(self, records: Sequence[OutgoingRecord]) -> JSONResponse | None:
-        """Returns once the broker has acknowledged; a problem when it has not in time."""
+    async def write(self, records: Sequence[OutgoingRecord]) -> None:
+        """Returns once the broker has acknowledged; raises Refused when it has not in time."""
         own = self._ctx.own
         if len(self._waiting) >= own.max_waiting_requests:
-            return _not_now("Too many requests wait for the broker.")
+            raise _not_now("Too many requests wait for the broker.")
         # Left to end by itself when time is up: the client must not be cancelled in the middle of a batch.
-        publishing = asyncio.create_task(self._publish(records))
+        publishing = asyncio.create_task(self._published(records))
         self._waiting.add(publishing)
         publishing.add_done_callback(self._waiting.discard)
         done, _ = await asyncio.wait({publishing}, timeout=own.acknowledge_seconds)
         if not done:
-            return _not_now(f"The broker has not acknowledged within {own.acknowledge_seconds:g} s.")
-        return publishing.result()
+            raise _not_now(f"The broker has not acknowledged within {own.acknowledge_seconds:g} s.")
+        if not publishing.result():
+            raise _not_now("The broker is not available.")
 
-    async def _publish(self, records: Sequence[OutgoingRecord]) -> JSONResponse | None:
+    async def _published(self, records: Sequence[OutgoingRecord]) -> bool:
         try:
             await self._runtime.bus.publish(records)
         except Retry:
-            return _not_now("The broker is not available.")
-        return None
+            return False
+        return True
 
 
-def _not_now(detail: str) -> JSONResponse:
-    return problem(
-        503, "Unavailable", f"{detail} The records may or may not be kept.", fix="Try again with the same ids."
-    )
+def _not_now(detail: str) -> Refused:
+    detail = f"{detail} The records may or may not be kept."
+    return Refused(503, "Unavailable", detail, fix="Try again with the same ids.")
 
 
-def routers(runtime: Host[Any]) -> Sequence[APIRouter]:
-    return [_streams(runtime), _rejected_records(runtime)]
+def routes(runtime: Host[Any]) -> Routes:
+    ctx: IngestContext = runtime.context
+    door, rejections, found = Door(runtime), RejectedTopic(runtime), Routes()
 
-
-def _streams(runtime: Host[Any]) -> APIRouter:
-    routes = router("/v1/streams")
-    door, ctx = Door(runtime), runtime.context
-
-    @routes.get("", **role("producer"))
-    async def list_streams() -> list[dict[str, Any]]:
+    @found.answer(http.STREAMS)
+    async def streams() -> http.Streams:
         states = await runtime.query(lambda c: IngestStore(c).stream_states())
-        return [_described(ctx, name, states) for name in sorted(ctx.current)]
+        return http.Streams(streams=[_stream(ctx, name, states) for name in sorted(ctx.current)])
 
-    @routes.get("/{stream}", **role("producer"))
-    async def get_stream(stream: str) -> dict[str, Any]:
+    @found.answer(http.STREAM)
+    async def stream(stream: str) -> http.Stream:
         door.route(stream, "event")
-        states = await runtime.query(lambda c: IngestStore(c).stream_states())
-        return _described(ctx, stream, states)
+        return _stream(ctx, stream, await runtime.query(lambda c: IngestStore(c).stream_states()))
 
-    @routes.post("/{stream}/events", status_code=202, **role("producer", body=RECORDS))
-    async def post_events(stream: str, request: Request) -> JSONResponse:
-        return await _post(door, door.route(stream, "event"), request)
+    @found.answer(http.SEND_EVENTS)
+    async def send_events(stream: str, request: Request) -> http.Taken:
+        return await _take(door, door.route(stream, "event"), request)
 
-    @routes.post("/{stream}/labels", status_code=202, **role("producer", body=RECORDS))
-    async def post_labels(stream: str, request: Request) -> JSONResponse:
-        return await _post(door, door.route(stream, "label"), request)
+    @found.answer(http.SEND_LABELS)
+    async def send_labels(stream: str, request: Request) -> http.Taken:
+        return await _take(door, door.route(stream, "label"), request)
 
-    @routes.post("/{stream}/heartbeat", status_code=202, **role("producer"))
-    async def post_heartbeat(stream: str, heartbeat: Heartbeat) -> JSONResponse:
-        route = door.route(stream, heartbeat.kind)
-        time = heartbeat.time.encode()
+    @found.answer(http.HEARTBEAT)
+    async def heartbeat(stream: str, body: http.HeartbeatRequest) -> http.HeartbeatTaken:
+        route = door.route(stream, body.kind)
+        time = body.time.encode()
         try:
             heartbeat_us(time)
         except Fault as fault:
             raise Refused(422, "Invalid time", fault.reason, field="time", fix=fault.fix) from None
         headers = [(HEARTBEAT_HEADER, time)]
-        records = [OutgoingRecord(route.topic, n, None, None, headers) for n in range(door.partitions(route))]
-        answer = await door.write(records)
-        return answer or JSONResponse({"stream": stream, "kind": heartbeat.kind, "time": heartbeat.time}, 202)
+        await door.write([OutgoingRecord(route.topic, n, None, None, headers) for n in range(door.partitions(route))])
+        return http.HeartbeatTaken(stream=stream, kind=body.kind, time=body.time)
 
-    return routes
+    @found.answer(http.REJECTED)
+    async def rejected(query: Annotated[http.RejectedQuery, Query()]) -> http.RejectedRecords:
+        return await rejections.newest(query.stream, query.rule, query.before, query.limit)
 
+    @found.answer(http.REJECTED_RECORD)
+    async def rejected_record(number: int) -> http.RejectedRecord:
+        return as_rejected_record(await rejections.one(number))
 
-def _rejected_records(runtime: Host[Any]) -> APIRouter:
-    routes = router("/v1/rejected")
-    originals = Originals(runtime)
+    @found.answer(http.REDRIVE)
+    async def redrive(number: int) -> http.SentAgain:
+        return await rejections.redrive(number)
 
-    @routes.get("", **role("operator"))
-    async def list_rejected(
-        stream: str | None = None,
-        rule: str | None = None,
-        before: Annotated[int | None, Query(ge=0)] = None,
-        limit: Annotated[int, Query(ge=1, le=1000)] = 50,
-    ) -> dict[str, Any]:
-        """What was rejected, the newest first; repeats only if `rule` asks for `duplicate`."""
-        return await originals.newest(stream, rule, before, limit)
-
-    @routes.get("/{number}", **role("operator"))
-    async def show_rejected(number: int) -> dict[str, Any]:
-        return shown_original(await originals.one(number))
-
-    @routes.post("/{number}/redrive", **role("operator"))
-    async def redrive(number: int) -> dict[str, Any]:
-        """Send the original record again, byte for byte: with the same id, to the same raw partition."""
-        return await originals.redrive(number)
-
-    return routes
+    return found
 
 
-async def _post(door: Door, route: Route, request: Request) -> JSONResponse:
+async def _take(door: Door, route: Route, request: Request) -> http.Taken:
     body = await request.body()
     content_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     try:
         items = _items(body, content_type, request)
     except Fault as fault:
-        return _rejected(route, [_error(None, fault)], 1)
-    records, errors = [], []
+        raise _broken(route, [_fault(None, fault)], 1) from None
+    records, faults = [], []
     for number, (value, headers) in enumerate(items):
         try:
             records.append(door.check(route, value, headers))
         except Fault as fault:
-            errors.append(_error(number, fault))
-    if errors:
-        return _rejected(route, errors, len(items))
-    answer = await door.write(records)
-    return answer or JSONResponse({"stream": route.stream, "kind": route.kind, "accepted": len(records)}, 202)
+            faults.append(_fault(number, fault))
+    if faults:
+        raise _broken(route, faults, len(items))
+    await door.write(records)
+    return http.Taken(stream=route.stream, kind=route.kind, accepted=len(records))
 
 
 def _items(body: bytes, content_type: str, request: Request) -> list[tuple[bytes, Headers]]:
@@ -240,48 +199,48 @@ def _items(body: bytes, content_type: str, request: Request) -> list[tuple[bytes
     return [(written(item), common) for item in parsed]
 
 
-def _error(index: int | None, fault: Fault) -> dict[str, Any]:
-    return {
-        "index": index,
-        "id": fault.event_id,
-        "rule": fault.rule,
-        "field": fault.field,
-        "reason": fault.reason,
-        "fix": fault.fix,
-    }
-
-
-def _rejected(route: Route, errors: list[dict[str, Any]], count: int) -> JSONResponse:
-    first = errors[0]
-    return problem(
-        422,
-        "Records break the contract",
-        f"{len(errors)} of {count} records break the contract of {route.name}; nothing was taken. First: {first['reason']}",
-        field=first["field"],
-        fix=first["fix"],
-        errors=errors[:SHOWN_ERRORS],
+def _fault(index: int | None, fault: Fault) -> http.RecordFault:
+    return http.RecordFault(
+        index=index, id=fault.event_id, rule=fault.rule, field=fault.field, reason=fault.reason, fix=fault.fix
     )
 
 
-def _described(ctx: IngestContext, name: str, states: Mapping[str, StreamState]) -> dict[str, Any]:
-    spec = ctx.current[name]
-    described: dict[str, Any] = {"name": name, "topic": spec.topic}
-    for kind, state in (("events", states.get(name)), ("labels", states.get(label_stream(name)))):
-        if state is None:
-            continue
-        counts = {what: state.counts.get(what, 0) for what in ("accepted", "late", "heartbeats", "wait_expired")}
-        described[kind] = {
-            "topic": state.topic,
-            "declaration": next((r.declaration for r in ctx.routes.values() if r.topic == state.topic), None),
-            "watermark": _time(state.watermark_us),
-            "partitions": {
-                str(number): {"mark": _time(mark), "next_offset": state.positions.get(number, 0)}
-                for number, mark in state.marks.items()
-            },
-            **counts,
-            "rejected": state.rejected,
-        }
-    return described
+def _broken(route: Route, faults: list[http.RecordFault], count: int) -> Refused:
+    first = faults[0]
+    return Refused(
+        422,
+        "Records break the contract",
+        f"{len(faults)} of {count} records break the contract of {route.name}; nothing was taken. First: {first.reason}",
+        field=first.field,
+        fix=first.fix,
+        more={"errors": [fault.model_dump() for fault in faults[:SHOWN_ERRORS]]},
+    )
+
+
+def _stream(ctx: IngestContext, name: str, states: Mapping[str, StreamState]) -> http.Stream:
+    events, labels = states.get(name), states.get(label_stream(name))
+    return http.Stream(
+        stream=name,
+        topic=ctx.current[name].topic,
+        events=None if events is None else _inflow(ctx, events),
+        labels=None if labels is None else _inflow(ctx, labels),
+    )
+
+
+def _inflow(ctx: IngestContext, state: StreamState) -> http.Inflow:
+    counts = {what: state.counts.get(what, 0) for what in ("accepted", "late", "heartbeats", "wait_expired")}
+    partitions = {
+        str(number): http.RawPartition(mark=_time(mark), next_offset=state.positions.get(number, 0))
+        for number, mark in state.marks.items()
+    }
+    return http.Inflow(
+        topic=state.topic,
+        declaration=next((r.declaration for r in ctx.routes.values() if r.topic == state.topic), None),
+        watermark=_time(state.watermark_us),
+        partitions=partitions,
+        rejected=state.rejected,
+        **counts,
+    )
 
 
 def _time(time_us: int | None) -> str | None:

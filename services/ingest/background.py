@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 import structlog
@@ -11,10 +12,10 @@ import structlog
 from evenkeel.libs.bus.protocol import TopicPartition
 from evenkeel.libs.errors import Retry
 from evenkeel.libs.service import Host
+from evenkeel.services.ingest.commands import StopWaiting, on_stop_waiting
 from evenkeel.services.ingest.context import IngestContext
 from evenkeel.services.ingest.domain.stream import Route
 from evenkeel.services.ingest.domain.watermark import Patience
-from evenkeel.services.ingest.handlers import on_waited_enough
 
 log = structlog.get_logger(__name__)
 LOOK_SECONDS: Final = 1.0
@@ -30,7 +31,7 @@ async def watch_silence(runtime: Host[IngestContext]) -> None:
             now_us = runtime.clock.now_us()
             silent = await runtime.in_writer(lambda ctx: look(ctx, ends, now_us))
             if silent:
-                given_up = await runtime.command(lambda ctx: on_waited_enough(ctx, silent), "tick")
+                given_up = await runtime.command(partial(on_stop_waiting, StopWaiting(silent)), "tick")
                 log.warning("partitions no longer waited for", partitions=given_up)
         except Retry as error:
             log.debug("broker does not answer", error=str(error))

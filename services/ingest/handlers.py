@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from typing import Any, Final
 
@@ -15,7 +15,7 @@ from evenkeel.contracts.payload import Payload
 from evenkeel.contracts.registry import StreamDeclared
 from evenkeel.libs.fields import LAST_TIME_US, Fault, in_bounds, shown
 from evenkeel.libs.runtime.originals import KEPT_BYTES, base64_of, size_of
-from evenkeel.libs.service import Cause, Derived, Each, Output, Raw, Reply, Watermark
+from evenkeel.libs.service import Cause, Derived, Each, Output, Raw, Watermark
 from evenkeel.libs.telemetry.tracing import new_traceparent
 from evenkeel.services.ingest.context import IngestContext
 from evenkeel.services.ingest.domain.contract import Checked, Kind
@@ -58,25 +58,6 @@ def on_raw_records(records: Sequence[Record], ctx: IngestContext) -> Iterable[Ou
             outputs.append(accepted(record, checked, judged, route, stream, ctx))
     ctx.save(route.name, stream)
     return [*outputs, *advanced(route, stream, before_us)]
-
-
-def on_waited_enough(ctx: IngestContext, silent: Mapping[str, Sequence[int]]) -> Reply[dict[str, list[int]]]:
-    """These partitions of these streams no longer hold their watermarks back."""
-    outputs: list[Output] = []
-    given_up: dict[str, list[int]] = {}
-    for route in ctx.routes.values():
-        stream = ctx.streams[route.name]
-        if route.topic != stream.topic or route.name not in silent:
-            continue
-        before_us = stream.clock.watermark_us
-        gone = stream.clock.leave_out(silent[route.name])
-        if not gone:
-            continue
-        given_up[route.name] = gone
-        stream.counts["wait_expired"] += len(gone)
-        ctx.save(route.name, stream)
-        outputs += advanced(route, stream, before_us)
-    return Reply(given_up, outputs)
 
 
 def advanced(route: Route, stream: Stream, before_us: int | None) -> list[Output]:

@@ -13,6 +13,7 @@ import structlog
 from pydantic import ValidationError
 
 from evenkeel.contracts.envelope import EnvelopeError, Record, attributes_of
+from evenkeel.contracts.http.ingest import RejectedLine, RejectedRecord, RejectedRecords, SentAgain, SentTo
 from evenkeel.contracts.ingest import EventRejected
 from evenkeel.contracts.topics import topic_of
 from evenkeel.libs.bus.protocol import OutgoingRecord
@@ -28,35 +29,35 @@ LOOKED_AT: Final = 20_000
 """Records that one call looks at; it says where to go on from."""
 
 
-class Original(NamedTuple):
+class Rejection(NamedTuple):
     number: int
     time: str
     data: EventRejected
 
 
-class Originals:
+class RejectedTopic:
     """Reads the topic backwards."""
 
     def __init__(self, runtime: Host[Any]) -> None:
         self._runtime = runtime
         self._ctx: IngestContext = runtime.context
 
-    async def newest(self, stream: str | None, rule: str | None, before: int | None, limit: int) -> dict[str, Any]:
-        end, found = await self._end(), list[Original]()
+    async def newest(self, stream: str | None, rule: str | None, before: int | None, limit: int) -> RejectedRecords:
+        end, found = await self._end(), list[Rejection]()
         at = end if before is None else min(before, end)
         floor = max(0, at - LOOKED_AT)
         while at > floor and len(found) < limit:
             start = max(floor, at - CHUNK)
             records = await self._between(start, at)
             for record in reversed(records):
-                original = _read(record)
-                if original is not None and _matches(original.data, stream, rule):
-                    found.append(original)
+                rejection = _read(record)
+                if rejection is not None and _matches(rejection.data, stream, rule):
+                    found.append(rejection)
             at = start if records else 0  # what is gone was deleted from the beginning on
         found = found[:limit]
         if len(found) == limit:
             at = found[-1].number
-        return {"rejected": [_line(original) for original in found], "before": at if at > 0 else None}
+        return RejectedRecords(rejected=[_line(rejection) for rejection in found], before=at if at > 0 else None)
 
     async def _between(self, start: int, end: int) -> list[Record]:
         """Those that are still there, oldest first."""
@@ -64,13 +65,13 @@ class Originals:
         first = max(start, (await bus.beginning_offsets([tp]))[tp])
         return [record async for batch in bus.read_between({tp: (first, end)}) for record in batch]
 
-    async def one(self, number: int) -> Original:
+    async def one(self, number: int) -> Rejection:
         end = await self._end()
         if 0 <= number < end:
             for record in await self._between(number, number + 1):
-                original = _read(record)
-                if original is not None:
-                    return original
+                rejection = _read(record)
+                if rejection is not None:
+                    return rejection
         raise Refused(
             404,
             "No such record",
@@ -79,9 +80,9 @@ class Originals:
             fix="`evenkeel rejected list` shows the numbers.",
         )
 
-    async def redrive(self, number: int) -> dict[str, Any]:
-        original = await self.one(number)
-        data, raw = original.data, original.data.raw
+    async def redrive(self, number: int) -> SentAgain:
+        rejection = await self.one(number)
+        data, raw = rejection.data, rejection.data.raw
         if raw.topic not in self._ctx.routes:
             read = ", ".join(sorted(self._ctx.routes)) or "none"
             raise Refused(
@@ -105,49 +106,47 @@ class Originals:
         )
         await self._runtime.bus.publish([again])
         log.info("rejected record sent again", number=number, topic=raw.topic, partition=raw.partition)
-        return {
-            "number": number,
-            "sent_to": {"topic": raw.topic, "partition": raw.partition},
-            "event_id": data.event_id,
-        }
+        sent_to = SentTo(topic=raw.topic, partition=raw.partition)
+        return SentAgain(number=number, sent_to=sent_to, event_id=data.event_id)
 
     async def _end(self) -> int:
         return (await self._runtime.bus.end_offsets([(TOPIC, 0)]))[TOPIC, 0]
 
 
-def shown_original(original: Original) -> dict[str, Any]:
+def as_rejected_record(rejection: Rejection) -> RejectedRecord:
     """Everything about a rejected record; its value as text where it is text."""
-    data = original.data
+    data = rejection.data
     value = _bytes(data.original_value)
     try:
         text = None if value is None else value.decode()
     except UnicodeDecodeError:
         text = None
-    return {"number": original.number, "time": original.time, "original_text": text} | data.model_dump(mode="json")
+    shown = {"number": rejection.number, "time": rejection.time, "original_text": text}
+    return RejectedRecord.model_validate(data.model_dump() | shown)
 
 
-def _line(original: Original) -> dict[str, Any]:
-    data = original.data
-    return {
-        "number": original.number,
-        "time": original.time,
-        "stream": data.stream,
-        "kind": data.kind,
-        "rule": data.rule,
-        "field": data.field,
-        "event_id": data.event_id,
-        "reason": data.reason,
-    }
+def _line(rejection: Rejection) -> RejectedLine:
+    data = rejection.data
+    return RejectedLine(
+        number=rejection.number,
+        time=rejection.time,
+        stream=data.stream,
+        kind=data.kind,
+        rule=data.rule,
+        field=data.field,
+        event_id=data.event_id,
+        reason=data.reason,
+    )
 
 
 def _matches(data: EventRejected, stream: str | None, rule: str | None) -> bool:
     return stream in (None, data.stream) and (data.rule == rule or (rule is None and data.rule != "duplicate"))
 
 
-def _read(record: Record) -> Original | None:
+def _read(record: Record) -> Rejection | None:
     try:
         time = attributes_of(record.headers)["ce_time"].decode()
-        return Original(record.offset, time, EventRejected.model_validate_json(record.value or b""))
+        return Rejection(record.offset, time, EventRejected.model_validate_json(record.value or b""))
     except (EnvelopeError, ValidationError, ValueError):
         return None  # a stranger's record on our topic
 

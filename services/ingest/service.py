@@ -20,7 +20,7 @@ service: Service[IngestContext] = Service(
     context=lambda settings, own: IngestContext(),
     handlers=HANDLERS,
     metrics=IngestMetrics,
-    routers=api.routers,
+    routes=api.routes,
     background=(watch_silence,),
     fetch=STREAMING,
 )

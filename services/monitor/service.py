@@ -5,7 +5,7 @@ from __future__ import annotations
 from evenkeel.libs.bus.protocol import LEISURELY
 from evenkeel.libs.service import Service
 from evenkeel.libs.store.sql import SqlStore
-from evenkeel.services.monitor.api import routers
+from evenkeel.services.monitor.api import routes
 from evenkeel.services.monitor.context import MonitorContext
 from evenkeel.services.monitor.handlers import HANDLERS
 from evenkeel.services.monitor.rebuild import REBUILD
@@ -18,7 +18,7 @@ service = Service(
     open_store=lambda settings: SqlStore(settings.database("monitor"), "monitor", MIGRATIONS),
     context=lambda settings, own: MonitorContext(),
     handlers=HANDLERS,
-    routers=routers,
+    routes=routes,
     rebuild=REBUILD,
     fetch=LEISURELY,
 )

@@ -1,38 +1,30 @@
-"""What follows from a run, a receipt, a degraded champion, and from what people command."""
+"""What follows from a run, a receipt and a degraded champion."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, assert_never
 
-from evenkeel.contracts.declaration import Declaration, ModelSpec, StreamSpec
 from evenkeel.contracts.envelope import Event
-from evenkeel.contracts.ids import LABEL_SUFFIX, approval_nonce, random_id
+from evenkeel.contracts.ids import approval_nonce
 from evenkeel.contracts.monitor import PerformanceDegraded
-from evenkeel.contracts.payload import Payload
+from evenkeel.contracts.payload import Caller, Payload
 from evenkeel.contracts.registry import (
-    ApprovalDecided,
     ChampionChanged,
     GateDecided,
-    ModelDeclared,
     RollbackTarget,
-    StreamDeclared,
     VersionRegistered,
 )
 from evenkeel.contracts.serving import ActivationFailed, VersionActivated
 from evenkeel.contracts.trainer import RunCompleted
-from evenkeel.libs.errors import Refused
-from evenkeel.libs.features import compile_plan
 from evenkeel.libs.runtime.failpoints import failpoint
-from evenkeel.libs.service import Cause, Derived, Each, Reply
+from evenkeel.libs.service import Each
 from evenkeel.services.registry.context import RegistryContext
 from evenkeel.services.registry.domain.gates import Candidate, Proposal, decide_gates
 from evenkeel.services.registry.domain.promotion import Champion, after_gates, is_in_bake
 from evenkeel.services.registry.domain.verdict import Verdict
-from evenkeel.services.registry.store import ModelRow, VersionRow
-
-Cause_ = Literal["promotion", "approval", "rollback", "command"]
+from evenkeel.services.registry.store import VersionRow
 
 
 def on_run_completed(event: Event[RunCompleted], ctx: RegistryContext) -> Iterable[Payload]:
@@ -78,9 +70,8 @@ def on_run_completed(event: Event[RunCompleted], ctx: RegistryContext) -> Iterab
         case "awaiting_approval":
             ask_for_approval(run.model, run.run_id, run.package, version, champion, ctx.now_us, ctx)
         case "promote":
-            produced.append(
-                promote(run.model, version, champion, "promotion", event.id, event.time_us, ctx, run.run_id)
-            )
+            change = Change("promotion", event.id, event.time_us, run.run_id)
+            produced.append(promote(run.model, version, champion, change, ctx))
         case _:
             assert_never(follows)
     return produced
@@ -106,134 +97,10 @@ def on_performance_degraded(event: Event[PerformanceDegraded], ctx: RegistryCont
     if model is None or champion is None or champion.epoch != degraded.epoch:
         return ()
     policy = ctx.policy(model)
-    if not is_in_bake(champion, policy, event.time_us) or _rollback_target(degraded.model, champion, ctx) is None:
+    if not is_in_bake(champion, policy, event.time_us) or rollback_target(degraded.model, champion, ctx) is None:
         return ()
-    return (_roll_back(degraded.model, champion, event.id, event.time_us, degraded.detail, "rollback", ctx),)
-
-
-@dataclass(frozen=True, slots=True)
-class Rollback:
-    """A command: take the champion of this epoch out of service."""
-
-    model: str
-    epoch: int | None
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Approval:
-    """A command: the answer to a request for approval."""
-
-    model: str
-    nonce: str
-    package: str
-    approved: bool
-    approver: str
-    comment: str
-
-
-def on_apply(declaration: Declaration, ctx: RegistryContext) -> Reply[dict[str, list[str]]]:
-    """Take a checked declaration; what is as it was is not said again."""
-    store, cause = ctx.store, _command_cause(ctx, None)
-    before = store.streams()
-    streams = before | declaration.streams
-    changed = {name for name, spec in declaration.streams.items() if before.get(name) != spec}
-    for name in changed:
-        store.put_stream(name, streams[name].written())
-    produced: list[Payload] = []
-    known = store.models()
-    specs = {name: ModelSpec.model_validate(row.spec) for name, row in known.items()} | declaration.models
-    declared = []
-    for name, spec in sorted(specs.items()):
-        row = known.get(name)
-        try:
-            used, view_version = _plan_of(spec, streams)
-        except ValueError as error:
-            if row is not None and name not in declaration.models and changed.isdisjoint(row.streams):
-                continue  # a newer release took it, and nothing that it stands on is declared here
-            raise Refused(
-                409,
-                "A model could no longer be computed",
-                f"Model {name} stands on what is declared here, and could not be computed then: {error}.",
-                field=f"models.{name}",
-                fix="Declare the model with it, as it is to be then.",
-            ) from error
-        if row is None or ModelSpec.model_validate(row.spec) != spec or _streams_of(row) != used:
-            model = ModelDeclared.of(name, spec, used, view_version)
-            store.put_model(name, model.spec, model.streams, view_version)
-            produced.append(model)
-            declared.append(name)
-    # Last: an accepted event names its stream's declaration, and whoever knows that knows the models declared with it.
-    produced += [StreamDeclared.of(name, streams[name]) for name in sorted(changed)]
-    answer = {"streams": sorted(changed), "models": declared}
-    return Reply(answer, [Derived(payload, cause) for payload in produced])
-
-
-def on_rollback(command: Rollback, ctx: RegistryContext) -> Reply[dict[str, Any]]:
-    """Roll back by hand; if the named epoch no longer answers, nothing changes."""
-    champion = _known_champion(command.model, ctx)
-    if command.epoch is not None and command.epoch != champion.epoch:
-        return Reply(
-            {"changed": False, "epoch": champion.epoch, "version": champion.version, "reason": "the world moved on"}
-        )
-    if _rollback_target(command.model, champion, ctx) is None:
-        raise Refused(
-            409,
-            "Nothing to roll back to",
-            f"Version {champion.version} has no predecessor that may answer.",
-            field="model",
-            fix="Train and promote another version.",
-        )
-    cause = _command_cause(ctx, command.model)
-    changed = _roll_back(command.model, champion, cause.id, cause.time_us, command.reason, "rollback", ctx)
-    return Reply({"changed": True, "epoch": changed.epoch, "version": changed.version}, [Derived(changed, cause)])
-
-
-def on_approval(command: Approval, ctx: RegistryContext) -> Reply[dict[str, Any]]:
-    """Use a request for approval, once, for the very package and epoch that it was asked for."""
-    store = ctx.store
-    asked = store.approval(command.nonce)
-    if asked is None or asked.model != command.model:
-        raise Refused(
-            404, "No such request", "There is no request with this nonce.", field="nonce", fix="List the open ones."
-        )
-    if asked.package != command.package:
-        raise Refused(
-            409,
-            "Another package",
-            "The request is about another package.",
-            field="package",
-            fix=f"Send {asked.package}.",
-        )
-    if asked.state != "open" or asked.expires_us < ctx.now_us:
-        state = asked.state if asked.state != "open" else "expired"
-        raise Refused(409, "Request is closed", f"This request is {state}.", field="nonce", fix="Train again.")
-    champion = store.champion(command.model)
-    if (champion.epoch if champion else 0) != asked.epoch:
-        store.close_approval(command.nonce, "overtaken", command.approver, command.comment)
-        return Reply({"promoted": False, "reason": "another version was promoted meanwhile"})
-    store.close_approval(
-        command.nonce, "approved" if command.approved else "rejected", command.approver, command.comment
-    )
-    cause = _command_cause(ctx, command.model)
-    decided = ApprovalDecided(
-        model=command.model,
-        version=asked.version,
-        package=asked.package,
-        epoch=asked.epoch,
-        nonce=command.nonce,
-        approved=command.approved,
-        approver=command.approver,
-        comment=command.comment,
-    )
-    produced: list[Payload] = [decided]
-    if command.approved:
-        produced.append(promote(command.model, asked.version, champion, "approval", cause.id, cause.time_us, ctx))
-    else:
-        judge(command.model, asked.version, "rejected", ctx)
-    return Reply(
-        {"promoted": command.approved, "version": asked.version}, [Derived(payload, cause) for payload in produced]
-    )
+    change = Change("rollback", event.id, event.time_us, reason=degraded.detail)
+    return (roll_back(degraded.model, champion, change, ctx),)
 
 
 def _register(run: RunCompleted, event_us: int, ctx: RegistryContext) -> tuple[int, list[Payload]]:
@@ -290,36 +157,42 @@ def ask_for_approval(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Why a champion changes."""
+
+    cause: Literal["promotion", "approval", "rollback", "command"]
+    cause_id: str
+    event_us: int
+    run_id: str | None = None
+    """None: the run of the version that becomes champion."""
+    reason: str = ""
+    quarantined: int | None = None
+    """The version that is taken out of service."""
+    caller: Caller | None = None
+
+
 def promote(
-    model: str,
-    version: int,
-    champion: Champion | None,
-    cause: Cause_,
-    cause_id: str,
-    event_us: int,
-    ctx: RegistryContext,
-    run_id: str | None = None,
-    reason: str = "",
-    quarantined: int | None = None,
+    model: str, version: int, champion: Champion | None, change: Change, ctx: RegistryContext
 ) -> ChampionChanged:
     """Make a version the champion by compare-and-set."""
     store = ctx.store
     row = store.version(model, version)
     previous = champion.version if champion else None
     # Behind a rollback there is no further fallback: its predecessor is the version that was just taken out.
-    fallback = store.version(model, previous) if previous and cause != "rollback" else None
+    fallback = store.version(model, previous) if previous and change.cause != "rollback" else None
     epoch = store.replace_champion(
         model,
         champion.epoch if champion else 0,
         {
             "version": version,
             "package": row.package,
-            "since_us": event_us,
+            "since_us": change.event_us,
             "previous_version": fallback.version if fallback else None,
-            "cause": cause,
+            "cause": change.cause,
         },
     )
-    if previous is not None and quarantined is None:
+    if previous is not None and change.quarantined is None:
         store.set_state(model, previous, "retired")
     store.set_state(model, version, "champion")
     return ChampionChanged(
@@ -330,14 +203,23 @@ def promote(
         package_uri=row.package_uri,
         view_version=row.view_version,
         threshold=row.threshold,
-        cause=cause,
-        cause_id=cause_id,
-        run_id=run_id or row.run_id,
+        cause=change.cause,
+        cause_id=change.cause_id,
+        run_id=change.run_id or row.run_id,
         previous_version=previous,
         rollback_target=_target(fallback),
-        quarantined=quarantined,
-        reason=reason,
+        quarantined=change.quarantined,
+        reason=change.reason,
+        caller=change.caller,
     )
+
+
+def roll_back(model: str, champion: Champion, change: Change, ctx: RegistryContext) -> ChampionChanged:
+    """Take the champion out of service; its predecessor, which there must be, answers again."""
+    target = rollback_target(model, champion, ctx)
+    assert target is not None, "whoever rolls back has looked"
+    ctx.store.set_state(model, champion.version, "quarantined")
+    return promote(model, target.version, champion, replace(change, quarantined=champion.version), ctx)
 
 
 def _target(row: VersionRow | None) -> RollbackTarget | None:
@@ -348,23 +230,12 @@ def _target(row: VersionRow | None) -> RollbackTarget | None:
     )
 
 
-def _rollback_target(model: str, champion: Champion, ctx: RegistryContext) -> VersionRow | None:
+def rollback_target(model: str, champion: Champion, ctx: RegistryContext) -> VersionRow | None:
     """The version to go back to: the champion's predecessor, unless it was itself taken out."""
     if champion.previous_version is None:
         return None
     row = ctx.store.find_version(model, champion.previous_version)
     return None if row is None or row.state == "quarantined" else row
-
-
-def _roll_back(
-    model: str, champion: Champion, cause_id: str, event_us: int, reason: str, cause: Cause_, ctx: RegistryContext
-) -> ChampionChanged:
-    target = _rollback_target(model, champion, ctx)
-    assert target is not None, "whoever rolls back has looked"
-    ctx.store.set_state(model, champion.version, "quarantined")
-    return promote(
-        model, target.version, champion, cause, cause_id, event_us, ctx, reason=reason, quarantined=champion.version
-    )
 
 
 def _receipt(
@@ -382,31 +253,6 @@ def _receipt(
             "recorded_us": event.recorded_us,
         }
     )
-
-
-def _known_champion(model: str, ctx: RegistryContext) -> Champion:
-    champion = ctx.store.champion(model)
-    if champion is None:
-        known = ", ".join(ctx.store.models()) or "none"
-        raise Refused(404, "No champion", f"{model} has no champion.", field="model", fix=f"Declared models: {known}.")
-    return champion
-
-
-def _command_cause(ctx: RegistryContext, model: str | None) -> Cause:
-    """A command's event time is the latest folded for its model, so that a click today does not age a replayed year."""
-    row = ctx.store.model(model) if model else None
-    command_id = random_id()
-    return Cause(command_id, row.event_us if row is not None and row.event_us else ctx.now_us, command_id)
-
-
-def _plan_of(spec: ModelSpec, streams: Mapping[str, StreamSpec]) -> tuple[dict[str, StreamSpec], str]:
-    plan = compile_plan(spec, streams)
-    names = {spec.stream} | {source.removesuffix(LABEL_SUFFIX) for source in plan.sources}
-    return {name: streams[name] for name in sorted(names)}, plan.view_version
-
-
-def _streams_of(row: ModelRow) -> dict[str, StreamSpec]:
-    return {name: StreamSpec.model_validate(spec) for name, spec in row.streams.items()}
 
 
 HANDLERS = (

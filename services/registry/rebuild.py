@@ -23,12 +23,12 @@ from evenkeel.libs.service import Cause, Derived, Output, Rebuild
 from evenkeel.services.registry.context import RegistryContext
 from evenkeel.services.registry.domain.promotion import after_gates
 from evenkeel.services.registry.domain.verdict import Verdict
-from evenkeel.services.registry.handlers import ask_for_approval, judge, promote
+from evenkeel.services.registry.handlers import Change, ask_for_approval, judge, promote
 
 
-def fold(told: Sequence[Event[Any]], ctx: RegistryContext) -> None:
+def fold(published: Sequence[Event[Any]], ctx: RegistryContext) -> None:
     """One transaction after another, as they were."""
-    for _, said in groupby(told, key=lambda e: (e.recorded_us, e.causation_id)):
+    for _, said in groupby(published, key=lambda e: (e.recorded_us, e.causation_id)):
         events = list(said)
         gates = [event for event in events if isinstance(event.data, GateDecided)]
         if gates or any(isinstance(event.data, VersionRegistered) for event in events):
@@ -105,15 +105,16 @@ def _fold_champion(event: Event[ChampionChanged], ctx: RegistryContext) -> None:
 
 def finished(ctx: RegistryContext) -> Iterable[Output]:
     """An approval that was published before the champion that follows from it: say that, too."""
-    crowned = {event.data.cause_id for event in ctx.told if isinstance(event.data, ChampionChanged)}
-    for event in ctx.told:
+    crowned = {event.data.cause_id for event in ctx.published_before if isinstance(event.data, ChampionChanged)}
+    for event in ctx.published_before:
         decided = event.data
         if not isinstance(decided, ApprovalDecided) or not decided.approved or event.causation_id in crowned:
             continue
         champion = ctx.store.champion(decided.model)
         if (champion.epoch if champion else 0) == decided.epoch and event.causation_id is not None:
             cause = Cause(event.causation_id, event.time_us, event.correlation_id)
-            changed = promote(decided.model, decided.version, champion, "approval", cause.id, cause.time_us, ctx)
+            change = Change("approval", cause.id, cause.time_us, caller=decided.caller)
+            changed = promote(decided.model, decided.version, champion, change, ctx)
             yield Derived(changed, cause)
 
 

@@ -17,6 +17,6 @@ service: Service[RegistryContext] = Service(
     open_store=lambda settings: SqlStore(settings.database("registry"), "registry", MIGRATIONS),
     context=lambda settings, own: RegistryContext(settings),
     handlers=HANDLERS,
-    routers=api.routers,
+    routes=api.routes,
     rebuild=REBUILD,
 )

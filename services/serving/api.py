@@ -2,64 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from importlib.metadata import version as version_of
-from typing import Any
-
-from fastapi import APIRouter
-from fastapi.responses import JSONResponse
 
 from evenkeel.contracts.envelope import format_us
+from evenkeel.contracts.http import serving as http
+from evenkeel.contracts.http.messages import ProtocolError
 from evenkeel.libs.errors import Refused, Retry
-from evenkeel.libs.http.roles import role
-from evenkeel.libs.http.routing import router
+from evenkeel.libs.routes import Other, Routes
 from evenkeel.libs.service import Host
 from evenkeel.services.serving.context import ServingContext
 from evenkeel.services.serving.domain.champions import Champion
 from evenkeel.services.serving.domain.tensors import metadata
 
 
-def routers(runtime: Host[ServingContext]) -> Sequence[APIRouter]:
-    ctx = runtime.context
-    protocol, own = router("/v2"), router("/v1")
+def routes(runtime: Host[ServingContext]) -> Routes:
+    ctx, found = runtime.context, Routes()
 
-    @protocol.get("", **role("client"))
-    async def server() -> dict[str, Any]:
-        return {"name": "evenkeel", "version": version_of("evenkeel"), "extensions": ["binary_tensor_data"]}
+    @found.answer(http.SERVER)
+    async def server() -> http.ServerMetadata:
+        return http.ServerMetadata(name="evenkeel", version=version_of("evenkeel"), extensions=["binary_tensor_data"])
 
-    @protocol.get("/health/live", **role("public"))
-    async def live() -> dict[str, bool]:
-        return {"live": True}
+    @found.answer(http.SERVER_LIVE)
+    async def live() -> http.ServerLive:
+        return http.ServerLive(live=True)
 
-    @protocol.get("/health/ready", **role("public"))
-    async def ready() -> JSONResponse:
-        is_ready = runtime.not_ready_reason is None and ctx.settled.is_set()
-        return JSONResponse({"ready": is_ready} if is_ready else {"error": "not ready"}, 200 if is_ready else 503)
+    @found.answer(http.SERVER_READY)
+    async def ready() -> http.ServerReady | Other:
+        if runtime.not_ready_reason is None and ctx.settled.is_set():
+            return http.ServerReady(ready=True)
+        return Other(503, ProtocolError(error="not ready"))
 
-    @protocol.get("/models/{model}", **role("client"))
-    @protocol.get("/models/{model}/versions/{version}", **role("client"))
-    async def model(model: str, version: str | None = None) -> dict[str, Any]:
-        """The schema that the model's champion takes; of a declared model without one, the declared schema."""
-        champion = _known(ctx, model, version)
-        if champion is not None:
-            return metadata(model, champion.version, champion.rows.names, champion.threshold is not None)
-        latest = max((plan for (name, _), plan in ctx.plans.items() if name == model), key=lambda plan: plan.offset)
-        return metadata(model, None, latest.features.names, True)
+    @found.answer(http.MODEL_METADATA)
+    async def model_metadata(model: str) -> http.ModelMetadata:
+        return _metadata(ctx, model, None)
 
-    @protocol.get("/models/{model}/ready", **role("client"))
-    @protocol.get("/models/{model}/versions/{version}/ready", **role("client"))
-    async def model_ready(model: str, version: str | None = None) -> dict[str, Any]:
-        if _known(ctx, model, version) is None:
-            raise Refused(503, "Not ready", f"No version of {model} answers here yet.", fix="Wait for a promotion.")
-        return {"name": model, "ready": True}
+    @found.answer(http.VERSION_METADATA)
+    async def version_metadata(model: str, version: str) -> http.ModelMetadata:
+        return _metadata(ctx, model, version)
 
-    @own.get("/models", **role("client"))
-    async def models() -> dict[str, Any]:
-        """Every declared model: who answers here since when, and the latest epoch that was decided."""
+    @found.answer(http.MODEL_READY)
+    async def model_ready(model: str) -> http.ModelReady:
+        return _ready(ctx, model, None)
+
+    @found.answer(http.VERSION_READY)
+    async def version_ready(model: str, version: str) -> http.ModelReady:
+        return _ready(ctx, model, version)
+
+    @found.answer(http.MODELS)
+    async def models() -> http.ServedModels:
         names = sorted({name for name, _ in ctx.plans})
-        return {"models": [_described(ctx, name) for name in names]}
+        return http.ServedModels(models=[_served(ctx, name) for name in names])
 
-    return [protocol, own]
+    return found
+
+
+def _metadata(ctx: ServingContext, model: str, version: str | None) -> http.ModelMetadata:
+    champion = _known(ctx, model, version)
+    if champion is not None:
+        return metadata(model, champion.version, champion.rows.names, champion.threshold is not None)
+    latest = max((plan for (name, _), plan in ctx.plans.items() if name == model), key=lambda plan: plan.offset)
+    return metadata(model, None, latest.features.names, True)
+
+
+def _ready(ctx: ServingContext, model: str, version: str | None) -> http.ModelReady:
+    if _known(ctx, model, version) is None:
+        raise Refused(503, "Not ready", f"No version of {model} answers here yet.", fix="Wait for a promotion.")
+    return http.ModelReady(name=model, ready=True)
 
 
 def _known(ctx: ServingContext, model: str, version: str | None) -> Champion | None:
@@ -78,22 +86,23 @@ def _known(ctx: ServingContext, model: str, version: str | None) -> Champion | N
     return champion
 
 
-def _described(ctx: ServingContext, model: str) -> dict[str, Any]:
+def _served(ctx: ServingContext, model: str) -> http.ServedModel:
     fact, champion = ctx.facts.get(model), ctx.champion(model)
-    described: dict[str, Any] = {
-        "model": model,
-        "decided_epoch": None if fact is None else fact.epoch,
-        "champion": None,
-    }
-    if champion is not None:
-        described["champion"] = {
-            "version": champion.version,
-            "epoch": champion.epoch,
-            "package": champion.package,
-            "view_version": champion.view_version,
-            "threshold": champion.threshold,
-            "is_fallback": champion.is_fallback,
-            "activated": format_us(champion.loaded_us),
-            "load_seconds": champion.load_seconds,
-        }
-    return described
+    return http.ServedModel(
+        model=model,
+        decided_epoch=None if fact is None else fact.epoch,
+        champion=None if champion is None else _champion(champion),
+    )
+
+
+def _champion(champion: Champion) -> http.ServedChampion:
+    return http.ServedChampion(
+        version=champion.version,
+        epoch=champion.epoch,
+        package=champion.package,
+        view_version=champion.view_version,
+        threshold=champion.threshold,
+        is_fallback=champion.is_fallback,
+        activated=format_us(champion.loaded_us),
+        load_seconds=champion.load_seconds,
+    )

@@ -17,14 +17,11 @@ import orjson
 from evenkeel.libs.errors import Refused, Retry
 from evenkeel.libs.fields import shown
 from evenkeel.libs.http.body import MAX_BODY_BYTES
-from evenkeel.libs.http.openapi import add_refusals
-from evenkeel.libs.http.problems import refusal
-from evenkeel.libs.http.roles import ROLE_KEY
 from evenkeel.libs.http.tokens import Tokens
 from evenkeel.libs.service import Host
 from evenkeel.services.serving.context import ServingContext
 from evenkeel.services.serving.domain.champions import Champion
-from evenkeel.services.serving.domain.predict import KINDS, parse_predict, written_predict
+from evenkeel.services.serving.domain.predict import parse_predict, written_predict
 from evenkeel.services.serving.domain.requests import at_most, json_object, refused
 from evenkeel.services.serving.domain.tensors import parse_infer, written_infer
 from evenkeel.services.serving.recording import Recorder
@@ -39,61 +36,12 @@ Answered = tuple[bytes, list[tuple[bytes, bytes]]]
 """The body of an answer, and the header fields that go with it."""
 
 ROLE: Final = "client"
-HOT_PATHS: Final = (
-    "/v1/models/{model}/predict",
-    "/v2/models/{model}/infer",
-    "/v2/models/{model}/versions/{version}/infer",
-)
-"""Routes that the framework does not see; all are POST and need the role `client`."""
 _JSON: Final = (b"content-type", b"application/json")
 _PROBLEM: Final = (b"content-type", b"application/problem+json")
 _BINARY: Final = (b"content-type", b"application/octet-stream")
 _JSON_SIZE: Final = b"inference-header-content-length"
 _TRACEPARENT: Final = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}").fullmatch
 _DISCONNECTED: Final = "http.disconnect"
-
-
-def describe(document: dict[str, Any]) -> None:
-    """Add the hot paths to the OpenAPI document, and give errors below /v2 the protocol's form."""
-    features = {"type": "object", "additionalProperties": {"type": ["number", "boolean", "string", "null"]}}
-    own = {
-        "type": "object",
-        "additionalProperties": False,
-        "properties": {
-            "features": features,
-            "instances": {"type": "array", "items": features, "minItems": 1},
-            "event": {"type": "object"},
-            "event_id": {"type": "string"},
-            "event_time": {"type": "string", "format": "date-time"},
-        },
-        "oneOf": [{"required": [kind]} for kind in KINDS],
-    }
-    tensor = {"type": "object", "required": ["name", "shape", "datatype"]}
-    infer = {
-        "type": "object",
-        "required": ["inputs"],
-        "properties": {"inputs": {"type": "array", "items": tensor, "minItems": 1}},
-    }
-    for path in HOT_PATHS:
-        names = [part[1:-1] for part in path.split("/") if part.startswith("{")]
-        content = {"application/json": {"schema": own if path.startswith("/v1") else infer}}
-        answered = {"application/json": {"schema": {"type": "object"}}}
-        operation: dict[str, Any] = {
-            ROLE_KEY: ROLE,
-            "parameters": [
-                {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names
-            ],
-            "requestBody": {"required": True, "content": content},
-            "responses": {"200": {"description": "Answered, and recorded.", "content": answered}, "415": refusal(415)},
-        }
-        add_refusals(path, operation)
-        document["paths"][path] = {"post": operation}
-    error = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
-    for path, operations in document["paths"].items():
-        for operation in operations.values():
-            for status, told in operation["responses"].items():
-                if path.startswith("/v2") and int(status) >= 400:
-                    told["content"] = {"application/json": {"schema": error}}
 
 
 class _Gone(Exception):
@@ -139,7 +87,7 @@ class HotPath:
             headers = dict(scope["headers"])
             if scope["method"] != "POST":
                 raise Refused(405, "Method not allowed", f"{scope['method']} is not known here.", fix="Use POST.")
-            self._authorize(headers)
+            self._tokens.require(headers.get(b"authorization", b""), ROLE)
             body = await _body(receive, headers)
             started = time.perf_counter()
             champion = self._champion(model, version)
@@ -160,15 +108,6 @@ class HotPath:
         extra.append((b"content-length", b"%d" % len(content)))
         await send({"type": "http.response.start", "status": status, "headers": extra})
         await send({"type": "http.response.body", "body": content})
-
-    def _authorize(self, headers: Fields) -> None:
-        roles = self._tokens.roles_of(headers.get(b"authorization", b""))
-        if not roles:
-            fix = "Send `Authorization: Bearer <token>`."
-            raise Refused(401, "Unauthorized", "This call needs a known bearer token.", field="Authorization", fix=fix)
-        if ROLE not in roles:
-            fix = "Use a token that has it."
-            raise Refused(403, "Forbidden", f"This call needs the role {ROLE}.", field="Authorization", fix=fix)
 
     def _champion(self, model: str, version: str | None) -> Champion:
         if self._runtime.stopping:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, Literal
 
 import structlog
@@ -23,10 +24,16 @@ from evenkeel.libs.runtime.failpoints import failpoint
 from evenkeel.libs.service import Host, Reply
 from evenkeel.libs.settings import DEFAULT_PORTS
 from evenkeel.libs.telemetry.tracing import Tracing
+from evenkeel.services.serving.commands import (
+    AnnounceReplica,
+    ReportActivation,
+    on_announce_replica,
+    on_report_activation,
+)
 from evenkeel.services.serving.context import ServingContext
-from evenkeel.services.serving.domain.champions import Champion, ChampionDecision, Line, Outcome, Predict, Target
+from evenkeel.services.serving.domain.champions import Champion, ChampionDecision, Outcome, Predict, Succession, Target
 from evenkeel.services.serving.domain.requests import EventReader, RowReader
-from evenkeel.services.serving.handlers import on_activation, on_replica, replica_name
+from evenkeel.services.serving.handlers import replica_name
 
 log = structlog.get_logger(__name__)
 
@@ -54,7 +61,7 @@ async def keep_champions(runtime: Host[ServingContext]) -> None:
 
 
 class Activator:
-    """Runs in the event loop; only here is `lines` written."""
+    """Runs in the event loop; only here is `successions` written."""
 
     def __init__(self, runtime: Host[ServingContext]) -> None:
         self._runtime, self._ctx = runtime, runtime.context
@@ -103,13 +110,18 @@ class Activator:
 
     def seen(self, state: Literal["ready", "stopping"]) -> Callable[[ServingContext], Reply[None]]:
         """This replica is there, or leaves."""
-        epochs = {model: line.active.epoch for model, line in self._ctx.lines.items() if line.active is not None}
-        return on_replica(ReplicaSeen(replica=self._replica, url=self._url, state=state, epochs=epochs), random_id())
+        epochs = {
+            model: succession.active.epoch
+            for model, succession in self._ctx.successions.items()
+            if succession.active is not None
+        }
+        seen = ReplicaSeen(replica=self._replica, url=self._url, state=state, epochs=epochs)
+        return partial(on_announce_replica, AnnounceReplica(seen, random_id()))
 
     async def _activate(self, fact: ChampionDecision) -> bool:
         """One attempt; False if it is to be tried again. Whatever happens, the champion that answers goes on."""
-        line = self._ctx.lines.get(fact.model, Line())
-        if not line.wants(fact):
+        succession = self._ctx.successions.get(fact.model, Succession())
+        if not succession.wants(fact):
             return True
         started = time.perf_counter()
         about = {"evenkeel.model": fact.model, "evenkeel.epoch": fact.epoch, "evenkeel.replica": self._replica}
@@ -119,7 +131,7 @@ class Activator:
             if outcome != "activated":
                 log.error("champion failed", model=fact.model, epoch=fact.epoch, reason=outcome, detail=detail)
                 self._ctx.metrics.failures.labels(fact.model, outcome).inc()
-                detail += await self._fall_back(fact, line, started)
+                detail += await self._fall_back(fact, succession, started)
         except DiskAway as error:
             log.warning("package cannot be read now", model=fact.model, epoch=fact.epoch, error=str(error))
             return False
@@ -131,11 +143,12 @@ class Activator:
                 time.perf_counter() - started,
                 Tracing.inject(span) if self._runtime.tracing.enabled else None,
             )
-            self._to_tell.put_nowait(on_activation(fact, outcome, detail, seconds, self._replica, trace))
+            report = ReportActivation(fact, outcome, detail, seconds, self._replica, trace)
+            self._to_tell.put_nowait(partial(on_report_activation, report))
         return outcome == "activated"
 
-    async def _fall_back(self, fact: ChampionDecision, line: Line, started: float) -> str:
-        target = line.fallback(fact)
+    async def _fall_back(self, fact: ChampionDecision, succession: Succession, started: float) -> str:
+        target = succession.fallback(fact)
         if target is None:
             return ""
         outcome, why = await self._swap(fact, target, started)
@@ -145,28 +158,28 @@ class Activator:
 
     async def _swap(self, fact: ChampionDecision, target: Target, started: float) -> tuple[Outcome, str]:
         """Load one version and put it to work. Raises DiskAway."""
-        line = self._ctx.lines.get(fact.model, Line())
+        succession = self._ctx.successions.get(fact.model, Succession())
         try:
-            champion = await asyncio.to_thread(self._load, fact, target, line, started)
+            champion = await asyncio.to_thread(self._load, fact, target, succession, started)
         except ViewVersionMismatch as error:
             return "view_version", str(error)
         except PackageError as error:
             return error.reason, str(error)
         failpoint("swap.verified")
-        self._ctx.lines = self._ctx.lines | {fact.model: line.succeeded_by(champion)}
+        self._ctx.successions = self._ctx.successions | {fact.model: succession.succeeded_by(champion)}
         failpoint("swap.done")
         self._ctx.metrics.swaps.labels(fact.model).inc()
         log.info("champion", model=fact.model, version=target.version, epoch=fact.epoch, fallback=champion.is_fallback)
         return "activated", ""
 
-    def _load(self, fact: ChampionDecision, target: Target, line: Line, started: float) -> Champion:
+    def _load(self, fact: ChampionDecision, target: Target, succession: Succession, started: float) -> Champion:
         """In a thread: verify digest and signature, load those very bytes, check the golden rows. Raises what is wrong."""
         plan = self._ctx.plans.get((fact.model, fact.view_version))
         if plan is None:
             raise ViewVersionMismatch(
                 f"no declaration of {fact.model} that can be computed here has view version {fact.view_version}"
             )
-        warm = line.warm(target.package)
+        warm = succession.warm(target.package)
         if warm is not None and warm.view_version == fact.view_version:
             predict, threshold = warm.predict, warm.threshold
         else:

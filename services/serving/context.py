@@ -15,7 +15,7 @@ from evenkeel.libs.features import FeaturePlan, NotComputable, SlotUpdate, read_
 from evenkeel.libs.features.tiles import Tile
 from evenkeel.libs.service import Context
 from evenkeel.libs.store.protocol import Transaction
-from evenkeel.services.serving.domain.champions import Champion, ChampionDecision, Line
+from evenkeel.services.serving.domain.champions import Champion, ChampionDecision, Succession
 from evenkeel.services.serving.domain.online_view import OnlineView, OnlineViews, ViewKey
 from evenkeel.services.serving.metrics import ServingMetrics
 from evenkeel.services.serving.settings import ServingSettings
@@ -37,7 +37,7 @@ class Plan(NamedTuple):
 
 
 class ServingContext(Context):
-    """Caches of what is committed; `lines` alone is written by the event loop."""
+    """Caches of what is committed; `successions` alone is written by the event loop."""
 
     own: ServingSettings
 
@@ -46,7 +46,7 @@ class ServingContext(Context):
         self.views = OnlineViews()
         self.plans: dict[ViewKey, Plan] = {}
         self.facts: dict[str, ChampionDecision] = {}
-        self.lines: dict[str, Line] = {}
+        self.successions: dict[str, Succession] = {}
         """Model → who answers here. A swap replaces one entry."""
         self.settled = threading.Event()
         """Set once every champion known at the start was tried: before, no vector is scored."""
@@ -66,8 +66,8 @@ class ServingContext(Context):
         return ServingStore(self.tx.connection)
 
     def champion(self, model: str) -> Champion | None:
-        line = self.lines.get(model)
-        return None if line is None else line.active
+        succession = self.successions.get(model)
+        return None if succession is None else succession.active
 
     # -- loading ------------------------------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import numpy as np
@@ -11,14 +11,14 @@ import numpy as np
 from evenkeel.contracts.envelope import Event
 from evenkeel.contracts.feature import VectorComputed, ViewUpdated
 from evenkeel.contracts.governance import SubjectErased
-from evenkeel.contracts.ids import prediction_id, receipt_id
+from evenkeel.contracts.ids import prediction_id
 from evenkeel.contracts.registry import ChampionChanged, ModelDeclared
-from evenkeel.contracts.serving import ActivationFailed, PredictionMade, ReplicaSeen, VersionActivated
+from evenkeel.contracts.serving import PredictionMade
 from evenkeel.libs.errors import Retry
-from evenkeel.libs.service import Batch, Cause, Derived, Each, Output, Reply, Stateless
+from evenkeel.libs.service import Batch, Derived, Each, Output, Stateless
 from evenkeel.libs.settings import DEFAULT_PORTS, Settings
 from evenkeel.services.serving.context import ServingContext
-from evenkeel.services.serving.domain.champions import ChampionDecision, Outcome, Target, next_receipt
+from evenkeel.services.serving.domain.champions import ChampionDecision, Target
 from evenkeel.services.serving.domain.dataplane import answer, prediction_made
 from evenkeel.services.serving.settings import ServingSettings
 from evenkeel.services.serving.store import Declared
@@ -101,53 +101,6 @@ def on_vectors(events: Sequence[Event[VectorComputed]], ctx: ServingContext) -> 
                     vector_id=event.id,
                 )
     return answers
-
-
-def on_activation(
-    fact: ChampionDecision,
-    outcome: Outcome,
-    detail: str,
-    load_seconds: float,
-    replica: str,
-    traceparent: str | None = None,
-) -> Callable[[ServingContext], Reply[bool]]:
-    """Tell how an epoch's version fared on this replica, once: what was told before, also before a restart, is not
-    told again. The ids follow from the fact, the replica and how often the outcome has changed."""
-
-    def handle(ctx: ServingContext) -> Reply[bool]:
-        receipt = next_receipt(fact, outcome, ctx.store.receipt(fact.model))
-        if receipt is None:
-            return Reply(False)
-        ctx.store.put_receipt(fact.model, receipt)
-        payload: VersionActivated | ActivationFailed
-        if outcome == "activated":
-            payload = VersionActivated(
-                model=fact.model,
-                version=fact.target.version,
-                epoch=fact.epoch,
-                package=fact.target.package,
-                replica=replica,
-                load_seconds=load_seconds,
-            )
-        else:
-            payload = ActivationFailed(
-                model=fact.model,
-                version=fact.target.version,
-                epoch=fact.epoch,
-                package=fact.target.package,
-                replica=replica,
-                reason=outcome,
-                detail=detail,
-            )
-        cause = Cause(fact.event_id, fact.time_us, fact.correlation_id, traceparent or fact.traceparent)
-        return Reply(True, [Derived(payload, cause, id=receipt_id(fact.event_id, replica, receipt.number))])
-
-    return handle
-
-
-def on_replica(seen: ReplicaSeen, cause_id: str) -> Callable[[ServingContext], Reply[None]]:
-    """Announce this replica, or that it leaves."""
-    return lambda ctx: Reply(None, [Derived(seen, Cause(cause_id, ctx.now_us, cause_id))])
 
 
 def on_tick(ctx: ServingContext) -> Iterable[Output]:

@@ -13,10 +13,10 @@ from evenkeel.services.serving.domain.champions import Receipt
 from evenkeel.services.serving.handlers import replica_name
 
 
-def fold_receipts(told: Sequence[Event[Any]], ctx: ServingContext) -> None:
-    """What this replica told about each model's latest epoch, so that it is not told again."""
+def fold_receipts(published: Sequence[Event[Any]], ctx: ServingContext) -> None:
+    """What this replica published about each model's latest epoch, so that it is not published again."""
     mine = replica_name(ctx.settings, ctx.own)
-    for event in told:
+    for event in published:
         data = event.data
         if not isinstance(data, VersionActivated | ActivationFailed) or data.replica != mine:
             continue

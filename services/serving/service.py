@@ -6,8 +6,8 @@ from evenkeel.libs.bus.protocol import STREAMING
 from evenkeel.libs.service import Service
 from evenkeel.libs.settings import Settings
 from evenkeel.libs.store.lmdb import LmdbStore
-from evenkeel.services.serving.api import routers
-from evenkeel.services.serving.asgi import HotPath, describe
+from evenkeel.services.serving.api import routes
+from evenkeel.services.serving.asgi import HotPath
 from evenkeel.services.serving.background import keep_champions
 from evenkeel.services.serving.context import ServingContext
 from evenkeel.services.serving.handlers import HANDLERS, on_tick
@@ -27,12 +27,11 @@ service = Service(
     context=lambda settings, own: ServingContext(),
     handlers=HANDLERS,
     metrics=lambda ctx: ctx.metrics,
-    routers=routers,
+    routes=routes,
     on_tick=on_tick,
     background=(keep_champions,),
     one_store=False,
     rebuild=REBUILD,
     asgi=HotPath,
-    describe=describe,
     fetch=STREAMING,
 )

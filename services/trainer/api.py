@@ -3,91 +3,83 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
-from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Field
-
 from evenkeel.contracts.envelope import format_us
+from evenkeel.contracts.http import trainer as http
 from evenkeel.libs.errors import Refused
-from evenkeel.libs.http.roles import role
-from evenkeel.libs.http.routing import router
+from evenkeel.libs.http.caller import CalledBy
+from evenkeel.libs.routes import Routes
 from evenkeel.libs.service import Host
+from evenkeel.services.trainer.commands import PauseLoop, ResumeLoop, Train, on_pause_loop, on_resume_loop, on_train
 from evenkeel.services.trainer.domain.decision import Cut
-from evenkeel.services.trainer.handlers import on_pause, on_resume, on_train
 from evenkeel.services.trainer.store import ACTIVE, JobRow, TrainerStore
 
 
-class LoopRequest(BaseModel):
-    """Who pauses or resumes a loop, and why; both are published."""
+def routes(runtime: Host[Any]) -> Routes:
+    found = Routes()
 
-    model_config = ConfigDict(extra="forbid")
-
-    by: str = Field(min_length=1, max_length=200)
-    reason: str = Field(min_length=1, max_length=1000)
-
-
-def routers(runtime: Host[Any]) -> Sequence[APIRouter]:
-    routes = router()
-
-    @routes.get("/v1/models/{model}/runs", **role("scientist"))
-    async def list_runs(model: str) -> dict[str, Any]:
+    @found.answer(http.RUNS)
+    async def runs(model: str) -> http.Runs:
         jobs = await runtime.query(lambda c: _runs(TrainerStore(c), model))
-        return {"model": model, "runs": jobs}
+        return http.Runs(model=model, runs=jobs)
 
-    @routes.get("/v1/models/{model}/datasets", **role("scientist"))
-    async def list_datasets(model: str) -> dict[str, Any]:
-        cuts = await runtime.query(lambda c: _cuts(TrainerStore(c), model))
-        shown = [{"version": c.version, "rows": c.rows, "label_cut": format_us(c.cut_us), "uri": c.uri} for c in cuts]
-        return {"model": model, "datasets": shown}
+    @found.answer(http.CUTS)
+    async def cuts(model: str) -> http.Cuts:
+        known = await runtime.query(lambda c: _cuts(TrainerStore(c), model))
+        return http.Cuts(model=model, datasets=[_cut(cut) for cut in known])
 
-    @routes.post("/v1/models/{model}/train", **role("scientist"))
-    async def train(model: str) -> dict[str, Any]:
-        return await runtime.command(lambda ctx: on_train(model, ctx))
+    @found.answer(http.TRAIN)
+    async def train(model: str, caller: CalledBy) -> http.TrainDecision:
+        return await runtime.command(partial(on_train, Train(model, caller)))
 
-    @routes.get("/v1/loops", **role("operator"))
-    async def list_loops() -> dict[str, Any]:
-        """Every model's loop: whether it is paused, by whom and why, and the job that is not finished."""
-        return {"loops": await runtime.query(lambda c: _loops(TrainerStore(c)))}
+    @found.answer(http.LOOPS)
+    async def loops() -> http.Loops:
+        return http.Loops(loops=await runtime.query(lambda c: _loops(TrainerStore(c))))
 
-    @routes.post("/v1/models/{model}/pause", **role("operator", 409))
-    async def pause(model: str, body: LoopRequest) -> dict[str, Any]:
-        return await runtime.command(lambda ctx: on_pause(model, body.by, body.reason, ctx))
+    @found.answer(http.PAUSE)
+    async def pause(model: str, body: http.LoopRequest, caller: CalledBy) -> http.LoopChange:
+        return await runtime.command(partial(on_pause_loop, PauseLoop(model, body.by, body.reason, caller)))
 
-    @routes.post("/v1/models/{model}/resume", **role("operator", 409))
-    async def resume(model: str, body: LoopRequest) -> dict[str, Any]:
-        return await runtime.command(lambda ctx: on_resume(model, body.by, body.reason, ctx))
+    @found.answer(http.RESUME)
+    async def resume(model: str, body: http.LoopRequest, caller: CalledBy) -> http.LoopChange:
+        return await runtime.command(partial(on_resume_loop, ResumeLoop(model, body.by, body.reason, caller)))
 
-    return (routes,)
+    return found
 
 
-def _loops(store: TrainerStore) -> list[dict[str, Any]]:
+def _loops(store: TrainerStore) -> list[http.Loop]:
     loops = []
     for row in store.models():
         pause = row.pause
         active = [job for job in store.jobs(row.name) if job.state in ACTIVE]
         loops.append(
-            {
-                "model": row.name,
-                "state": "running" if pause is None else "paused",
-                "by": None if pause is None else pause.by,
-                "since": None if pause is None else format_us(pause.since_us),
-                "reason": None if pause is None else pause.reason,
-                "job": None if not active else _job(active[0]),
-            }
+            http.Loop(
+                model=row.name,
+                state="running" if pause is None else "paused",
+                by=None if pause is None else pause.by,
+                since=None if pause is None else format_us(pause.since_us),
+                reason=None if pause is None else pause.reason,
+                job=_run(active[0]) if active else None,
+            )
         )
     return loops
 
 
-def _job(job: JobRow) -> dict[str, Any]:
-    return {
-        "run_id": job.run_id,
-        "trigger": job.trigger,
-        "decided": format_us(job.decided_us),
-        "state": job.state,
-        "attempt": job.attempt,
-        "detail": job.detail,
-    }
+def _run(job: JobRow) -> http.Run:
+    return http.Run(
+        run_id=job.run_id,
+        trigger=job.trigger,
+        decided=format_us(job.decided_us),
+        state=job.state,
+        attempt=job.attempt,
+        detail=job.detail,
+    )
+
+
+def _cut(cut: Cut) -> http.Cut:
+    return http.Cut(version=cut.version, rows=cut.rows, label_cut=format_us(cut.cut_us), uri=cut.uri)
 
 
 def _known(store: TrainerStore, model: str) -> None:
@@ -103,6 +95,6 @@ def _cuts(store: TrainerStore, model: str) -> Sequence[Cut]:
     return store.cuts(model)
 
 
-def _runs(store: TrainerStore, model: str) -> list[dict[str, Any]]:
+def _runs(store: TrainerStore, model: str) -> list[http.Run]:
     _known(store, model)
-    return [_job(job) for job in store.jobs(model)]
+    return [_run(job) for job in store.jobs(model)]

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from asyncio.subprocess import PIPE, Process
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,8 +20,16 @@ from pydantic import ValidationError
 
 from evenkeel.libs.errors import Retry
 from evenkeel.libs.service import Host
+from evenkeel.services.trainer.commands import (
+    FinishJob,
+    KeepJob,
+    StartedJob,
+    TakeJob,
+    on_finish_job,
+    on_keep_job,
+    on_take_job,
+)
 from evenkeel.services.trainer.domain.job import JobResult
-from evenkeel.services.trainer.handlers import Started, on_job_alive, on_job_finished, on_job_wanted
 from evenkeel.services.trainer.settings import TrainerSettings
 from evenkeel.services.trainer.store import TrainerStore
 
@@ -51,11 +60,11 @@ async def run_jobs(runtime: Host[Any]) -> None:
             await _end(standby)
 
 
-async def _next(runtime: Host[Any], owner: str) -> Started | None:
+async def _next(runtime: Host[Any], owner: str) -> StartedJob | None:
     now_us = runtime.clock.now_us()
     with contextlib.suppress(Retry):
         if await runtime.query(lambda c: TrainerStore(c).next_job(owner, now_us)) is not None:
-            return await runtime.command(lambda ctx: on_job_wanted(owner, ctx), "job")
+            return await runtime.command(partial(on_take_job, TakeJob(owner)), "job")
     return None
 
 
@@ -69,7 +78,7 @@ async def _spawn(*arguments: str) -> Process:
     )
 
 
-async def _carry_out(started: Started, process: Process, runtime: Host[Any]) -> None:
+async def _carry_out(started: StartedJob, process: Process, runtime: Host[Any]) -> None:
     own: TrainerSettings = runtime.own
     began = time.monotonic()
     span = runtime.tracing.start("train", started.traceparent, SpanKind.INTERNAL, **{"evenkeel.run_id": started.run_id})
@@ -86,15 +95,16 @@ async def _carry_out(started: Started, process: Process, runtime: Host[Any]) -> 
         fault = f"its process ended with status {process.returncode}"
     seconds = round(time.monotonic() - began, 3)
     log.info("job ended", run_id=started.run_id, attempt=started.attempt, seconds=seconds, fault=fault or None)
+    finished = FinishJob(started, result, fault, seconds)
     while not runtime.stopping:
         try:
-            await runtime.command(lambda ctx: on_job_finished(started, result, fault, seconds, ctx), "job")
+            await runtime.command(partial(on_finish_job, finished), "job")
             return
         except Retry:
             await asyncio.sleep(LOOK_SECONDS)
 
 
-async def _wait(process: Process, paths: list[str], started: Started, runtime: Host[Any], limit: float) -> str:
+async def _wait(process: Process, paths: list[str], started: StartedJob, runtime: Host[Any], limit: float) -> str:
     """Until the process ends; why it was ended if it was."""
     assert process.stdin is not None
     try:
@@ -110,7 +120,7 @@ async def _wait(process: Process, paths: list[str], started: Started, runtime: H
         if time.monotonic() > deadline:
             return f"it ran into the time limit of {limit:.0f} s"
         with contextlib.suppress(Retry):
-            if not await runtime.command(lambda ctx: on_job_alive(started.run_id, started.attempt, ctx), "job"):
+            if not await runtime.command(partial(on_keep_job, KeepJob(started.run_id, started.attempt)), "job"):
                 return "another instance took it over"
     return ""
 

@@ -35,10 +35,10 @@ class TrainerContext(Context):
 
     def has_answered(self, cause_id: str) -> bool:
         """While the store is rebuilt: whether this trigger was answered before."""
-        if not self.told:
+        if not self.published_before:
             return False
         if self._answered is None:
-            self._answered = {e.data.cause_id for e in self.told if isinstance(e.data, RetrainDecided)}
+            self._answered = {e.data.cause_id for e in self.published_before if isinstance(e.data, RetrainDecided)}
         return cause_id in self._answered
 
     @property

@@ -15,10 +15,10 @@ from evenkeel.services.trainer.handlers import request_of, trainable
 PROCESS_FAULTS: Final = frozenset({"timeout", "crashed"})
 
 
-def fold(told: Sequence[Event[Any]], ctx: TrainerContext) -> None:
+def fold(published: Sequence[Event[Any]], ctx: TrainerContext) -> None:
     """Every accepted decision is a job; one without an end is taken up again, under the next attempt."""
     store = ctx.store
-    for event in told:
+    for event in published:
         data = event.data
         match data:
             case RetrainDecided(retrain=True, run_id=str()):
@@ -43,7 +43,7 @@ def fold(told: Sequence[Event[Any]], ctx: TrainerContext) -> None:
 
 def finished(ctx: TrainerContext) -> Iterable[Output]:
     """What the unfinished jobs are to do follows from their decisions."""
-    for event in ctx.told:
+    for event in ctx.published_before:
         decided = event.data
         if not isinstance(decided, RetrainDecided) or decided.run_id is None or decided.dataset is None:
             continue

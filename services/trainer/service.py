@@ -18,7 +18,7 @@ service: Service[TrainerContext] = Service(
     open_store=lambda settings: SqlStore(settings.database("trainer"), "trainer", MIGRATIONS),
     context=lambda settings, own: TrainerContext(),
     handlers=HANDLERS,
-    routers=api.routers,
+    routes=api.routes,
     background=(run_jobs,),
     rebuild=REBUILD,
 )

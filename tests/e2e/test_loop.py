@@ -7,13 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
 
+from evenkeel import Client
 from evenkeel.apps.cli.supervisor import Supervisor
 from evenkeel.apps.cli.verify import verify_data_folder
 from evenkeel.apps.demo.replay import MODEL
 from evenkeel.apps.demo.run import demo
+from evenkeel.contracts.http.registry import ChampionEpoch
 from evenkeel.libs.process.ports import free_port, free_port_base
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
@@ -27,56 +28,41 @@ def until(check: Callable[[], Any], what: str, seconds: float = 60) -> Any:
     return found
 
 
-class Operator:
-    """A person with a token."""
-
-    def __init__(self, supervisor: Supervisor) -> None:
-        self._urls = supervisor.urls
-        self._http = httpx2.Client(headers={"Authorization": f"Bearer {supervisor.token}"}, timeout=30)
-
-    def get(self, service: str, path: str, **parameters: Any) -> Any:
-        answer = self._http.get(self._urls[service] + path, params=parameters)
-        assert answer.status_code == 200, answer.text
-        return answer.json()
-
-    def post(self, service: str, path: str, body: Any) -> Any:
-        answer = self._http.post(self._urls[service] + path, json=body)
-        assert answer.status_code == 200, answer.text
-        return answer.json()
-
-    def serving_epoch(self) -> int:
-        shown = self.get("serving", "/v1/models")
-        return int(next(m for m in shown["models"] if m["model"] == MODEL)["champion"]["epoch"])
-
-
 def roll_back(supervisor: Supervisor, found: dict[str, Any]) -> None:
-    operator = Operator(supervisor)
-    before = operator.get("registry", f"/v1/models/{MODEL}/champion")["champion"]
-    found["stale"] = operator.post("registry", f"/v1/models/{MODEL}/rollback", {"epoch": before["epoch"] - 1})
-    found["rolled_back"] = operator.post("registry", f"/v1/models/{MODEL}/rollback", {"epoch": before["epoch"]})
-    after = before["epoch"] + 1
-    until(lambda: operator.serving_epoch() == after, "serving to take the old version back")
-    found["before"], found["now"] = before, operator.get("registry", f"/v1/models/{MODEL}/champion")["champion"]
-    found["versions"] = operator.get("registry", f"/v1/models/{MODEL}/versions")["versions"]
-    event = {
-        "flight_id": "after-rollback",
-        "scheduled_departure": "2013-03-01T12:00:00Z",
-        "origin": "JFK",
-        "destination": "BOS",
-        "carrier": "B6",
-        "distance": 187.0,
-        "scheduled_minute": 420,
-    }
-    found["prediction"] = operator.post("serving", f"/v1/models/{MODEL}/predict", {"event": event})
-    until(
-        lambda: operator.get("governance", "/v1/log/checkpoint") and governance_knows(operator, after),
-        "governance to have logged the rollback",
-    )
+    with Client(supervisor.urls, token=supervisor.token) as client:
+        before = champion_of(client)
+        found["stale"] = client.registry.rollback(MODEL, epoch=before.epoch - 1)
+        found["rolled_back"] = client.registry.rollback(MODEL, epoch=before.epoch)
+        after = before.epoch + 1
+        until(lambda: serving_epoch(client) == after, "serving to take the old version back")
+        found["before"], found["now"] = before, champion_of(client)
+        found["versions"] = client.registry.versions(MODEL).versions
+        event = {
+            "flight_id": "after-rollback",
+            "scheduled_departure": "2013-03-01T12:00:00Z",
+            "origin": "JFK",
+            "destination": "BOS",
+            "carrier": "B6",
+            "distance": 187.0,
+            "scheduled_minute": 420,
+        }
+        found["prediction"] = client.serving.predict(MODEL, event=event)
+        until(lambda: logged_epoch(client) == after, "governance to have logged the rollback")
 
 
-def governance_knows(operator: Operator, epoch: int) -> bool:
-    answer = operator.get("governance", f"/v1/models/{MODEL}/champion", at="2099-01-01T00:00:00Z", clock="wall")
-    return bool(f'"epoch": {epoch}' in str(answer).replace("'", '"'))
+def champion_of(client: Client) -> ChampionEpoch:
+    champion = client.registry.champion(MODEL).champion
+    assert champion is not None
+    return champion
+
+
+def serving_epoch(client: Client) -> int:
+    champion = next(served for served in client.serving.models().models if served.model == MODEL).champion
+    return 0 if champion is None else champion.epoch
+
+
+def logged_epoch(client: Client) -> int:
+    return client.governance.champion(MODEL, at="2099-01-01T00:00:00Z", clock="wall").champion.epoch
 
 
 @pytest.fixture(scope="module")
@@ -136,14 +122,14 @@ def test_one_prediction_is_explained_back_to_its_raw_record(run: dict[str, Any])
 
 
 def test_a_forced_rollback_brings_the_predecessor_back_once(run: dict[str, Any]) -> None:
-    assert run["stale"]["changed"] is False
-    assert run["rolled_back"]["changed"] is True
-    assert run["now"]["epoch"] == run["before"]["epoch"] + 1
-    assert run["now"]["version"] == run["before"]["previous_version"]
-    states = {version["version"]: version["state"] for version in run["versions"]}
-    assert states[run["before"]["version"]] == "quarantined"
-    assert states[run["now"]["version"]] == "champion"
-    assert run["prediction"]["epoch"] == run["now"]["epoch"]
+    assert run["stale"].changed is False
+    assert run["rolled_back"].changed is True
+    assert run["now"].epoch == run["before"].epoch + 1
+    assert run["now"].version == run["before"].previous_version
+    states = {version.version: version.state for version in run["versions"]}
+    assert states[run["before"].version] == "quarantined"
+    assert states[run["now"].version] == "champion"
+    assert run["prediction"].epoch == run["now"].epoch
 
 
 def test_the_log_verifies_offline(run: dict[str, Any]) -> None:

@@ -83,8 +83,8 @@ def in_words(system: SmallLoop, *command: str) -> str:
 
 
 def turns(system: SmallLoop) -> list[dict[str, Any]]:
-    history = system.get("governance", f"/v1/models/{MODEL}/history", limit=1000)["steps"]
-    return [step["data"] for step in history if step["what"] == "champion" and step["data"]["epoch"] > 1]
+    history = system.client.governance.history(MODEL, limit=1000).steps
+    return [step.data for step in history if step.what == "champion" and step.data["epoch"] > 1]
 
 
 # -- traces --------------------------------------------------------------------------------------------------------------
@@ -108,9 +108,9 @@ def test_one_trace_leads_from_the_raw_event_to_the_prediction_and_its_leaf(
     (root,) = roots(spans)
     assert (root.service, root.name) == ("ingest", "handle flights.scheduled")
     (leaf,) = (span for span in spans if span.name == "log serving.prediction-made.v1")
-    shown = system.get("governance", f"/v1/log/leaves/{leaf.attributes['evenkeel.leaf']}")
-    assert shown["topic"] == "serving.prediction-made.v1"
-    assert shown["headers"]["traceparent"].split("-")[1] == leaf.trace_id
+    shown = system.client.governance.leaf(leaf.attributes["evenkeel.leaf"])
+    assert shown.topic == "serving.prediction-made.v1"
+    assert shown.headers["traceparent"].split("-")[1] == leaf.trace_id
 
 
 def test_one_trace_leads_from_drift_to_the_activation_on_every_replica(system: SmallLoop, receiver: Receiver) -> None:

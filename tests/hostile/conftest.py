@@ -15,6 +15,7 @@ import pytest
 
 from evenkeel.apps.broker.embedded import EmbeddedKafka
 from evenkeel.contracts.envelope import Event, attributes_of, format_us, parse_us
+from evenkeel.contracts.http.route import ROLES
 from evenkeel.contracts.payload import Payload
 from evenkeel.contracts.registry import ModelDeclared
 from evenkeel.contracts.serving import PredictionMade
@@ -23,7 +24,6 @@ from evenkeel.contracts.trainer import RunCompleted
 from evenkeel.libs.bus.topics import create_map_topics
 from evenkeel.libs.clock import MINUTE_US, SECOND_US
 from evenkeel.libs.features import read_model
-from evenkeel.libs.http.tokens import ROLES
 from evenkeel.libs.packages.package import PackageRef
 from evenkeel.libs.process.ports import free_port
 from evenkeel.services.serving.settings import ServingSettings
@@ -183,7 +183,10 @@ async def _declare(system: System) -> None:
     async def known() -> bool:
         streams = await system.get("ingest", "/v1/streams")
         models = await system.get("monitor", "/v1/models")
-        return bool(streams and models["models"]) and len(system.services["ingest"].runtime.context.partitions) == 2
+        return (
+            bool(streams["streams"] and models["models"])
+            and len(system.services["ingest"].runtime.context.partitions) == 2
+        )
 
     await eventually(known, "the declaration to be known")
 

@@ -99,7 +99,7 @@ async def test_bad_records_are_rejected_and_kept_while_good_ones_go_on(system: S
         assert not [word for word in SECRETS if word in data.reason + data.fix], bad.name
     await system.good()
     after = await system.at_rest()
-    counted = [state["ingest/v1/streams"][0]["events"]["accepted"] for state in (before, after)]
+    counted = [state["ingest/v1/streams"]["streams"][0]["events"]["accepted"] for state in (before, after)]
     assert counted[1] - counted[0] == good + 1
     assert before["registry/v1/models/order-returned/champion"] == after["registry/v1/models/order-returned/champion"]
 
@@ -419,7 +419,7 @@ async def test_generated_records_have_one_outcome_each_at_both_doors(system: Sys
 
 
 async def _outcomes(system: System) -> int:
-    state = (await system.at_rest())["ingest/v1/streams"][0]["events"]
+    state = (await system.at_rest())["ingest/v1/streams"]["streams"][0]["events"]
     return int(state["accepted"]) + sum(state["rejected"].values())
 
 

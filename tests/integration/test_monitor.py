@@ -6,25 +6,26 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-import httpx2
 import numpy as np
 import pytest
 
 from evenkeel.contracts.envelope import Event, format_us
 from evenkeel.contracts.feature import VectorComputed
+from evenkeel.contracts.http.monitor import RejectionCount
 from evenkeel.contracts.ingest import LabelAccepted
 from evenkeel.contracts.monitor import AlertChanged, DriftDetected, PerformanceDegraded, WindowMeasured
 from evenkeel.contracts.payload import Payload
 from evenkeel.contracts.serving import PredictionMade, ReplicaSeen
 from evenkeel.contracts.topics import BY_NAME, topics_carrying
 from evenkeel.libs.bus.kafka import KafkaBus
+from evenkeel.libs.client.errors import CallRefused
 from evenkeel.libs.clock import DAY_US, HOUR_US
 from evenkeel.libs.runtime.outputs import OutputBuilder
 from evenkeel.libs.service import Cause, Derived, Output, Watermark
 from evenkeel.libs.telemetry.tracing import Tracing
 from evenkeel.services.monitor.service import service
 from tests.makers import event_rejected
-from tests.running import eventually, publish_events, read_events, running, write_token
+from tests.running import Running, eventually, publish_events, read_events, running, write_token
 from tests.unit.monitor.scenes import (
     MODEL,
     START,
@@ -171,7 +172,7 @@ async def test_a_fortnight_from_topics_to_signals_and_routes(broker: str, tmp_pa
             ("decay", "raised"),
         }
         assert await read_events(broker, Payload, "monitor.record-dead-lettered.v1") == []
-        await _routes(monitor.url, tmp_path, drift.id)
+        await _routes(monitor, tmp_path, drift.id)
 
 
 def _hours(window: WindowMeasured) -> int:
@@ -179,44 +180,50 @@ def _hours(window: WindowMeasured) -> int:
     return int((end - start) / np.timedelta64(1, "h"))
 
 
-async def _routes(url: str, data_dir: Path, drift_id: str) -> None:
-    operator = {"Authorization": f"Bearer {write_token(data_dir, 'operator')}"}
-    scientist = {"Authorization": f"Bearer {write_token(data_dir, 'scientist')}"}
-
-    async with httpx2.AsyncClient(base_url=url, timeout=10) as http:
-
-        async def get(path: str, headers: dict[str, str]) -> Any:
-            response = await http.get(path, headers=headers)
-            assert response.status_code == 200, response.text
-            return response.json()
+async def _routes(up: Running, data_dir: Path, drift_id: str) -> None:
+    operator, scientist = write_token(data_dir, "operator"), write_token(data_dir, "scientist")
+    async with up.client(operator) as watching, up.client(scientist) as looking, up.client() as nobody:
 
         async def known() -> bool:
-            return (await http.get("/v1/models", headers=operator)).status_code == 200
+            try:
+                return bool((await watching.monitor.models()).models)
+            except CallRefused:
+                return False
 
         await eventually(known, "the token to be known")
-        state = await get("/v1/models", operator)
-        (one,) = state["models"]
-        assert (one["model"], one["champion"]["epoch"], one["last_window"]["model"]) == (MODEL, 1, MODEL)
-        assert one["open_predictions"] > 0
-        assert {alert["alert"]: alert["state"] for alert in one["alerts"]} == {"drift": "raised", "decay": "raised"}
-        assert state["replicas"][0]["replica"] == "r1"
-        assert len((await get(f"/v1/models/{MODEL}/windows?window=24h&limit=5", scientist))["windows"]) == 5
-        assert len((await get(f"/v1/models/{MODEL}/windows?window=7d", scientist))["windows"]) == 2
-        performance = await get(f"/v1/models/{MODEL}/performance", scientist)
-        assert len(performance["series"]) == DAYS
-        assert performance["series"][-1]["metrics"]["roc_auc"] < 0.6
-        assert len(performance["degraded"]) == 1
-        drift = await get(f"/v1/models/{MODEL}/drift", scientist)
-        effects = {(one["feature"], one["statistic"]): one["effect"] for one in drift["series"][-1]["drift"]}
+        state = await watching.monitor.models()
+        (one,) = state.models
+        assert one.champion is not None and one.last_window is not None
+        assert (one.model, one.champion.epoch, one.last_window.model) == (MODEL, 1, MODEL)
+        assert one.open_predictions > 0
+        assert {alert.alert: alert.state for alert in one.alerts} == {"drift": "raised", "decay": "raised"}
+        assert state.replicas[0].replica == "r1"
+        assert len((await looking.monitor.windows(MODEL, window="24h", limit=5)).windows) == 5
+        assert len((await looking.monitor.windows(MODEL, window="7d")).windows) == 2
+        performance = await looking.monitor.performance(MODEL)
+        assert len(performance.series) == DAYS
+        quality = performance.series[-1].metrics["roc_auc"]
+        assert quality is not None and quality < 0.6
+        assert len(performance.degraded) == 1
+        drift = await looking.monitor.drift(MODEL)
+        effects = {(found.feature, found.statistic): found.effect for found in drift.series[-1].drift}
         assert effects["season", "psi"] > 0.5
-        assert [signal["id"] for signal in drift["signals"]] == [drift_id]
-        counted = await get(f"/v1/streams/{STREAM}/rejections", operator)
-        assert counted["rejections"] == [{"day": START[:10], "kind": "event", "rule": "type", "count": 1}]
-        assert (await http.get("/v1/models")).status_code == 401
-        assert (await http.get("/v1/models", headers=scientist)).status_code == 403
-        assert (await http.get("/v1/models/none/windows", headers=scientist)).status_code == 404
-        wrong = await http.get(f"/v1/models/{MODEL}/windows?window=soon", headers=scientist)
-        assert (wrong.status_code, wrong.json()["field"]) == (422, "window")
+        assert [signal.id for signal in drift.signals] == [drift_id]
+        counted = await watching.monitor.rejections(STREAM)
+        assert counted.rejections == [RejectionCount(day=START[:10], kind="event", rule="type", count=1)]
+        for client, call, wanted in (
+            (nobody, nobody.monitor.models, 401),
+            (looking, looking.monitor.models, 403),
+        ):
+            with pytest.raises(CallRefused) as refused:
+                await call()
+            assert refused.value.status == wanted, client
+        with pytest.raises(CallRefused) as missing:
+            await looking.monitor.windows("none")
+        assert missing.value.status == 404
+        with pytest.raises(CallRefused) as wrong:
+            await looking.monitor.windows(MODEL, window="soon")
+        assert (wrong.value.status, wrong.value.field) == (422, "window")
 
 
 def test_monitor_hears_what_this_test_speaks_of() -> None:

@@ -272,7 +272,7 @@ async def test_a_damaged_store_is_rebuilt_while_nothing_runs(tmp_path: Path) -> 
     kafka = EmbeddedKafka(tmp_path, free_port())
     with kafka:
         before = await models(declaration("loop"))
-    assert [model["name"] for model in before] == ["loop"]
+    assert [model["model"] for model in before] == ["loop"]
     damage(tmp_path, "registry.db*")
     with kafka, pytest.raises(Stop, match="is damaged .*run `evenkeel rebuild registry`"):
         await models()

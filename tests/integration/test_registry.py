@@ -9,8 +9,11 @@ from typing import Any
 import httpx2
 import pytest
 
+from evenkeel.contracts.http.registry import Applied, Approval, ApprovalResult, DeclarationProblem
 from evenkeel.contracts.registry import ApprovalDecided, ChampionChanged, GateDecided, ModelDeclared, StreamDeclared
 from evenkeel.contracts.trainer import RunCompleted
+from evenkeel.libs.client.clients import AsyncClient
+from evenkeel.libs.client.errors import CallRefused
 from evenkeel.libs.packages.package import PackageRef
 from evenkeel.services.registry.service import service
 from tests.makers import comparison, performance_degraded, run_completed
@@ -24,13 +27,13 @@ T0, T1 = "2013-02-01T00:00:00Z", "2013-02-03T00:00:00Z"
 
 
 @pytest.fixture
-async def registry(broker: str, tmp_path: Path) -> AsyncIterator[tuple[Running, httpx2.AsyncClient]]:
+async def registry(broker: str, tmp_path: Path) -> AsyncIterator[tuple[Running, AsyncClient]]:
     token = write_token(tmp_path, "scientist", "approver", "client")
     async with (
         running(service, broker, tmp_path, http=True) as running_service,
-        httpx2.AsyncClient(base_url=running_service.url, headers={"Authorization": f"Bearer {token}"}) as http,
+        running_service.client(token) as client,
     ):
-        yield running_service, http
+        yield running_service, client
 
 
 def declaration(model: str, policy: str = "") -> str:
@@ -51,8 +54,8 @@ def run(
     )
 
 
-async def view_of(http: httpx2.AsyncClient, model: str) -> str:
-    return str((await http.get(f"/v1/models/{model}")).json()["view_version"])
+async def view_of(client: AsyncClient, model: str) -> str:
+    return (await client.registry.model(model)).view_version
 
 
 async def changes(broker: str, model: str, count: int) -> list[ChampionChanged]:
@@ -64,35 +67,39 @@ async def changes(broker: str, model: str, count: int) -> list[ChampionChanged]:
 
 
 async def test_a_declaration_is_said_once_and_a_bad_one_names_line_and_fix(
-    registry: tuple[Running, httpx2.AsyncClient], broker: str
+    registry: tuple[Running, AsyncClient], broker: str
 ) -> None:
-    _, http = registry
-    looked_at = await http.post("/v1/declarations?dry_run=true", content=declaration("declared"))
-    assert looked_at.json() == {"valid": True}
-    first = await http.post("/v1/declarations", content=declaration("declared"))
-    again = await http.post("/v1/declarations", content=declaration("declared"))
-    assert (first.json(), again.json()) == (
-        {"streams": ["orders"], "models": ["declared"]},
-        {"streams": [], "models": []},
-    )
-    bad = await http.post(
-        "/v1/declarations", content=declaration("declared").replace("fields: [amount]", "fields: [amont]")
-    )
-    assert bad.status_code == 422
-    problem = bad.json()["problems"][0]
-    assert problem["line"] > 1
-    assert "amont" in problem["message"]
-    assert problem["fix"]
-    assert [e.data.name for e in await read_events(broker, StreamDeclared)] == ["orders"]
-    assert [e.data.name for e in await read_events(broker, ModelDeclared)] == ["declared"]
+    _, client = registry
+    looked_at = await client.registry.apply(declaration("declared"), dry_run=True)
+    first = await client.registry.apply(declaration("declared"), filename="bestellungen.yaml")
+    again = await client.registry.apply(declaration("declared"))
+    assert looked_at == Applied(dry_run=True, streams=["orders"], models=["declared"])
+    assert first == Applied(dry_run=False, streams=["orders"], models=["declared"])
+    assert again == Applied(dry_run=False, streams=[], models=[])
+    with pytest.raises(CallRefused) as bad:
+        await client.registry.apply(declaration("declared").replace("fields: [amount]", "fields: [amont]"))
+    assert (bad.value.status, bad.value.title) == (422, "The declaration cannot be applied")
+    assert isinstance(bad.value.problem, DeclarationProblem)
+    fault = bad.value.problem.problems[0]
+    assert fault.line > 1
+    assert "amont" in fault.message
+    assert fault.fix == bad.value.fix
+    (stream,) = [e.data for e in await read_events(broker, StreamDeclared)]
+    (model,) = [e.data for e in await read_events(broker, ModelDeclared)]
+    assert (stream.name, model.name) == ("orders", "declared")
+    assert stream.caller == model.caller
+    assert stream.caller is not None and stream.caller.role == "scientist"
+    assert (await client.registry.streams()).streams.keys() == {"orders"}
+    assert [found.model for found in (await client.registry.models()).models] == ["declared"]
+    assert (await client.registry.declaration_schema()).title == "Declaration"
 
 
 async def test_promotion_refusal_and_rollback_by_degradation(
-    registry: tuple[Running, httpx2.AsyncClient], broker: str, tmp_path: Path
+    registry: tuple[Running, AsyncClient], broker: str, tmp_path: Path
 ) -> None:
-    _, http = registry
-    await http.post("/v1/declarations", content=declaration("loop"))
-    view = await view_of(http, "loop")
+    _, client = registry
+    await client.registry.apply(declaration("loop"))
+    view = await view_of(client, "loop")
     refs = [tiny_package(tmp_path / "artifacts", tmp_path / "keys", seed=n) for n in range(3)]
     await publish_events(broker, "trainer", [(run("loop", refs[0], view, 1), {"time": T0})])
     (first,) = await changes(broker, "loop", 1)
@@ -129,22 +136,38 @@ async def test_promotion_refusal_and_rollback_by_degradation(
         "rollback",
         second.version,
     )
-    by_hand = (await http.post("/v1/models/loop/rollback", json={"epoch": 2})).json()
-    assert by_hand["changed"] is False
-    nothing_left = await http.post("/v1/models/loop/rollback", json={})
-    assert nothing_left.status_code == 409
+    by_hand = await client.registry.rollback("loop", epoch=2)
+    assert (by_hand.changed, by_hand.epoch, by_hand.version) == (False, 3, first.version)
+    with pytest.raises(CallRefused) as nothing_left:
+        await client.registry.rollback("loop")
+    assert (nothing_left.value.status, nothing_left.value.title) == (409, "Nothing to roll back to")
     assert len(await changes(broker, "loop", 3)) == 3
+    history = await client.registry.champion("loop")
+    assert history.champion == history.history[-1]
+    assert [(e.epoch, e.cause, e.since, e.active) for e in history.history] == [
+        (1, "promotion", T0, False),
+        (2, "promotion", T0, False),
+        (3, "rollback", T1, True),
+    ]
+    versions = (await client.registry.versions("loop")).versions
+    assert [(v.version, v.state, v.registered, len(v.gates)) for v in versions] == [
+        (1, "champion", T0, 5),
+        (2, "refused", T0, 5),
+        (3, "quarantined", T0, 5),
+    ]
+    assert versions[2].evidence is not None
+    assert versions[2].evidence.comparison == run("loop", refs[2], view, 3, refs[0].digest).comparison
 
 
 async def test_an_altered_package_fails_its_gate(
-    registry: tuple[Running, httpx2.AsyncClient], broker: str, tmp_path: Path
+    registry: tuple[Running, AsyncClient], broker: str, tmp_path: Path
 ) -> None:
-    _, http = registry
-    await http.post("/v1/declarations", content=declaration("altered"))
+    _, client = registry
+    await client.registry.apply(declaration("altered"))
     ref = tiny_package(tmp_path / "artifacts", tmp_path / "keys", seed=7)
     model = tmp_path / "artifacts" / "sha256" / ref.digest.removeprefix("sha256:") / "model.onnx"
     model.write_bytes(model.read_bytes()[:-1] + b"\x00")
-    await publish_events(broker, "trainer", [(run("altered", ref, await view_of(http, "altered"), 1), {"time": T0})])
+    await publish_events(broker, "trainer", [(run("altered", ref, await view_of(client, "altered"), 1), {"time": T0})])
 
     async def decided() -> list[Any] | None:
         found = [e.data for e in await read_events(broker, GateDecided) if e.data.model == "altered"]
@@ -157,31 +180,41 @@ async def test_an_altered_package_fails_its_gate(
 
 
 async def test_an_approval_is_used_once_for_the_package_it_was_asked_for(
-    registry: tuple[Running, httpx2.AsyncClient], broker: str, tmp_path: Path
+    registry: tuple[Running, AsyncClient], broker: str, tmp_path: Path
 ) -> None:
-    _, http = registry
-    await http.post("/v1/declarations", content=declaration("careful", "    promotion: {risk: approval}\n"))
+    _, client = registry
+    await client.registry.apply(declaration("careful", "    promotion: {risk: approval}\n"))
     ref = tiny_package(tmp_path / "artifacts", tmp_path / "keys", seed=9)
-    await publish_events(broker, "trainer", [(run("careful", ref, await view_of(http, "careful"), 1), {"time": T0})])
+    await publish_events(broker, "trainer", [(run("careful", ref, await view_of(client, "careful"), 1), {"time": T0})])
 
-    async def asked() -> dict[str, Any] | None:
-        found = (await http.get("/v1/models/careful/approvals")).json()["approvals"]
+    async def asked() -> Approval | None:
+        found = (await client.registry.approvals("careful")).approvals
         return found[0] if found else None
 
     request = await eventually(asked, "a request for approval")
-    answer = {"nonce": request["nonce"], "package": ref.digest, "approved": True, "approver": "risk-board"}
-    other = await http.post("/v1/models/careful/approvals", json=answer | {"package": "sha256:" + "0" * 64})
-    assert (other.status_code, other.json()["field"]) == (409, "package")
-    assert (await http.post("/v1/models/careful/approvals", json=answer)).json()["promoted"] is True
-    assert (await http.post("/v1/models/careful/approvals", json=answer)).status_code == 409
+    assert (request.package, request.state, request.approver) == (ref.digest, "open", None)
+
+    async def approve(package: str) -> ApprovalResult:
+        return await client.registry.approve(
+            "careful", nonce=request.nonce, package=package, approved=True, approver="risk-board"
+        )
+
+    with pytest.raises(CallRefused) as other:
+        await approve("sha256:" + "0" * 64)
+    assert (other.value.status, other.value.field, other.value.fix) == (409, "package", f"Send {ref.digest}.")
+    assert (await approve(ref.digest)) == ApprovalResult(promoted=True, version=1)
+    with pytest.raises(CallRefused, match="This request is approved"):
+        await approve(ref.digest)
     (champion,) = await changes(broker, "careful", 1)
     assert champion.cause == "approval"
     (decided,) = [e.data for e in await read_events(broker, ApprovalDecided) if e.data.model == "careful"]
     assert (decided.approver, decided.package, decided.epoch) == ("risk-board", ref.digest, 0)
+    assert decided.caller is not None
+    assert (decided.caller.role, decided.caller) == ("approver", champion.caller)
 
 
 async def test_without_the_role_nothing_changes(
-    registry: tuple[Running, httpx2.AsyncClient], broker: str, tmp_path: Path
+    registry: tuple[Running, AsyncClient], broker: str, tmp_path: Path
 ) -> None:
     service_running, _ = registry
     async with httpx2.AsyncClient(base_url=service_running.url) as nobody:

@@ -468,7 +468,7 @@ async def test_health_and_metadata_are_those_of_the_protocol(world: World) -> No
         assert described["parameters"]["features"] == ",".join(world.plan.names)
         assert (await client.get(f"/v2/models/{world.model}/versions/1/ready")).json()["ready"] is True
         assert "evenkeel_prediction_seconds" in (await client.get("/metrics")).text
-        up.runtime.context.lines = {}
+        up.runtime.context.successions = {}
         assert (await client.get(f"/v2/models/{world.model}/ready")).status_code == 503
         assert (await client.post(v2, json=good)).status_code == 503
 

@@ -15,10 +15,11 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from evenkeel.apps.cli.supervisor import Notice, Supervisor, SupervisorError, running_supervisor
+from evenkeel.apps.cli.supervisor import Notice, Supervisor, SupervisorError
 from evenkeel.contracts.topics import SERVICES
 from evenkeel.libs.process.child import ChildProcess
 from evenkeel.libs.process.ports import free_port, free_port_base
+from evenkeel.libs.process.supervised import running_supervisor
 
 STAND_IN = """
 import http.server, os, signal, sys

@@ -11,6 +11,7 @@ from evenkeel.contracts.feature import DatasetCommitted
 from evenkeel.contracts.monitor import DriftDetected
 from evenkeel.contracts.registry import ModelDeclared, StreamDeclared
 from evenkeel.contracts.trainer import LoopChanged, RetrainDecided
+from evenkeel.libs.client.errors import CallRefused
 from evenkeel.services.trainer.service import service
 from evenkeel.services.trainer.settings import TrainerSettings
 from tests.makers import drift_detected
@@ -59,38 +60,41 @@ async def test_a_pause_answers_every_trigger_until_it_is_resumed(broker: str, tm
             (ModelDeclared.of(name=MODEL, spec=spec, streams=declared.streams, view_version=VIEW), time),
         ],
     )
-    headers = {"Authorization": f"Bearer {write_token(tmp_path, 'operator')}"}
+    token = write_token(tmp_path, "operator")
     async with (
         running(service, broker, tmp_path, OWN, http=True) as trainer,
-        httpx2.AsyncClient(base_url=trainer.url, headers=headers) as http,
+        trainer.client(token) as client,
     ):
 
         async def known() -> bool:
-            return bool((await http.get("/v1/loops")).json()["loops"])
+            return bool((await client.trainer.loops()).loops)
 
         await eventually(known, "the model")
-        unnamed = await http.post(f"/v1/models/{MODEL}/pause", json={"by": "Ada"})
+        async with httpx2.AsyncClient(headers={"Authorization": f"Bearer {token}"}) as http:
+            unnamed = await http.post(f"{trainer.url}/v1/models/{MODEL}/pause", json={"by": "Ada"})
         assert (unnamed.status_code, unnamed.json()["field"]) == (422, "reason")
-        assert (await http.post(f"/v1/models/{MODEL}/pause", json=PAUSE)).json()["changed"]
-        again = await http.post(f"/v1/models/{MODEL}/pause", json={"by": "Bob", "reason": "me too"})
-        assert again.status_code == 409
-        assert "paused by Ada since " in again.json()["detail"]
+        assert (await client.trainer.pause(MODEL, **PAUSE)).changed
+        with pytest.raises(CallRefused, match="paused by Ada since ") as again:
+            await client.trainer.pause(MODEL, by="Bob", reason="me too")
+        assert again.value.status == 409
         await publish_events(broker, "monitor", [drift(1)])
         first = await answered(broker, 1)
     async with (
         running(service, broker, tmp_path, OWN, http=True) as trainer,
-        httpx2.AsyncClient(base_url=trainer.url, headers=headers) as http,
+        trainer.client(token) as client,
     ):
-        (loop,) = (await http.get("/v1/loops")).json()["loops"]
-        assert (loop["state"], loop["by"], loop["reason"]) == ("paused", "Ada", PAUSE["reason"])
+        (loop,) = (await client.trainer.loops()).loops
+        assert (loop.state, loop.by, loop.reason) == ("paused", "Ada", PAUSE["reason"])
         await publish_events(broker, "monitor", [drift(2)])
         second = await answered(broker, 2)
-        await http.post(f"/v1/models/{MODEL}/resume", json={"by": "Bob", "reason": "it is mended"})
+        await client.trainer.resume(MODEL, by="Bob", reason="it is mended")
         await publish_events(broker, "monitor", [drift(3)])
         third = await answered(broker, 3)
-    said = f"paused by Ada since {loop['since']}: {PAUSE['reason']}"
+    said = f"paused by Ada since {loop.since}: {PAUSE['reason']}"
     assert [(a.retrain, a.reason, a.detail) for a in (first, second)] == [(False, "paused", said)] * 2
     assert third.reason == "no_dataset"
-    changes = [(e.data.state, e.data.by, e.data.reason) for e in await read_events(broker, LoopChanged)]
+    changed = [e.data for e in await read_events(broker, LoopChanged)]
+    changes = [(one.state, one.by, one.reason) for one in changed]
     assert changes == [("paused", "Ada", PAUSE["reason"]), ("running", "Bob", "it is mended")]
+    assert [one.caller and one.caller.role for one in changed] == ["operator", "operator"]
     assert await read_events(broker, DatasetCommitted) == []

@@ -885,7 +885,7 @@ class Oracle:
         if self._asks("registry"):
             found["streams"] = self.get("registry", "/v1/streams")
             found["models"] = models = self.get("registry", "/v1/models")["models"]
-            for model in (model["name"] for model in models):
+            for model in (model["model"] for model in models):
                 for part in ("versions", "champion", "approvals"):
                     found[f"{model} {part}"] = self.get("registry", f"/v1/models/{model}/{part}")
         for folder in ("artifacts", "keys"):

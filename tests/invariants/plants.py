@@ -41,8 +41,8 @@ CARELESS: Final[Plants] = (
     # the HTTP door takes the good half of a refused call
     (
         "services/ingest/api.py",
-        "    if errors:\n        return _rejected(route, errors, len(items))\n",
-        "    if errors:\n        await door.write(records)\n        return _rejected(route, errors, len(items))\n",
+        "    if faults:\n        raise _broken(route, faults, len(items))\n",
+        "    if faults:\n        await door.write(records)\n        raise _broken(route, faults, len(items))\n",
     ),
     # processes end with an exit code of their own
     (
@@ -90,9 +90,9 @@ RECKLESS: Final[Plants] = (
     ),
     # a finished job is announced twice
     (
-        "services/trainer/handlers.py",
-        "[Derived(_completed(job, started.request, result, seconds), cause)])",
-        "[Derived(_completed(job, started.request, result, seconds), cause)] * 2)",
+        "services/trainer/commands.py",
+        "[Derived(_completed(job, started.request, result, command.seconds), cause)])",
+        "[Derived(_completed(job, started.request, result, command.seconds), cause)] * 2)",
     ),
     # and decided twice
     ("services/registry/handlers.py", "    if store.has_decided(run.run_id):", "    if False:"),
@@ -122,9 +122,9 @@ RECKLESS: Final[Plants] = (
     # the old champion is dropped before the new one is there
     (
         "services/serving/background.py",
-        "        line = self._ctx.lines.get(fact.model, Line())\n        try:\n            champion = await",
-        "        line = self._ctx.lines.get(fact.model, Line())\n"
-        "        self._ctx.lines = {name: one for name, one in self._ctx.lines.items() if name != fact.model}\n"
+        "        succession = self._ctx.successions.get(fact.model, Succession())\n        try:\n            champion = await",
+        "        succession = self._ctx.successions.get(fact.model, Succession())\n"
+        "        self._ctx.successions = {name: one for name, one in self._ctx.successions.items() if name != fact.model}\n"
         "        await asyncio.sleep(1)\n"
         "        try:\n            champion = await",
     ),

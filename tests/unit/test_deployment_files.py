@@ -15,9 +15,7 @@ import pytest
 import yaml
 
 from evenkeel.apps.cli.supervisor import PROCESS_SETTINGS
-from evenkeel.apps.cli.tokens import ROLES as TOKEN_ROLES
 from evenkeel.contracts.topics import SERVICES
-from evenkeel.libs.http.tokens import ROLES
 from evenkeel.libs.settings import DEFAULT_PORTS, SUPERVISOR_VARIABLES, Settings, read_settings
 
 ROOT = Path(__file__).parents[2]
@@ -229,7 +227,6 @@ def test_bootstrap_makes_the_token_where_services_look_for_it() -> None:
     assert command[:3] == ["python", "-m", "evenkeel.apps.cli.tokens"]
     assert command[3] == _environment("ingest")["EVENKEEL_KEYS_DIR"]
     assert _environment("ingest")["EVENKEEL_TOKENS_FILE"] == f"{command[3]}/tokens.json"
-    assert TOKEN_ROLES == ROLES
 
 
 def test_topics_are_made_before_the_services_start() -> None:

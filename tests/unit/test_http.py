@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import importlib
+import json
 import re
-from collections.abc import Sequence
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
-from fastapi import APIRouter
 
+from evenkeel.contracts.http.openapi import document_path
+from evenkeel.contracts.http.operations import LIVE, Live
+from evenkeel.contracts.http.trainer import PAUSE, LoopChange, LoopRequest
+from evenkeel.contracts.payload import Caller
 from evenkeel.contracts.topics import SERVICES
 from evenkeel.libs.bus.kafka import KafkaBus
 from evenkeel.libs.errors import SettingsError
 from evenkeel.libs.http.app import create_app
 from evenkeel.libs.http.body import MAX_BODY_BYTES
-from evenkeel.libs.http.roles import role
-from evenkeel.libs.http.routing import router
+from evenkeel.libs.http.caller import CalledBy
+from evenkeel.libs.http.tokens import Tokens
+from evenkeel.libs.routes import Routes
 from evenkeel.libs.runtime.runtime import Runtime
 from evenkeel.libs.settings import Settings, read_settings
 from evenkeel.services.__main__ import service_named
@@ -84,28 +89,65 @@ async def test_before_its_state_is_read_a_service_says_of_nothing_that_it_is_unk
     assert set(unready.values()) <= {422, 503}, unready
 
 
-def nothing() -> dict[str, str]:
-    return {}
+@pytest.mark.parametrize("name", SERVICES)
+async def test_a_service_serves_the_document_that_is_published(name: str, tmp_path: Path) -> None:
+    async with client(runtime(name, tmp_path)) as http:
+        served = (await http.get("/openapi.json")).content
+    assert served == document_path(name).read_bytes()
 
 
-async def test_a_route_that_names_no_role_stops_the_start(tmp_path: Path) -> None:
-    def routers(_: Runtime[Any]) -> Sequence[APIRouter]:
-        routes = router()
-        routes.get("/open")(nothing)
-        return (routes,)
-
-    with pytest.raises(SettingsError, match="route /open declares no role"):
-        create_app(runtime("registry", tmp_path, routers=routers))
+async def test_a_route_that_is_answered_twice_stops_the_start() -> None:
+    routes = Routes()
+    routes.answer(LIVE)(nothing)
+    with pytest.raises(ValueError, match="GET /health/live is answered twice"):
+        routes.answer(LIVE)(nothing)
 
 
-async def test_a_router_that_asks_for_no_token_stops_the_start(tmp_path: Path) -> None:
-    def routers(_: Runtime[Any]) -> Sequence[APIRouter]:
-        routes = APIRouter(prefix="/v1")
-        routes.get("/open", **role("operator"))(nothing)
-        return (routes,)
+async def nothing() -> Live:
+    return Live(service="nobody")
 
-    with pytest.raises(SettingsError, match="/v1/open asks for no token"):
-        create_app(runtime("registry", tmp_path, routers=routers))
+
+@pytest.mark.parametrize(
+    ("entry", "name"),
+    [
+        ({"name": "dana", "roles": ["operator"]}, "dana"),
+        ({"roles": ["operator"]}, "sha256:9f86d081884c"),
+        (["operator"], "sha256:9f86d081884c"),
+    ],
+)
+async def test_the_door_tells_who_calls(entry: Any, name: str, tmp_path: Path) -> None:
+    """By the name in the tokens file; without one, by the digest that finds his entry there."""
+    seen: list[Caller] = []
+
+    def routes(_: Runtime[Any]) -> Routes:
+        found = Routes()
+
+        @found.answer(PAUSE)
+        async def pause(model: str, body: LoopRequest, caller: CalledBy) -> LoopChange:
+            seen.append(caller)
+            return LoopChange(model=model, paused=True, changed=True)
+
+        return found
+
+    tokens = tmp_path / "keys" / "tokens.json"
+    tokens.parent.mkdir()
+    tokens.write_text(json.dumps({sha256(b"test").hexdigest(): entry}))
+    body = {"by": "somebody else", "reason": "why not"}
+    async with client(runtime("trainer", tmp_path, routes=routes), Authorization="Bearer test") as http:
+        answer = await http.post("/v1/models/m/pause", json=body)
+    assert answer.json() == {"model": "m", "paused": True, "changed": True}
+    assert seen == [Caller(name=name, role="operator")]
+
+
+async def test_a_tokens_file_that_cannot_be_used_leaves_the_last_good_one_in_force(tmp_path: Path) -> None:
+    path = tmp_path / "tokens.json"
+    path.write_text(json.dumps({sha256(b"test").hexdigest(): ["operator"]}))
+    tokens = Tokens(path)
+    assert tokens.holder_of(b"Bearer test") is not None
+    for broken in ('{"a": {"name": "no roles"}}', '{"a": 1}', "[]", "{"):
+        path.write_text(broken + " " * 50)
+        tokens._looked = 0.0
+        assert tokens.holder_of(b"Bearer test") is not None, broken
 
 
 async def test_an_address_that_others_reach_needs_tokens(tmp_path: Path) -> None:

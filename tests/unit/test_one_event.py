@@ -17,7 +17,7 @@ import pytest
 
 from evenkeel.libs.clock import HOUR_US
 from evenkeel.services.serving.context import ServingContext
-from evenkeel.services.serving.domain.champions import Line
+from evenkeel.services.serving.domain.champions import Succession
 from evenkeel.services.serving.handlers import on_vectors
 from evenkeel.services.trainer.handlers import on_dataset_committed, on_drift_detected, on_model_declared
 from evenkeel.services.trainer.service import service as trainer
@@ -61,7 +61,7 @@ def _feature(folder: Path) -> Callable[[], Any]:
 def _serving(folder: Path) -> Callable[[], Any]:
     ctx = ServingContext()
     ctx.settled.set()
-    ctx.lines = {"m": Line(champion())}
+    ctx.successions = {"m": Succession(champion())}
     return lambda: on_vectors([vector([1.0, 0.0])], ctx)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal, assert_never
 
@@ -18,23 +19,25 @@ from evenkeel.libs.keys import signing_key, verification_keys
 from evenkeel.libs.metrics import METRICS, Metric
 from evenkeel.libs.packages.package import read_package, write_package
 from evenkeel.libs.service import Derived
+from evenkeel.services.registry.commands import Apply, on_apply
 from evenkeel.services.registry.context import RegistryContext
-from evenkeel.services.registry.handlers import on_apply, on_run_completed
+from evenkeel.services.registry.handlers import on_run_completed
 from evenkeel.services.registry.service import service as registry_service
+from evenkeel.services.trainer.commands import (
+    FinishJob,
+    TakeJob,
+    Train,
+    on_finish_job,
+    on_take_job,
+    on_train,
+)
 from evenkeel.services.trainer.context import TrainerContext
 from evenkeel.services.trainer.domain.job import JobResult, Task
 from evenkeel.services.trainer.domain.split import TrainingTable
 from evenkeel.services.trainer.domain.training import train
-from evenkeel.services.trainer.handlers import (
-    on_champion_changed,
-    on_dataset_committed,
-    on_job_finished,
-    on_job_wanted,
-    on_model_declared,
-    on_train,
-)
+from evenkeel.services.trainer.handlers import on_champion_changed, on_dataset_committed, on_model_declared
 from evenkeel.services.trainer.service import service as trainer_service
-from tests.handled import Handled
+from tests.handled import CALLER, Handled
 from tests.makers import dataset_committed
 from tests.tiny_packages import FEATURES, START_US, VERSIONS, tiny_table
 
@@ -110,7 +113,7 @@ class House:
         self.table = tiny_table(1600, seed=1, task=task)
         self.trainer: Handled[TrainerContext] = Handled(trainer_service, folder)
         self.registry: Handled[RegistryContext] = Handled(registry_service, folder)
-        reply = self.registry.command(lambda ctx: on_apply(declaration(task), ctx))
+        reply = self.registry.command(partial(on_apply, Apply(declaration(task), CALLER)))
         said = [output.payload for output in reply.outputs if isinstance(output, Derived)]
         (self.declared,) = (payload for payload in said if isinstance(payload, ModelDeclared))
         self.trainer.on(on_model_declared, sent(self.declared), format_us(START_US))
@@ -131,8 +134,8 @@ class House:
             label_cut=format_us(cut_us),
         )
         if not self.trainer.on(on_dataset_committed, committed, format_us(cut_us)):
-            self.trainer.command(lambda ctx: on_train("m", ctx))
-        started = self.trainer.command(lambda ctx: on_job_wanted("me", ctx)).answer
+            self.trainer.command(partial(on_train, Train("m", CALLER)))
+        started = self.trainer.command(partial(on_take_job, TakeJob("me"))).answer
         assert started is not None
         training = started.request.training.model_copy(update={"metric": self.metric})
         artifacts, keys = self.folder / "artifacts", self.folder / "keys"
@@ -149,7 +152,7 @@ class House:
             estimator=trained.estimator,
             evidence=trained.evidence,
         )
-        reply = self.trainer.command(lambda ctx: on_job_finished(started, result, "", 1.0, ctx))
+        reply = self.trainer.command(partial(on_finish_job, FinishJob(started, result, "", 1.0)))
         (completed,) = (sent(output.payload) for output in reply.outputs if isinstance(output, Derived))
         decided = [sent(payload) for payload in self.registry.on(on_run_completed, completed, format_us(cut_us))]
         for payload in decided:

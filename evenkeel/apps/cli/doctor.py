@@ -21,21 +21,22 @@ from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-import httpx2
 import typer
 from rich.console import Console
 
-from evenkeel.apps.cli.client import address
 from evenkeel.apps.cli.lifecycle import AsJson, DataDir
-from evenkeel.apps.cli.supervisor import running_supervisor
 from evenkeel.contracts.topics import SERVICES, TOPICS
 from evenkeel.libs.bus.kafka import KafkaBus
+from evenkeel.libs.client.clients import Client
+from evenkeel.libs.client.errors import ServiceError
+from evenkeel.libs.client.local import addresses_of
 from evenkeel.libs.disk import bytes_below, stats_below
 from evenkeel.libs.errors import Retry
 from evenkeel.libs.extras import ExtraMissing, require_extras
 from evenkeel.libs.keys import KeyFolderError, signing_key, verification_keys
 from evenkeel.libs.process.listeners import listening_process
 from evenkeel.libs.process.ports import port_is_free
+from evenkeel.libs.process.supervised import running_supervisor
 
 State = Literal["ok", "note", "wrong"]
 LOW_BYTES: Final = 2 * 2**30
@@ -302,11 +303,11 @@ def services(patient: Patient) -> Iterator[Finding]:
     if not patient.runs:
         yield Finding("services", "note", f"nothing runs on {patient.data_dir}", "Start it with `evenkeel up`.")
         return
+    client = Client(addresses_of(patient.data_dir), timeout_seconds=5.0, attempts=1)
     for name in SERVICES:
         try:
-            answer = httpx2.get(address(name, patient.data_dir) + "/health/ready", timeout=5.0)
-            reason = answer.json()["reason"]
-        except (httpx2.HTTPError, ValueError, KeyError):
+            reason = client.service(name).ready().reason
+        except ServiceError:
             reason = "it does not answer"
         if reason is not None:
             log = patient.data_dir / "logs" / f"{name}.log"

@@ -19,9 +19,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from evenkeel.apps.cli.supervisor import Notice, Supervisor, SupervisorError, running_supervisor
+from evenkeel.apps.cli.supervisor import Notice, Supervisor, SupervisorError
 from evenkeel.libs.extras import require_extras
 from evenkeel.libs.process.lock import FolderLock, FolderLocked
+from evenkeel.libs.process.supervised import running_supervisor
 
 _DOWN_SECONDS = 25.0
 _DETACHED_START_SECONDS = 600.0

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import getpass
-import json
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from evenkeel.apps.cli.client import call
+from evenkeel.apps.cli.client import client_of
 from evenkeel.apps.cli.lifecycle import AsJson, DataDir
+from evenkeel.libs.client.clients import Client
 from evenkeel.libs.errors import EvenkeelError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
@@ -30,9 +29,10 @@ def pause(
     as_json: AsJson = False,
 ) -> None:
     """Answer every trigger with no, and say who paused. Champions go on serving, a running job goes on."""
-    for model in _wanted(models, "running", data_dir):
-        answer = _change(model, "pause", by, reason, data_dir)
-        print(json.dumps(answer) if as_json else f"the loop of {model} is paused")
+    with client_of(data_dir) as client:
+        for model in models or _all(client, "running"):
+            answer = client.trainer.pause(model, by=by or getpass.getuser(), reason=reason)
+            print(answer.model_dump_json() if as_json else f"the loop of {model} is paused")
 
 
 @app.command()
@@ -44,22 +44,16 @@ def resume(
     as_json: AsJson = False,
 ) -> None:
     """Let triggers count again, from the next one on."""
-    for model in _wanted(models, "paused", data_dir):
-        answer = _change(model, "resume", by, reason, data_dir)
-        print(json.dumps(answer) if as_json else f"the loop of {model} goes on")
+    with client_of(data_dir) as client:
+        for model in models or _all(client, "paused"):
+            answer = client.trainer.resume(model, by=by or getpass.getuser(), reason=reason)
+            print(answer.model_dump_json() if as_json else f"the loop of {model} goes on")
 
 
-def _wanted(models: list[str] | None, state: str, data_dir: Path) -> Iterator[str]:
-    if models:
-        yield from models
-        return
-    loops = call("trainer", "GET", "/v1/loops", data_dir)["loops"]
-    found = [loop["model"] for loop in loops if loop["state"] == state]
+def _all(client: Client, state: str) -> list[str]:
+    """Every model whose loop is in this state; raises EvenkeelError if there is none."""
+    loops = client.trainer.loops().loops
+    found = [loop.model for loop in loops if loop.state == state]
     if not found:
         raise EvenkeelError(f"no loop is {state}" if loops else "no model is declared")
-    yield from found
-
-
-def _change(model: str, what: str, by: str | None, reason: str, data_dir: Path) -> dict[str, Any]:
-    body = {"by": by or getpass.getuser(), "reason": reason}
-    return call("trainer", "POST", f"/v1/models/{model}/{what}", data_dir, json=body)
+    return found

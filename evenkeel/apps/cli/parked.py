@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from evenkeel.apps.cli.client import ServiceError, call
+from evenkeel.apps.cli.client import client_of
 from evenkeel.apps.cli.lifecycle import AsJson, DataDir
+from evenkeel.contracts.http.operations import ParkedKey
 from evenkeel.contracts.topics import SERVICES
+from evenkeel.libs.client.errors import ServiceError
 from evenkeel.libs.errors import EvenkeelError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
@@ -25,13 +27,13 @@ def list_parked(
 ) -> None:
     """Parked keys of all services, with what waits behind them."""
     queues, silent = _parked(data_dir, service, url)
-    if as_json:
-        for queue in queues:
-            print(json.dumps(queue))
-    for queue in () if as_json else queues:
-        waiting = len(queue["records"]) - 1
+    for name, queue in queues:
+        if as_json:
+            print(json.dumps({"service": name, **queue.model_dump()}))
+            continue
+        waiting = len(queue.records) - 1
         behind = f", {waiting} behind it" if waiting else ""
-        print(f"{queue['service']}  {queue['key']}  since {queue['since']}{behind}: {queue['reason']}")
+        print(f"{name}  {queue.key}  since {queue.since}{behind}: {queue.reason}")
     if not queues and not silent and not as_json:
         print("nothing is parked")
     if silent:
@@ -51,19 +53,20 @@ def release(
     if bool(keys) == everything:
         raise EvenkeelError("say which: keys, or --all")
     queues, silent = _parked(data_dir, service, url)
-    wanted = [queue for queue in queues if everything or queue["key"] in (keys or ())]
-    unknown = sorted(set(keys or ()) - {queue["key"] for queue in wanted})
+    wanted = dict.fromkeys((name, queue.key) for name, queue in queues if everything or queue.key in (keys or ()))
+    unknown = sorted(set(keys or ()) - {key for _, key in wanted})
     failed = [f"nothing is parked under {key}" for key in unknown]
-    for name, key in dict.fromkeys((queue["service"], queue["key"]) for queue in wanted):
-        try:
-            released = call(name, "POST", "/v1/parked/release", data_dir, url, json={"key": key})
-        except ServiceError as error:
-            failed.append(f"{name} {key}: {error}")
-            continue
-        if as_json:
-            print(json.dumps({"service": name, **released}))
-        else:
-            print(f"{name}  {key}: {released['released']} released")
+    with client_of(data_dir, {service: url} if service else None) as client:
+        for name, key in wanted:
+            try:
+                released = client.service(name).release(key)
+            except ServiceError as error:
+                failed.append(f"{name} {key}: {error}")
+                continue
+            if as_json:
+                print(json.dumps({"service": name, **released.model_dump()}))
+            else:
+                print(f"{name}  {key}: {released.released} released")
     failed += [f"not asked: {reason}" for reason in silent]
     if failed:
         raise EvenkeelError("; ".join(failed))
@@ -71,19 +74,18 @@ def release(
         print("nothing is parked")
 
 
-def _parked(data_dir: Path, service: str | None, url: str | None) -> tuple[list[dict[str, Any]], list[str]]:
+def _parked(data_dir: Path, service: str | None, url: str | None) -> tuple[list[tuple[str, ParkedKey]], list[str]]:
     """Every queue of every service, and why a service could not be asked."""
-    queues: list[dict[str, Any]] = []
+    queues: list[tuple[str, ParkedKey]] = []
     silent: list[str] = []
     if service not in (None, *SERVICES):
         raise EvenkeelError(f"there is no service {service}: {', '.join(SERVICES)}")
     if url is not None and service is None:
         raise EvenkeelError("--url is of one service: say which with --service")
-    for name in SERVICES if service is None else (service,):
-        try:
-            answer = call(name, "GET", "/v1/parked", data_dir, url)
-        except ServiceError as error:
-            silent.append(str(error))
-            continue
-        queues += [{"service": name, **queue} for queue in answer["parked"]]
+    with client_of(data_dir, {service: url} if service else None) as client:
+        for name in SERVICES if service is None else (service,):
+            try:
+                queues += [(name, queue) for queue in client.service(name).parked().parked]
+            except ServiceError as error:
+                silent.append(str(error))
     return queues, silent

@@ -15,10 +15,10 @@ from rich.console import Console
 
 from evenkeel.apps.broker.embedded import EmbeddedKafka
 from evenkeel.apps.cli.lifecycle import AsJson, DataDir
-from evenkeel.apps.cli.supervisor import running_supervisor
 from evenkeel.contracts.topics import SERVICES
 from evenkeel.libs.errors import EvenkeelError
 from evenkeel.libs.process.ports import free_port
+from evenkeel.libs.process.supervised import running_supervisor
 
 
 class RebuildFailed(EvenkeelError):

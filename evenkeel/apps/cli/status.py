@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-import httpx2
 import typer
 from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 from rich.table import Table
 
-from evenkeel.apps.cli.client import ServiceError, address, call
 from evenkeel.apps.cli.lifecycle import AsJson, DataDir
+from evenkeel.contracts.http.monitor import MonitoredModel
+from evenkeel.contracts.http.registry import DeclaredModel
+from evenkeel.contracts.http.trainer import Loop
 from evenkeel.contracts.topics import SERVICES
+from evenkeel.libs.client.clients import Client
+from evenkeel.libs.client.errors import ServiceError
+from evenkeel.libs.client.local import addresses_of, token_of
 
-TIMEOUT_SECONDS: Final = 5.0
+T = TypeVar("T")
+
+TIMEOUT_SECONDS: Final = 20.0
 GAUGES: Final = {
     "evenkeel_consumer_lag_records": "lag",
     "evenkeel_outbox_rows": "outbox",
@@ -26,11 +33,6 @@ GAUGES: Final = {
     "evenkeel_parked_records": "parked",
     "evenkeel_events_dead_lettered_total": "dead_lettered",
 }
-_ASKED: Final = (
-    ("registry", "/v1/models", "models"),
-    ("monitor", "/v1/models", "models"),
-    ("trainer", "/v1/loops", "loops"),
-)
 
 
 def status(data_dir: DataDir = Path(".evenkeel"), as_json: AsJson = False) -> None:
@@ -46,24 +48,34 @@ def status(data_dir: DataDir = Path(".evenkeel"), as_json: AsJson = False) -> No
 
 def look(data_dir: Path) -> dict[str, Any]:
     """What every service tells of itself, and of the models; nothing of a service that does not answer."""
-    with ThreadPoolExecutor(len(SERVICES) + len(_ASKED)) as pool:
-        services = [pool.submit(_service, name, data_dir) for name in SERVICES]
-        asked = [pool.submit(_ask, service, path, key, data_dir) for service, path, key in _ASKED]
-        told = [answer.result() for answer in asked]
+    with _client(data_dir) as client, ThreadPoolExecutor(len(SERVICES) + 3) as pool:
+        services = [pool.submit(_service, client, name) for name in SERVICES]
+        registry = pool.submit(_told, lambda: client.registry.models().models)
+        monitor = pool.submit(_told, lambda: client.monitor.models().models)
+        trainer = pool.submit(_told, lambda: client.trainer.loops().loops)
+        declared = {model.model: model for model in registry.result()}
+        measured = {model.model: model for model in monitor.result()}
+        loops = {loop.model: loop for loop in trainer.result()}
         rows = [service.result() for service in services]
-    registry, monitor, loops = ({str(entry.get("model") or entry["name"]): entry for entry in part} for part in told)
-    names = sorted({*registry, *monitor, *loops})
-    return {"services": rows, "models": [_model(n, registry.get(n), monitor.get(n), loops.get(n)) for n in names]}
+    names = sorted({*declared, *measured, *loops})
+    models = [_model(name, declared.get(name), measured.get(name), loops.get(name)) for name in names]
+    return {"services": rows, "models": models}
 
 
-def _service(name: str, data_dir: Path) -> dict[str, Any]:
-    base = address(name, data_dir)
-    row: dict[str, Any] = {"service": name, "url": base, "ready": False, "reason": None}
+def _client(data_dir: Path) -> Client:
+    """What is public, a service tells without a token, too."""
     try:
-        health = httpx2.get(base + "/health/ready", timeout=TIMEOUT_SECONDS)
-        metrics = httpx2.get(base + "/metrics", timeout=TIMEOUT_SECONDS).text
-        said = health.json()
-    except (httpx2.HTTPError, ValueError):
+        token: str | None = token_of(data_dir)
+    except ServiceError:
+        token = None
+    return Client(addresses_of(data_dir), token=token, timeout_seconds=TIMEOUT_SECONDS, attempts=1)
+
+
+def _service(client: Client, name: str) -> dict[str, Any]:
+    row: dict[str, Any] = {"service": name, "url": client.urls[name], "ready": False, "reason": None}
+    try:
+        health, metrics = client.service(name).ready(), client.service(name).metrics()
+    except ServiceError:
         return row | {"reason": "does not answer"}
     sums: dict[str, float] = defaultdict(float)
     for family in text_string_to_metric_families(metrics):
@@ -71,29 +83,32 @@ def _service(name: str, data_dir: Path) -> dict[str, Any]:
             if sample.name in GAUGES:
                 sums[GAUGES[sample.name]] += sample.value
     counts = {shown: int(sums[shown]) for shown in GAUGES.values()}
-    return row | {"ready": health.status_code == 200, "reason": said.get("reason")} | counts
+    return row | {"ready": health.status == "ready", "reason": health.reason} | counts
 
 
-def _ask(service: str, path: str, key: str, data_dir: Path) -> list[dict[str, Any]]:
+def _told(ask: Callable[[], list[T]]) -> list[T]:
     try:
-        answer: list[dict[str, Any]] = call(service, "GET", path, data_dir)[key]
+        return ask()
     except ServiceError:
         return []
-    return answer
 
 
 def _model(
-    name: str, declared: dict[str, Any] | None, measured: dict[str, Any] | None, loop: dict[str, Any] | None
+    name: str, declared: DeclaredModel | None, measured: MonitoredModel | None, loop: Loop | None
 ) -> dict[str, Any]:
-    measured, loop = measured or {}, loop or {}
+    champion = None if declared is None else declared.champion
+    decision = None if measured is None else measured.last_decision
+    job = None if loop is None else loop.job
     return {
         "model": name,
-        "champion": (declared or {}).get("champion"),
-        "event_time": (declared or {}).get("event_time"),
-        "loop": {key: loop.get(key) for key in ("state", "by", "since", "reason")},
-        "job": loop.get("job"),
-        "alerts": [alert for alert in measured.get("alerts", ()) if alert["state"] == "raised"],
-        "last_decision": measured.get("last_decision"),
+        "champion": None if champion is None else champion.model_dump(),
+        "event_time": None if declared is None else declared.event_time,
+        "loop": {key: getattr(loop, key, None) for key in ("state", "by", "since", "reason")},
+        "job": None if job is None else job.model_dump(),
+        "alerts": [
+            alert.model_dump() for alert in (() if measured is None else measured.alerts) if alert.state == "raised"
+        ],
+        "last_decision": None if decision is None else decision.model_dump(),
     }
 
 

@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, Self
@@ -26,6 +25,7 @@ from evenkeel.libs.process.child import ChildProcess
 from evenkeel.libs.process.listeners import listening_process
 from evenkeel.libs.process.lock import FolderLock, FolderLocked
 from evenkeel.libs.process.ports import LOOPBACK, port_is_free
+from evenkeel.libs.process.supervised import running_supervisor
 from evenkeel.libs.settings import SUPERVISOR_VARIABLES
 from evenkeel.libs.store.format import claim_folder
 
@@ -395,25 +395,6 @@ class Supervisor:
                 self._start_broker()
             except EmbeddedKafkaError as error:
                 self._notify("died", BROKER, str(error))
-
-
-def running_supervisor(data_dir: Path) -> dict[str, object] | None:
-    """What the supervisor that owns this data folder wrote of itself (pid, ready, broker, urls), None if none runs."""
-    path = Path(data_dir).absolute() / "supervisor.json"
-    if not path.exists():
-        return None
-    lock = FolderLock(path)
-    for _ in range(100):
-        try:
-            lock.acquire()
-        except FolderLocked as locked:
-            with suppress(ValueError):  # caught in the middle of being written
-                state: dict[str, object] = json.loads(str(locked))
-                return state
-            continue
-        lock.release()
-        return None
-    return {}
 
 
 def _probe(port: int) -> tuple[bool, str]:

@@ -13,14 +13,17 @@ import sys
 from pathlib import Path
 from typing import Final
 
-ROLES: Final = ("producer", "client", "scientist", "auditor", "approver", "operator")
+from evenkeel.contracts.http.route import ROLES
+
+NAME: Final = "bootstrap"
+"""Whom facts name that were commanded with this token."""
 
 
 def bootstrap_token(keys: Path, tokens: Path) -> tuple[str, bool]:
     """The token kept in `<keys>/token`, and whether it was made just now.
 
-    `tokens` is what services read: a JSON object of the token's SHA-256 (hex) to its roles, so that reading that file
-    lets nobody in. Entries of others in it stay.
+    `tokens` is what services read: a JSON object of the token's SHA-256 (hex) to its holder's name and roles, so that
+    reading that file lets nobody in. Entries of others in it stay.
     """
     path = keys / "token"
     keys.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -31,7 +34,7 @@ def bootstrap_token(keys: Path, tokens: Path) -> tuple[str, bool]:
     entries = json.loads(tokens.read_text(encoding="utf-8")) if tokens.exists() else {}
     digest = hashlib.sha256(token.encode()).hexdigest()
     if digest not in entries:
-        _write_private(tokens, json.dumps({**entries, digest: list(ROLES)}, indent=2) + "\n")
+        _write_private(tokens, json.dumps({**entries, digest: {"name": NAME, "roles": list(ROLES)}}, indent=2) + "\n")
     return token, made
 
 

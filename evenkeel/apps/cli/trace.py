@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import quote
 
 import typer
 
-from evenkeel.apps.cli.client import call
+from evenkeel.apps.cli.client import client_of
 from evenkeel.apps.cli.lifecycle import AsJson, DataDir
 from evenkeel.libs.errors import EvenkeelError
 
@@ -28,17 +26,16 @@ def trace(
     as_json: AsJson = False,
 ) -> None:
     """Follow an event, a prediction or a turn of the loop through the audit log."""
-    parameters = {} if model is None else {"model": model}
-    path = f"/v1/trace/{quote(identifier, safe='')}"
-    found = call("governance", "GET", path, data_dir, url, params=parameters)
+    with client_of(data_dir, {"governance": url}) as client:
+        found = client.governance.trace(identifier, model=model)
     if as_json:
-        print(json.dumps(found))
+        print(found.model_dump_json())
     else:
-        print(f"{found['kind']} {identifier}")
-        for step in found["steps"]:
-            leaf = "" if step["leaf"] is None else f"  leaf {step['leaf']}"
-            print(f"{step['time'] or '':<28}{step['what']:<20}{step['summary']}{leaf}")
-        for missing in found["missing"]:
-            print(f"missing: {missing['what']} {missing['id']}: {missing['why']}")
-    if not found["complete"]:
-        raise EvenkeelError(f"{len(found['missing'])} links are missing")
+        print(f"{found.kind} {identifier}")
+        for step in found.steps:
+            leaf = "" if step.leaf is None else f"  leaf {step.leaf}"
+            print(f"{step.time or '':<28}{step.what:<20}{step.summary}{leaf}")
+        for missing in found.missing:
+            print(f"missing: {missing.what} {missing.id}: {missing.why}")
+    if not found.complete:
+        raise EvenkeelError(f"{len(found.missing)} links are missing")

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-import httpx2
-import orjson
+from evenkeel.contracts.http.serving import InferRequest, InputTensor
+from evenkeel.libs.client.clients import AsyncClient
+from evenkeel.libs.client.errors import ServiceError
 
+A = TypeVar("A")
 PAUSE_SECONDS: Final = 0.2
 
 
@@ -28,42 +30,39 @@ class Asked:
 
 
 async def ask_for_ever(
-    url: str,
-    token: str,
+    client: AsyncClient,
     model: str,
     asked: Asked,
     next_features: Callable[[], list[float | None] | None],
     next_event: Callable[[], dict[str, Any] | None],
 ) -> None:
     """Alternate between the two ways until cancelled; begins with the first answerable request."""
-    async with httpx2.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=10) as http:
-        while True:
-            features, event = next_features(), next_event()
-            if features is not None and not any(value is None for value in features):
-                tensor = {"name": "input", "shape": [1, len(features)], "datatype": "FP64", "data": features}
-                if await _ask(http, f"/v2/models/{model}/infer", {"inputs": [tensor]}, asked):
-                    asked.by_features += 1
-            if event is not None and await _ask(http, f"/v1/models/{model}/predict", {"event": event}, asked):
+    while True:
+        features, event = next_features(), next_event()
+        if features is not None and not any(value is None for value in features):
+            tensor = InputTensor(name="input", shape=[1, len(features)], datatype="FP64", data=features)
+            inferred = await _timed(client.serving.infer(model, InferRequest(inputs=[tensor])), "infer", asked)
+            if inferred is not None:
+                asked.by_features += 1
+                asked.versions.add(int(inferred.model_version))
+        if event is not None:
+            predicted = await _timed(client.serving.predict(model, event=event), "predict", asked)
+            if predicted is not None:
                 asked.by_keys += 1
-            await asyncio.sleep(PAUSE_SECONDS)
+                asked.versions.add(predicted.version)
+        await asyncio.sleep(PAUSE_SECONDS)
 
 
-async def _ask(http: httpx2.AsyncClient, path: str, body: dict[str, Any], asked: Asked) -> bool:
+async def _timed(call: Awaitable[A], what: str, asked: Asked) -> A | None:
+    """The answer, or None if the call failed."""
     started = time.perf_counter()
     try:
-        response = await http.post(path, content=orjson.dumps(body), headers={"content-type": "application/json"})
-    except httpx2.HTTPError as error:
-        _fail(asked, f"{path}: {type(error).__name__} {error}")
-        return False
+        answer = await call
+    except ServiceError as error:
+        _fail(asked, f"{what}: {error}")
+        return None
     asked.slowest_seconds = max(asked.slowest_seconds, time.perf_counter() - started)
-    if response.status_code != 200:
-        _fail(asked, f"{path}: {response.status_code} {response.text[:200]}")
-        return False
-    answer = response.json()
-    version = answer.get("model_version") or answer.get("version")
-    if version is not None:
-        asked.versions.add(int(version))
-    return True
+    return answer
 
 
 def _fail(asked: Asked, text: str) -> None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import time
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any, Final
 
-import httpx2
 import orjson
 
 from evenkeel.apps.cli.supervisor import Supervisor
@@ -18,6 +16,9 @@ from evenkeel.apps.demo.client import Asked, ask_for_ever
 from evenkeel.apps.demo.flights import SCHEDULED, Flights
 from evenkeel.apps.demo.producers import Producers
 from evenkeel.apps.demo.watch import Seen, Watcher
+from evenkeel.contracts.topics import SERVICES
+from evenkeel.libs.client.clients import AsyncClient
+from evenkeel.libs.client.errors import ServiceError
 from evenkeel.libs.clock import DAY_US
 from evenkeel.libs.errors import EvenkeelError
 
@@ -37,12 +38,12 @@ class Gauges:
 
     lag: dict[str, int] = field(default_factory=dict)
 
-    async def refresh(self, http: httpx2.AsyncClient, urls: dict[str, str]) -> None:
-        for name, url in urls.items():
+    async def refresh(self, client: AsyncClient) -> None:
+        for name in SERVICES:
             try:
-                response = await http.get(f"{url}/metrics", headers={"accept": "text/plain"})
-                self.lag[name] = round(sum(float(value) for value in _LAG.findall(response.text)))
-            except httpx2.HTTPError:
+                metrics = await client.service(name).metrics()
+                self.lag[name] = round(sum(float(value) for value in _LAG.findall(metrics)))
+            except ServiceError:
                 self.lag[name] = -1
 
 
@@ -101,22 +102,22 @@ class Replay:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _declare(self) -> None:
-        text = resources.files("evenkeel.apps.demo").joinpath("flight-delay.yaml").read_bytes()
-        async with self._http("registry") as http:
-            response = await http.post("/v1/declarations", content=text, headers={"content-type": "application/yaml"})
-            if response.status_code >= 300:
-                raise DemoError(f"the declaration was refused: {response.text}")
-        async with self._http("ingest") as http:
+        text = resources.files("evenkeel.apps.demo").joinpath("flight-delay.yaml").read_text("utf-8")
+        async with self._client(20.0) as client:
+            try:
+                await client.registry.apply(text, filename="flight-delay.yaml")
+            except ServiceError as error:
+                raise DemoError(f"the declaration was not taken: {error}") from error
             for _ in range(600):
-                known = (await http.get("/v1/streams")).json()
-                if "flights" in json.dumps(known) and "weather" in json.dumps(known):
+                known = {stream.stream for stream in (await client.ingest.streams()).streams}
+                if {"flights", "weather"} <= known:
                     return
                 await asyncio.sleep(0.05)
         raise DemoError("ingest did not take the declared streams within 30 s: see ingest.log in the data folder")
 
-    def _http(self, service: str) -> httpx2.AsyncClient:
-        headers = {"Authorization": f"Bearer {self.supervisor.token}"}
-        return httpx2.AsyncClient(base_url=self.supervisor.urls[service], headers=headers, timeout=20)
+    def _client(self, timeout_seconds: float, attempts: int = 3) -> AsyncClient:
+        urls, token = self.supervisor.urls, self.supervisor.token
+        return AsyncClient(urls, token=token, timeout_seconds=timeout_seconds, attempts=attempts)
 
     async def _gate(self, hour_end_us: int) -> None:
         """Open while feature and monitor are at most a day behind and no turn of the loop is open."""
@@ -136,23 +137,18 @@ class Replay:
 
     async def _look(self) -> None:
         pace = Pace()
-        async with httpx2.AsyncClient(timeout=5) as http:
+        async with self._client(5.0, attempts=1) as client:
             while True:
                 self.pace = pace.update(self.sent)
-                await self.gauges.refresh(http, self.supervisor.urls)
+                await self.gauges.refresh(client)
                 await asyncio.sleep(1.0)
 
     async def _ask(self) -> None:
         while not any(turn.outcome == "activated" for turn in self.seen.turns.values()):
             await asyncio.sleep(0.05)
-        await ask_for_ever(
-            self.supervisor.urls["serving"],
-            self.supervisor.token,
-            MODEL,
-            self.asked,
-            lambda: self.seen.last_values,
-            self._next_event,
-        )
+        # Each request counts: none is sent a second time.
+        async with self._client(10.0, attempts=1) as client:
+            await ask_for_ever(client, MODEL, self.asked, lambda: self.seen.last_values, self._next_event)
 
     def _next_event(self) -> dict[str, Any] | None:
         hour_us = self.producers.hour_us if self.producers else 0

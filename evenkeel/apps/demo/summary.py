@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-import httpx2
 import numpy as np
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
@@ -18,6 +17,8 @@ from evenkeel.apps.demo.replay import Replay
 from evenkeel.apps.demo.watch import Seen, weekly_auc
 from evenkeel.contracts.envelope import WATERMARK_TYPE
 from evenkeel.contracts.topics import BY_NAME
+from evenkeel.libs.client.clients import Client
+from evenkeel.libs.client.errors import ServiceError
 from evenkeel.libs.clock import DAY_US, format_us
 from evenkeel.libs.errors import EvenkeelError
 
@@ -106,9 +107,9 @@ async def _count(broker: str, seen: Seen) -> dict[str, Any]:
 
 def _expired_waits(replay: Replay) -> int:
     """How often a silent raw partition was left out of a watermark, by ingest's own count."""
-    with httpx2.Client(headers={"Authorization": f"Bearer {replay.supervisor.token}"}, timeout=30) as http:
-        streams = http.get(f"{replay.supervisor.urls['ingest']}/v1/streams").json()
-    return sum(stream[kind]["wait_expired"] for stream in streams for kind in ("events", "labels") if kind in stream)
+    with Client(replay.supervisor.urls, token=replay.supervisor.token) as client:
+        streams = client.ingest.streams().streams
+    return sum(inflow.wait_expired for s in streams for inflow in (s.events, s.labels) if inflow is not None)
 
 
 async def _ids(broker: str, topic: str) -> Counter[bytes]:
@@ -143,13 +144,12 @@ def _explain(replay: Replay) -> dict[str, Any]:
     if not len(scored):
         raise EvenkeelError("no flight has both a prediction and an outcome: see serving.log in the data folder")
     flight = seen.flights.ids[int(scored[-1])]
-    with httpx2.Client(headers={"Authorization": f"Bearer {supervisor.token}"}, timeout=30) as http:
-        found = http.get(
-            f"{supervisor.urls['governance']}/v1/lineage/predictions/{flight}", params={"model": seen.model}
-        )
-        if found.status_code != 200:
-            return {"flight": flight, "error": found.text}
-        return {"flight": flight, "history": found.json()}
+    with Client(supervisor.urls, token=supervisor.token) as client:
+        try:
+            found = client.governance.prediction(flight, model=seen.model)
+        except ServiceError as error:
+            return {"flight": flight, "error": str(error)}
+    return {"flight": flight, "history": found.model_dump(mode="json")}
 
 
 def _verify(data_dir: Path) -> dict[str, Any]:

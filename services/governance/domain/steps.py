@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from evenkeel.contracts.envelope import format_us
 from evenkeel.contracts.ids import record_place
 from evenkeel.contracts.ingest import EventAccepted
 from evenkeel.contracts.payload import Fact
@@ -28,17 +27,6 @@ class Step:
     leaf: int | None = None
     event_us: int | None = None
     recorded_us: int | None = None
-
-    def as_json(self) -> dict[str, Any]:
-        return {
-            "what": self.what,
-            "id": self.id,
-            "time": None if self.event_us is None else format_us(self.event_us),
-            "recorded": None if self.recorded_us is None else format_us(self.recorded_us),
-            "summary": self.summary,
-            "data": self.data,
-            "leaf": self.leaf,
-        }
 
 
 def step_of(fact: LoggedFact[Fact], what: str | None = None) -> Step:

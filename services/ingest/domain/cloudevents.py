@@ -5,14 +5,12 @@ protocol binding). The event's id and time stand in where its data does not carr
 from __future__ import annotations
 
 import base64
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from evenkeel.contracts.envelope import Headers
+from evenkeel.contracts.http.ingest import STRUCTURED
 from evenkeel.libs.fields import Fault, shown
 from evenkeel.services.ingest.domain.json_record import read_json
-
-STRUCTURED: Final = "application/cloudevents+json"
-BATCH: Final = "application/cloudevents-batch+json"
 
 
 class Wrapped(NamedTuple):

@@ -72,7 +72,7 @@ class Champion:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class Succession:
     """One model's succession here: who answers, and who answered before, kept warm."""
 
     active: Champion | None = None
@@ -87,12 +87,12 @@ class Line:
         """What may answer though it was not promoted: only if nothing does, and only the target that the decision names."""
         return fact.rollback if self.active is None else None
 
-    def succeeded_by(self, champion: Champion) -> Line:
+    def succeeded_by(self, champion: Champion) -> Succession:
         """The one swap. A champion that comes too late changes nothing."""
         active = self.active
         if active is not None and (active.epoch, not active.is_fallback) >= (champion.epoch, not champion.is_fallback):
             return self
-        return Line(champion, active)
+        return Succession(champion, active)
 
     def warm(self, package: str) -> Champion | None:
         """A champion that has this package's verified bytes in memory."""

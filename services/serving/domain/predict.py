@@ -10,14 +10,14 @@ from typing import Any, Final
 import numpy as np
 import orjson
 
+from evenkeel.contracts.http.serving import PREDICTION_KINDS, PredictRequest
 from evenkeel.libs.fields import shown
 from evenkeel.services.serving.domain.champions import Champion
 from evenkeel.services.serving.domain.dataplane import Answer, Question
 from evenkeel.services.serving.domain.online_view import OnlineViews
 from evenkeel.services.serving.domain.requests import Row, at_most, json_object, moment_us, record_id, refused
 
-KINDS: Final = ("features", "instances", "event")
-_KEYS: Final = frozenset({*KINDS, "event_id", "event_time"})
+_KEYS: Final = frozenset(PredictRequest.model_fields)
 
 
 def parse_predict(body: bytes, champion: Champion, views: OnlineViews, max_rows: int) -> tuple[Question, bool]:
@@ -27,7 +27,7 @@ def parse_predict(body: bytes, champion: Champion, views: OnlineViews, max_rows:
         if key not in _KEYS:
             fix = "Send one of features, instances or event, and optionally event_id and event_time."
             raise refused(422, f"There is no {shown(key)} in a request.", fix, str(key)[:80])
-    kinds = [kind for kind in KINDS if kind in request]
+    kinds = [kind for kind in PREDICTION_KINDS if kind in request]
     if len(kinds) != 1:
         given = " and ".join(kinds) or "nothing to predict for"
         raise refused(422, f"The request has {given}.", "Send exactly one of features, instances or event.", "features")

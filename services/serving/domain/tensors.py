@@ -15,6 +15,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from evenkeel.contracts.http.serving import ModelMetadata, ModelParameters, TensorMetadata
 from evenkeel.libs.fields import shown
 from evenkeel.services.serving.domain.champions import Champion
 from evenkeel.services.serving.domain.dataplane import Answer, Question
@@ -285,18 +286,18 @@ def written_infer(
     return (b"".join((body, *tail)), len(body)) if tail else (body, None)
 
 
-def metadata(model: str, version: int | None, names: Sequence[str], is_decided: bool) -> dict[str, Any]:
+def metadata(model: str, version: int | None, names: Sequence[str], is_decided: bool) -> ModelMetadata:
     """What the protocol tells about a model."""
     outputs = [
-        {"name": name, "datatype": _ENCODERS[name][0], "shape": [-1]}
+        TensorMetadata(name=name, datatype=_ENCODERS[name][0], shape=[-1])
         for name in OUTPUTS
         if name != "decision" or is_decided
     ]
-    return {
-        "name": model,
-        "versions": [] if version is None else [str(version)],
-        "platform": "evenkeel_package",
-        "inputs": [{"name": INPUT, "datatype": "FP32", "shape": [-1, len(names)]}],
-        "outputs": outputs,
-        "parameters": {"features": ",".join(names)},
-    }
+    return ModelMetadata(
+        name=model,
+        versions=[] if version is None else [str(version)],
+        platform="evenkeel_package",
+        inputs=[TensorMetadata(name=INPUT, datatype="FP32", shape=[-1, len(names)])],
+        outputs=outputs,
+        parameters=ModelParameters(features=",".join(names)),
+    )

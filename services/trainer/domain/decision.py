@@ -61,7 +61,7 @@ class History:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class TriggerEvent:
     """One trigger. `epoch` is the champion's that the signal was about; 0 if it was about none."""
 
     trigger: Trigger
@@ -77,7 +77,7 @@ class Answer:
     cut: Cut | None = None
 
 
-def decide(asked: Asked, spec: ModelSpec, view_version: str, cuts: Sequence[Cut], history: History) -> Answer:
+def decide(asked: TriggerEvent, spec: ModelSpec, view_version: str, cuts: Sequence[Cut], history: History) -> Answer:
     """Train on the last cut at or before the trigger's event time, unless a rule of the policy says no.
 
     A command overrules cooldown, budget and pause, but not a running job nor missing data. A pause is the answer to

@@ -7,6 +7,7 @@ import os
 from array import array
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,8 @@ from evenkeel.contracts.feature import DatasetCommitted
 from evenkeel.libs.declaration import load_declaration
 from evenkeel.libs.errors import Stop
 from evenkeel.services.feature.background import TrainingTable, training_table
+from evenkeel.services.feature.commands import AnnounceDataset, on_announce_dataset
 from evenkeel.services.feature.domain.rows import TrainingRow
-from evenkeel.services.feature.handlers import on_dataset_written
 from evenkeel.services.feature.store import Commit, FeatureStore
 from tests.feature_log import DAY_US, DECLARATION, HOUR_US, START_US, Feature, Log
 
@@ -211,10 +212,10 @@ def test_each_commit_is_written_and_announced_once(feature: Feature, crash: str)
             feature.restart()
             (one, *_) = staged(feature)
             version = write(feature, one)
-        assert feature.command(on_dataset_written(one, version)) is True
+        assert feature.command(partial(on_announce_dataset, AnnounceDataset(one, version))) is True
         if crash == "behind the announcement":
             feature.restart()
-            assert feature.command(on_dataset_written(one, version)) is False
+            assert feature.command(partial(on_announce_dataset, AnnounceDataset(one, version))) is False
     announced = [event.data for event in feature.events(DatasetCommitted)]
     assert [(one.version, one.added, one.rows) for one in announced] == [(0, 23, 23), (1, 24, 47)]
     assert [one.label_cut for one in announced] == [format_us(START_US + n * DAY_US) for n in (1, 2)]
@@ -238,7 +239,7 @@ def test_each_commit_is_written_and_announced_once(feature: Feature, crash: str)
 
 def test_commits_of_two_models_have_ids_of_their_own(feature: Feature) -> None:
     for one in (*staged(feature, "delay"), *staged(feature, "load")):
-        assert feature.command(on_dataset_written(one, one.sequence - 1)) is True
+        assert feature.command(partial(on_announce_dataset, AnnounceDataset(one, one.sequence - 1))) is True
     assert len({event.id for event in feature.events(DatasetCommitted)}) == 4
 
 
@@ -250,7 +251,7 @@ def test_a_staged_commit_of_a_former_declaration_is_not_announced(feature: Featu
         view = store.view("delay")
         assert view is not None
         store.begin_view(replace(view, overwrite=True), keep_windows=False)
-    assert feature.command(on_dataset_written(one, version)) is False
+    assert feature.command(partial(on_announce_dataset, AnnounceDataset(one, version))) is False
     assert feature.events(DatasetCommitted) == []
 
 
@@ -274,7 +275,7 @@ def test_what_is_announced_is_what_the_table_keeps(tmp_path: Path) -> None:
         for one in staged(feature):
             with feature.store.begin() as tx:
                 found = FeatureStore(tx.connection).rows_of("delay", one.sequence)
-            feature.command(on_dataset_written(one, table.write(one, found)))
+            feature.command(partial(on_announce_dataset, AnnounceDataset(one, table.write(one, found))))
     announced = [event.data for event in feature.events(DatasetCommitted)]
     left = [(number, one.kept_from) for number, one in enumerate(announced, 1) if one.kept_from]
     assert left[0] == (6, format_us(START_US + 2 * DAY_US)), "with the sixth commit, days one and two"

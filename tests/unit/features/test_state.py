@@ -138,6 +138,16 @@ def test_eviction_forgets_entities_and_says_so() -> None:
     assert state.take_changes(_at(60)) == []
 
 
+def test_entities_are_looked_through_once_a_window() -> None:
+    """What expired since the last look waits for the next one: the cost per record stays constant."""
+    state = _state(_delay("count"))
+    _arrive(state, 0, 1.0)
+    _arrive(state, 50, 1.0, "SFO")
+    assert state.evict(_at(70)) == 1
+    assert state.evict(_at(129)) == 0, "SFO expired at 110 and is not looked at before 130"
+    assert state.evict(_at(130)) == 1
+
+
 @pytest.mark.parametrize("slot", ["9|JFK|0", "x|JFK|0", "", "²|JFK|0"])
 def test_an_update_of_another_view_is_refused(slot: str) -> None:
     state = _state(_delay("count"))

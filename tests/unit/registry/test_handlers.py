@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from evenkeel.contracts.declaration import Declaration
 from evenkeel.contracts.envelope import format_us, parse_us
+from evenkeel.contracts.http.registry import Applied, ApprovalResult
 from evenkeel.contracts.monitor import PerformanceDegraded
 from evenkeel.contracts.payload import Payload
 from evenkeel.contracts.registry import ChampionChanged, ModelDeclared, StreamDeclared
@@ -18,19 +20,20 @@ from evenkeel.libs.clock import DAY_US, HOUR_US
 from evenkeel.libs.errors import Fenced, Refused
 from evenkeel.libs.packages.package import PackageRef
 from evenkeel.libs.service import Derived, Reply
-from evenkeel.services.registry.context import RegistryContext
-from evenkeel.services.registry.handlers import (
-    Approval,
-    Rollback,
-    on_activation_failed,
+from evenkeel.services.registry.commands import (
+    Apply,
+    Approve,
+    RollBack,
+    answer_of,
+    changes_of,
     on_apply,
-    on_approval,
-    on_performance_degraded,
-    on_rollback,
-    on_run_completed,
+    on_approve,
+    on_roll_back,
 )
+from evenkeel.services.registry.context import RegistryContext
+from evenkeel.services.registry.handlers import on_activation_failed, on_performance_degraded, on_run_completed
 from evenkeel.services.registry.service import service
-from tests.handled import Handled
+from tests.handled import CALLER, Handled
 from tests.makers import performance_degraded, run_completed
 from tests.tiny_packages import tiny_package
 
@@ -80,7 +83,7 @@ class Registry(Handled[RegistryContext]):
 
     def apply(self, *names: str, **changes: Any) -> list[Any]:
         wanted = declaration(*names, **changes)
-        return payloads(self.command(lambda ctx: on_apply(wanted, ctx)))
+        return payloads(self.command(partial(on_apply, Apply(wanted, CALLER))))
 
     def run(self, number: int, at: float, model: str = "m", beats: int | None = None) -> list[Any]:
         """A run that completes at this day with the package of this number."""
@@ -102,9 +105,9 @@ class Registry(Handled[RegistryContext]):
     def requests(self, model: str = "m") -> list[Any]:
         return self.ask(lambda ctx: list(ctx.store.approvals(model)))
 
-    def answer(self, request: Any, model: str = "m", *, approved: bool = True) -> Reply[dict[str, Any]]:
-        command = Approval(model, request.nonce, request.package, approved, "risk-board", "")
-        return self.command(lambda ctx: on_approval(command, ctx))
+    def answer(self, request: Any, model: str = "m", *, approved: bool = True) -> Reply[ApprovalResult]:
+        command = Approve(model, request.nonce, request.package, approved, "risk-board", "", CALLER)
+        return self.command(partial(on_approve, command))
 
 
 @pytest.fixture
@@ -136,7 +139,29 @@ def test_models_are_told_before_the_streams_that_they_read_and_again_when_one_ch
     assert registry.apply("m", "n") == []
     again = registry.apply("m", "n", amount="integer")
     assert [type(payload) for payload in again] == [ModelDeclared, ModelDeclared, StreamDeclared]
+    assert [payload.caller for payload in first] == [CALLER] * 3
     assert again[0].streams["orders"] == again[2].spec
+
+
+def test_only_what_a_person_declared_names_him(registry: Registry) -> None:
+    """A model that is declared anew because its stream was has not been touched by whoever declared the stream."""
+    registry.apply("m", "n")
+    other = Apply(Declaration(streams=declaration("m", amount="integer").streams), CALLER)
+    said = payloads(registry.command(partial(on_apply, other)))
+    assert [(type(payload), payload.caller) for payload in said] == [
+        (ModelDeclared, None),
+        (ModelDeclared, None),
+        (StreamDeclared, CALLER),
+    ]
+
+
+def test_a_dry_run_says_what_would_change_and_changes_nothing(registry: Registry) -> None:
+    wanted = declaration("m", "n")
+    changes = registry.ask(lambda ctx: changes_of(wanted, ctx.store))
+    assert answer_of(changes, dry_run=True) == Applied(dry_run=True, streams=["orders"], models=["m", "n"])
+    assert registry.ask(lambda ctx: (dict(ctx.store.streams()), dict(ctx.store.models()))) == ({}, {})
+    registry.apply("m", "n")
+    assert registry.ask(lambda ctx: changes_of(wanted, ctx.store)) == ({}, [])
 
 
 def test_a_cooldown_counts_from_the_champions_event_time(registry: Registry) -> None:
@@ -167,6 +192,7 @@ def test_only_the_champion_that_the_signal_is_about_is_rolled_back_and_only_on_t
     assert registry.on(on_performance_degraded, degraded(epoch=1), day(3)) == []
     assert registry.on(on_performance_degraded, degraded(epoch=2), day(9.1)) == []
     (changed,) = registry.on(on_performance_degraded, degraded(epoch=2), day(9))
+    assert changed.caller is None, "the loop decided by itself"
     assert (changed.epoch, changed.version, changed.cause, changed.quarantined) == (3, 1, "rollback", 2)
     assert changed.rollback_target is None, "the version that was just taken out is nobody's way back"
     assert registry.states() == {1: "champion", 2: "quarantined"}
@@ -177,12 +203,13 @@ def test_a_rollback_by_hand_names_its_epoch_and_counts_in_event_time(registry: R
     registry.apply()
     registry.run(0, 1)
     registry.run(1, 2, beats=0)
-    stale = registry.command(lambda ctx: on_rollback(Rollback("m", 1, ""), ctx))
-    assert (stale.answer["changed"], stale.outputs) == (False, ())
-    done = registry.command(lambda ctx: on_rollback(Rollback("m", 2, "smells"), ctx))
+    stale = registry.command(partial(on_roll_back, RollBack("m", 1, "", CALLER)))
+    assert (stale.answer.changed, stale.outputs) == (False, ())
+    done = registry.command(partial(on_roll_back, RollBack("m", 2, "smells", CALLER)))
     (output,) = done.outputs
     assert isinstance(output, Derived)
     assert promoted([output.payload]) == [(3, 1, "rollback")]
+    assert isinstance(output.payload, ChampionChanged) and output.payload.caller == CALLER
     assert output.cause.time_us == parse_us(day(2)), "a click counts at the event time that was read"
     champion = registry.ask(lambda ctx: ctx.store.champion("m"))
     assert champion is not None
@@ -193,15 +220,15 @@ def test_a_quarantined_version_comes_back_only_by_approval(registry: Registry) -
     registry.apply()
     registry.run(0, 1)
     registry.run(1, 2, beats=0)
-    registry.command(lambda ctx: on_rollback(Rollback("m", 2, ""), ctx))
+    registry.command(partial(on_roll_back, RollBack("m", 2, "", CALLER)))
     assert promoted(registry.run(1, 3, beats=0)) == []
     assert registry.states() == {1: "champion", 2: "quarantined"}
     (first,) = registry.requests()
-    assert registry.answer(first, approved=False).answer["promoted"] is False
+    assert registry.answer(first, approved=False).answer.promoted is False
     assert promoted(registry.run(1, 4, beats=0)) == []
     assert registry.states() == {1: "champion", 2: "quarantined"}
     (second,) = [request for request in registry.requests() if request.state == "open"]
-    assert registry.answer(second).answer["promoted"] is True
+    assert registry.answer(second).answer.promoted is True
     assert registry.states() == {1: "retired", 2: "champion"}
 
 
@@ -218,7 +245,7 @@ def test_a_quarantined_predecessor_is_nobodys_way_back(registry: Registry) -> No
     registry.run(1, 2, beats=0)
     registry.ask(lambda ctx: ctx.store.set_state("m", 1, "quarantined"))
     with pytest.raises(Refused, match="no predecessor"):
-        registry.command(lambda ctx: on_rollback(Rollback("m", 2, ""), ctx))
+        registry.command(partial(on_roll_back, RollBack("m", 2, "", CALLER)))
     assert registry.on(on_performance_degraded, degraded(epoch=2), day(3)) == []
 
 
@@ -231,11 +258,11 @@ def test_an_approval_counts_once_in_time_for_its_model_and_the_champion_it_was_a
     first, second = registry.requests()
     with pytest.raises(Refused, match="no request with this nonce"):
         registry.answer(first, "n")
-    assert registry.answer(first).answer["promoted"] is True
+    assert registry.answer(first).answer.promoted is True
     with pytest.raises(Refused, match="This request is approved"):
         registry.answer(first)
     overtaken = registry.answer(second)
-    assert (overtaken.answer["promoted"], overtaken.outputs) == (False, ())
+    assert (overtaken.answer.promoted, overtaken.outputs) == (False, ())
     with pytest.raises(Refused, match="This request is overtaken"):
         registry.answer(second)
     registry.run(2, 2, beats=0)
@@ -251,6 +278,7 @@ def test_a_no_is_told_and_promotes_nobody(registry: Registry) -> None:
     registry.run(0, 1)
     reply = registry.answer(registry.requests()[0], approved=False)
     (decided,) = payloads(reply)
+    assert (decided.approver, decided.caller) == ("risk-board", CALLER)
     assert decided.model_dump(include={"approved", "version", "epoch"}) == {"approved": False, "version": 1, "epoch": 0}
     assert registry.states() == {1: "rejected"}
     assert registry.ask(lambda ctx: ctx.store.champion("m")) is None

@@ -73,7 +73,10 @@ def kept(connection: Any) -> list[str]:
 
 
 def on_declared(event: Event[StreamDeclared], ctx: OrderContext) -> Sequence[Output]:
-    ctx.keep(event.data.name)
+    name = event.data.name
+    if name.startswith("child-of-") and name.removeprefix("child-of-") not in ctx.folded:
+        raise NotYet(f"the parent of {name} is not declared")
+    ctx.keep(name)
     return ()
 
 

@@ -312,6 +312,15 @@ def test_what_names_a_fact_that_nobody_said_is_a_dead_letter(harness: Harness[Or
     assert letter.offset == stranger[0].offset
 
 
+def test_a_fact_may_stand_before_the_one_that_it_names(harness: Harness[OrderContext]) -> None:
+    """As clocks of several brokers or one millisecond allow: it takes its turn after that, in the same transaction."""
+    topics = Orders()
+    harness.consume(
+        [*topics.declare("child-of-b"), *topics.declare("a"), *topics.declare("child-of-a"), *topics.declare("b")]
+    )
+    assert folded(harness) == ["a", "child-of-a", "b", "child-of-b"]
+
+
 def test_a_fact_that_its_handler_cannot_take_is_a_dead_letter_after_three_tries(
     harness: Harness[OrderContext], broken: set[str]
 ) -> None:

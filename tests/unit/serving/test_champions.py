@@ -7,7 +7,14 @@ from typing import Any
 
 import pytest
 
-from evenkeel.services.serving.domain.champions import Champion, ChampionDecision, Line, Receipt, Target, next_receipt
+from evenkeel.services.serving.domain.champions import (
+    Champion,
+    ChampionDecision,
+    Receipt,
+    Succession,
+    Target,
+    next_receipt,
+)
 
 
 def champion(epoch: int, version: int = 0, *, is_fallback: bool = False) -> Champion:
@@ -36,44 +43,44 @@ def fact(epoch: int) -> ChampionDecision:
 
 
 def test_the_first_champion_is_wanted_and_takes_over() -> None:
-    assert Line().wants(fact(1))
-    line = Line().succeeded_by(champion(1))
-    assert line == Line(champion(1), None)
-    assert not line.wants(fact(1))
+    assert Succession().wants(fact(1))
+    succession = Succession().succeeded_by(champion(1))
+    assert succession == Succession(champion(1), None)
+    assert not succession.wants(fact(1))
 
 
 def test_the_previous_champion_stays_warm() -> None:
-    line = Line(champion(1)).succeeded_by(champion(2))
-    assert line == Line(champion(2), champion(1))
-    assert line.warm("sha256:1") == champion(1)
-    assert line.warm("sha256:9") is None
+    succession = Succession(champion(1)).succeeded_by(champion(2))
+    assert succession == Succession(champion(2), champion(1))
+    assert succession.warm("sha256:1") == champion(1)
+    assert succession.warm("sha256:9") is None
 
 
 def test_a_rollback_is_a_later_epoch_with_an_older_version() -> None:
-    line = Line(champion(2), champion(1))
+    succession = Succession(champion(2), champion(1))
     back = champion(3, version=1)
-    assert line.warm(back.package) == champion(1)
-    assert line.succeeded_by(back) == Line(back, champion(2))
+    assert succession.warm(back.package) == champion(1)
+    assert succession.succeeded_by(back) == Succession(back, champion(2))
 
 
 def test_an_older_epoch_is_history() -> None:
-    line = Line(champion(5), champion(4))
-    assert not line.wants(fact(4))
-    assert line.succeeded_by(champion(4)) == line
-    assert line.succeeded_by(champion(5)) == line
+    succession = Succession(champion(5), champion(4))
+    assert not succession.wants(fact(4))
+    assert succession.succeeded_by(champion(4)) == succession
+    assert succession.succeeded_by(champion(5)) == succession
 
 
 def test_a_fallback_answers_only_if_nothing_does_and_gives_way_to_the_epochs_own_version() -> None:
-    assert Line().fallback(fact(3)) == fact(3).rollback
-    assert Line().fallback(replace(fact(3), rollback=None)) is None
-    assert Line(champion(1)).fallback(fact(3)) is None
+    assert Succession().fallback(fact(3)) == fact(3).rollback
+    assert Succession().fallback(replace(fact(3), rollback=None)) is None
+    assert Succession(champion(1)).fallback(fact(3)) is None
     fallback = champion(3, version=2, is_fallback=True)
-    line = Line().succeeded_by(fallback)
-    assert line.active == fallback
-    assert line.wants(fact(3))
-    assert line.succeeded_by(champion(3)) == Line(champion(3), fallback)
-    assert line.succeeded_by(champion(2)) == line
-    assert Line(champion(3)).succeeded_by(fallback) == Line(champion(3))
+    succession = Succession().succeeded_by(fallback)
+    assert succession.active == fallback
+    assert succession.wants(fact(3))
+    assert succession.succeeded_by(champion(3)) == Succession(champion(3), fallback)
+    assert succession.succeeded_by(champion(2)) == succession
+    assert Succession(champion(3)).succeeded_by(fallback) == Succession(champion(3))
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from evenkeel.contracts.envelope import Event
 from evenkeel.contracts.feature import VectorComputed
 from evenkeel.libs.errors import Refused
 from evenkeel.services.serving.context import ServingContext
-from evenkeel.services.serving.domain.champions import Champion, Line
+from evenkeel.services.serving.domain.champions import Champion, Succession
 from evenkeel.services.serving.domain.dataplane import Answer, Question, answer
 from evenkeel.services.serving.domain.online_view import OnlineViews
 from evenkeel.services.serving.domain.predict import parse_predict, written_predict
@@ -62,7 +62,7 @@ def vector(
 def ctx() -> ServingContext:
     ctx = ServingContext()
     ctx.settled.set()
-    ctx.lines = {"m": Line(champion())}
+    ctx.successions = {"m": Succession(champion())}
     return ctx
 
 
@@ -73,7 +73,7 @@ def unscored(ctx: ServingContext, reason: str) -> float:
 @pytest.mark.parametrize("threshold", [0.5, None])
 def test_the_same_rows_get_the_same_answer_whatever_they_come_by(ctx: ServingContext, threshold: float | None) -> None:
     asked, rows = champion(threshold), [[0.0, 1.0], [0.25, 0.5], [0.5, 0.5]]
-    ctx.lines = {"m": Line(asked)}
+    ctx.successions = {"m": Succession(asked)}
     stream = [(one.score, one.decision) for one in on_vectors([vector(row) for row in rows], ctx) if one is not None]
 
     body = orjson.dumps({"instances": [dict(zip(NAMES, row, strict=True)) for row in rows]})

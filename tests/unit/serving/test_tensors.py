@@ -194,6 +194,6 @@ def test_binary_outputs_follow_the_json() -> None:
 
 def test_metadata_names_inputs_and_outputs() -> None:
     found = metadata("m", 3, NAMES, is_decided=True)
-    assert (found["name"], found["versions"], found["inputs"][0]["shape"]) == ("m", ["3"], [-1, 3])
-    assert [output["name"] for output in found["outputs"]] == ["score", "decision", "prediction_id"]
-    assert metadata("m", None, NAMES, is_decided=False)["versions"] == []
+    assert (found.name, found.versions, found.inputs[0].shape) == ("m", ["3"], [-1, 3])
+    assert [output.name for output in found.outputs] == ["score", "decision", "prediction_id"]
+    assert metadata("m", None, NAMES, is_decided=False).versions == []

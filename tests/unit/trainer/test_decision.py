@@ -9,7 +9,7 @@ import pytest
 
 from evenkeel.contracts.declaration import ModelSpec
 from evenkeel.libs.clock import DAY_US
-from evenkeel.services.trainer.domain.decision import Asked, Cut, History, Pause, decide, is_due
+from evenkeel.services.trainer.domain.decision import Cut, History, Pause, TriggerEvent, decide, is_due
 
 SPEC = ModelSpec.model_validate(
     {
@@ -29,10 +29,10 @@ SPEC = ModelSpec.model_validate(
 CUT = Cut("tables/m", 7, "v1", 5000, 40 * DAY_US, 39 * DAY_US, {})
 IDLE = History(accepted_us=[20 * DAY_US], busy_run=None, champion_epoch=2)
 PAUSE = Pause("Ada", 40 * DAY_US, "snow")
-DRIFT = Asked("drift", 41 * DAY_US, epoch=2)
+DRIFT = TriggerEvent("drift", 41 * DAY_US, epoch=2)
 
 
-def answer(asked: Asked = DRIFT, cuts: tuple[Cut, ...] = (CUT,), history: History = IDLE) -> Any:
+def answer(asked: TriggerEvent = DRIFT, cuts: tuple[Cut, ...] = (CUT,), history: History = IDLE) -> Any:
     return decide(asked, SPEC, "v1", cuts, history)
 
 
@@ -70,7 +70,7 @@ def test_a_budget_counts_runs_within_a_day() -> None:
 
 
 def test_a_command_overrules_pause_and_cooldown_but_not_a_running_job() -> None:
-    command = Asked("command", 41 * DAY_US)
+    command = TriggerEvent("command", 41 * DAY_US)
     paused = replace(IDLE, pause=PAUSE, accepted_us=[40 * DAY_US])
     assert answer(command, history=paused).retrain
     assert answer(command, history=replace(paused, busy_run="r")).reason == "busy"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +17,33 @@ from evenkeel.contracts.registry import ChampionChanged, ModelDeclared
 from evenkeel.contracts.trainer import RetrainDecided, RunFailed, RunStarted
 from evenkeel.libs.clock import DAY_US, SECOND_US
 from evenkeel.libs.service import Derived, Reply
+from evenkeel.services.trainer.commands import (
+    LEASE_US,
+    FinishJob,
+    KeepJob,
+    PauseLoop,
+    ResumeLoop,
+    StartedJob,
+    TakeJob,
+    Train,
+    on_finish_job,
+    on_keep_job,
+    on_pause_loop,
+    on_resume_loop,
+    on_take_job,
+    on_train,
+)
 from evenkeel.services.trainer.context import TrainerContext
 from evenkeel.services.trainer.domain.job import JobResult
 from evenkeel.services.trainer.handlers import (
-    LEASE_US,
-    Started,
     on_champion_changed,
     on_dataset_committed,
     on_drift_detected,
-    on_job_alive,
-    on_job_finished,
-    on_job_wanted,
     on_model_declared,
-    on_pause,
     on_performance_degraded,
-    on_resume,
-    on_train,
 )
 from evenkeel.services.trainer.service import service
-from tests.handled import Handled
+from tests.handled import CALLER, Handled
 from tests.makers import champion_changed, drift_detected, performance_degraded
 
 STREAM = StreamSpec.model_validate(
@@ -120,15 +129,15 @@ def lived(trainer: Handled[TrainerContext]) -> Handled[TrainerContext]:
     return trainer
 
 
-def take(trainer: Handled[TrainerContext], owner: str = "a") -> Started:
-    started = trainer.command(lambda ctx: on_job_wanted(owner, ctx)).answer
+def take(trainer: Handled[TrainerContext], owner: str = "a") -> StartedJob:
+    started = trainer.command(partial(on_take_job, TakeJob(owner))).answer
     assert started is not None
     return started
 
 
-def finish(trainer: Handled[TrainerContext], started: Started, detail: str = "too few") -> Reply[None]:
+def finish(trainer: Handled[TrainerContext], started: StartedJob, detail: str = "too few") -> Reply[None]:
     result = JobResult(outcome="refused", run_id=started.run_id, reason="too_few_rows", detail=detail)
-    return trainer.command(lambda ctx: on_job_finished(started, result, "", 1.0, ctx))
+    return trainer.command(partial(on_finish_job, FinishJob(started, result, "", 1.0)))
 
 
 def payloads(reply: Reply[Any]) -> list[Any]:
@@ -160,14 +169,17 @@ def test_a_trigger_that_the_policy_does_not_name_is_none(lived: Handled[TrainerC
 
 
 def test_a_pause_outlives_another_declaration_but_stops_no_command(lived: Handled[TrainerContext]) -> None:
-    lived.command(lambda ctx: on_pause("m", "me", "a freeze", ctx))
+    (paused,) = payloads(lived.command(partial(on_pause_loop, PauseLoop("m", "me", "a freeze", CALLER))))
+    assert (paused.by, paused.caller) == ("me", CALLER), "who asked, as he called himself and as the door knew him"
     lived.on(on_model_declared, declared(cooldown="1d"), day(7))
     assert given(lived.on(on_drift_detected, drift(), day(30))) == (False, "paused")
-    reply = lived.command(lambda ctx: on_train("m", ctx))
-    assert reply.answer["retrain"] is True
+    reply = lived.command(partial(on_train, Train("m", CALLER)))
+    assert reply.answer.retrain is True
     (decided,) = payloads(reply)
+    assert decided.caller == CALLER
     assert decided.as_of == day(30), "a click counts at the event time that was read, not in this year"
-    lived.command(lambda ctx: on_resume("m", "me", "thawed", ctx))
+    (resumed,) = payloads(lived.command(partial(on_resume_loop, ResumeLoop("m", "me", "thawed", CALLER))))
+    assert (resumed.state, resumed.caller) == ("running", CALLER)
     finish(lived, take(lived))
     assert given(lived.on(on_drift_detected, drift(), day(40))) == (True, "accepted")
 
@@ -188,19 +200,19 @@ def test_a_job_whose_lease_ran_out_is_taken_over_and_its_zombie_changes_nothing(
     trainer.on(on_model_declared, declared(), day(0))
     trainer.on(on_dataset_committed, cut(6), day(6))
     first = take(trainer)
-    assert trainer.command(lambda ctx: on_job_wanted("a", ctx)).answer is None
-    assert trainer.command(lambda ctx: on_job_alive(first.run_id, first.attempt, ctx)).answer is True
+    assert trainer.command(partial(on_take_job, TakeJob("a"))).answer is None
+    assert trainer.command(partial(on_keep_job, KeepJob(first.run_id, first.attempt))).answer is True
     trainer.ctx.now_us += LEASE_US + SECOND_US
     second = take(trainer)
     assert (second.run_id, second.attempt) == (first.run_id, first.attempt + 1)
     assert second.request == first.request
-    assert trainer.command(lambda ctx: on_job_alive(first.run_id, first.attempt, ctx)).answer is False
+    assert trainer.command(partial(on_keep_job, KeepJob(first.run_id, first.attempt))).answer is False
     assert payloads(finish(trainer, first, "the zombie's")) == []
     (failed,) = payloads(finish(trainer, second, "the owner's"))
     assert isinstance(failed, RunFailed)
     assert (failed.attempt, failed.detail) == (2, "the owner's")
     assert payloads(finish(trainer, second)) == []
-    assert trainer.command(lambda ctx: on_job_wanted("a", ctx)).answer is None
+    assert trainer.command(partial(on_take_job, TakeJob("a"))).answer is None
 
 
 def test_two_that_saw_the_same_job_do_not_both_get_it(trainer: Handled[TrainerContext]) -> None:
@@ -221,11 +233,11 @@ def test_a_job_left_by_an_earlier_owner_is_tried_three_times_and_then_given_up_w
     trainer.on(on_model_declared, declared(), day(0))
     trainer.on(on_dataset_committed, cut(6), day(6))
     for attempt, owner in enumerate("abc", 1):
-        reply = trainer.command(lambda ctx, owner=owner: on_job_wanted(owner, ctx))  # type: ignore[misc]
+        reply = trainer.command(partial(on_take_job, TakeJob(owner)))  # type: ignore[misc]
         (started,) = payloads(reply)
         assert isinstance(started, RunStarted)
         assert started.attempt == attempt
-    reply = trainer.command(lambda ctx: on_job_wanted("d", ctx))
+    reply = trainer.command(partial(on_take_job, TakeJob("d")))
     (failed,) = payloads(reply)
     assert (reply.answer, failed.reason, failed.attempt) == (None, "crashed", 3)
     assert given(trainer.on(on_drift_detected, drift(epoch=0), day(30))) == (True, "accepted")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from evenkeel.libs.clock import DAY_US
 from evenkeel.libs.store.sql import SqlStore
-from evenkeel.services.trainer.domain.decision import Asked, Cut, History, decide, is_due
+from evenkeel.services.trainer.domain.decision import Cut, History, TriggerEvent, decide, is_due
 from evenkeel.services.trainer.store import MIGRATIONS, TrainerStore
 from tests.unit.trainer.test_decision import SPEC
 
@@ -48,7 +48,7 @@ def test_what_is_asked_for_decides_like_everything_there_is(
             store.put_cut("m", cut)
         history, newest = store.history("m", at_us), store.newest_cut("m", "v1", at_us)
     everything = History(sorted(us for model, us in decided if model == "m"), None, 0)
-    asked = Asked("drift", at_us)
+    asked = TriggerEvent("drift", at_us)
     assert decide(asked, spec, "v1", newest, history) == decide(asked, spec, "v1", known, everything)
     assert is_due(at_us, spec, history) == is_due(at_us, spec, everything)
     assert len(newest) <= 1
