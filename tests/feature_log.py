@@ -188,7 +188,6 @@ class Feature(Harness[FeatureContext]):
 
     def __init__(self, data_dir: Path, database_url: str | None = None, **own: Any) -> None:
         settings = FeatureSettings(**({"view_flush_ms": 0} | own))
-        self.clock: ManualClock
         super().__init__(
             service, data_dir, settings, database_url=database_url, clock=ManualClock(1_700_000_000_000_000)
         )

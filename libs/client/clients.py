@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Mapping
 from functools import cached_property
@@ -61,10 +62,10 @@ class _Client:
         self._attempts = attempts
 
     @classmethod
-    def of_folder(cls, data_dir: Path | str = ".evenkeel", **options: Any) -> Self:
-        """A client of the system that `evenkeel up` runs on this data folder, with its addresses and token. `options` are
-        those of the class. Raises ServiceError if there is no token."""
-        folder = Path(data_dir)
+    def of_folder(cls, data_dir: Path | str | None = None, **options: Any) -> Self:
+        """A client of the system that `evenkeel up` runs on this data folder (the environment's `EVENKEEL_DATA_DIR`, or
+        `.evenkeel`), with its addresses and token. `options` are those of the class. Raises ServiceError without a token."""
+        folder = Path(data_dir or os.environ.get("EVENKEEL_DATA_DIR") or ".evenkeel")
         token = options.pop("token", None) or token_of(folder)
         return cls({**addresses_of(folder), **(options.pop("urls", None) or {})}, token=token, **options)
 

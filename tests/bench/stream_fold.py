@@ -27,7 +27,7 @@ from evenkeel.services.feature.service import service as feature
 from evenkeel.services.ingest.service import service as ingest
 from tests.bench.streams import LABELS, MODEL, PARTITIONS, RAW, SPEC, START_US, STREAM, orders
 from tests.feature_log import Log
-from tests.harness import Harness
+from tests.harness import Harness, ManualClock
 from tests.records import ReadRecord
 
 BATCH: Final = 2_000
@@ -76,7 +76,7 @@ def main(name: str, events: int, customers: int) -> None:
     collect_seldom()
     for profile in (None, cProfile.Profile()):
         with tempfile.TemporaryDirectory() as folder:
-            harness: Harness[Any] = Harness(service, Path(folder), clock=SystemClock())
+            harness: Harness[Any] = Harness(service, Path(folder), clock=ManualClock(SystemClock().now_us()))
             if name == "ingest":
                 harness.consume(records[:1])
                 harness.context.assigned({RAW: PARTITIONS, LABELS: PARTITIONS})

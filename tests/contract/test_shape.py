@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
+from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, get_origin, get_type_hints
 
 import pytest
 
 from evenkeel.contracts.topics import SERVICES
+from evenkeel.libs.service import Reply
 
 ROOT: Final = Path(__file__).parents[2] / "services"
 EVERY: Final = {"__init__", "api", "context", "handlers", "service", "settings", "store"}
@@ -56,3 +59,25 @@ def test_rows_come_out_of_a_store_as_what_they_are(service: str) -> None:
         assert method.returns is not None
         named = {node.id for node in ast.walk(method.returns) if isinstance(node, ast.Name)}
         assert not named & {"Any", "Row", "RowMapping"}, f"{service}: {method.name} answers rows of the database"
+
+
+@pytest.mark.parametrize("service", sorted(path.parent.name for path in ROOT.glob("*/commands.py")))
+def test_a_command_is_a_frozen_dataclass_with_a_function_of_its_name(service: str) -> None:
+    """`on_<command>(command, ctx) -> Reply[Answer]`, and somebody gives it."""
+    module = importlib.import_module(f"evenkeel.services.{service}.commands")
+    functions = {name: found for name, found in vars(module).items() if name.startswith("on_")}
+    assert functions
+    callers = "".join(
+        (ROOT / service / f"{name}.py").read_text()
+        for name in ("api", "background")
+        if (ROOT / service / f"{name}.py").exists()
+    )
+    for name, function in functions.items():
+        hints = get_type_hints(function)
+        command = hints.pop("command")
+        assert name == "on_" + re.sub(r"(?<!^)(?=[A-Z])", "_", command.__name__).lower()
+        assert is_dataclass(command) and command.__dataclass_params__.frozen and "__slots__" in vars(command), name
+        assert (command.__doc__ or "").endswith("."), f"{command.__name__} says what it asks for"
+        assert list(hints) == ["ctx", "return"], name
+        assert get_origin(hints["return"]) is Reply, name
+        assert f"partial({name}, " in callers, f"nobody gives {command.__name__}"

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import os
+import re
+import sys
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -10,11 +16,13 @@ import httpx2
 import pytest
 
 from evenkeel.contracts.http.registry import Applied, Approval, ApprovalResult, DeclarationProblem
+from evenkeel.contracts.http.route import ROLES
 from evenkeel.contracts.registry import ApprovalDecided, ChampionChanged, GateDecided, ModelDeclared, StreamDeclared
 from evenkeel.contracts.trainer import RunCompleted
 from evenkeel.libs.client.clients import AsyncClient
 from evenkeel.libs.client.errors import CallRefused
 from evenkeel.libs.packages.package import PackageRef
+from evenkeel.libs.process.lock import FolderLock
 from evenkeel.services.registry.service import service
 from tests.makers import comparison, performance_degraded, run_completed
 from tests.running import Running, eventually, publish_events, read_events, running, write_token
@@ -225,3 +233,31 @@ async def test_without_the_role_nothing_changes(
             return (await nobody.post("/v1/declarations", content=SMALLEST, headers=client)).status_code == 403
 
         await eventually(forbidden, "the new token to be known")
+
+
+async def test_what_the_document_shows_of_the_client_runs_as_it_stands(
+    registry: tuple[Running, AsyncClient], tmp_path: Path
+) -> None:
+    up, _ = registry
+    (tmp_path / "keys" / "token").write_text(write_token(tmp_path, *ROLES))
+    lock = FolderLock(tmp_path / "supervisor.json")
+    lock.acquire(json.dumps({"urls": {"registry": up.url}}))
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / "client.md").read_text(), re.MULTILINE | re.DOTALL)
+    command = [sys.executable, "-c", "\n".join(blocks)]
+    environment = {**os.environ, "EVENKEEL_DATA_DIR": str(tmp_path)}
+
+    async def run_it() -> str | None:
+        done = await asyncio.create_subprocess_exec(*command, env=environment, cwd=ROOT, stdout=PIPE, stderr=PIPE)
+        said, wrong = (part.decode() for part in await done.communicate())
+        assert done.returncode == 0 or "known bearer token" in wrong, said + wrong
+        return said if done.returncode == 0 else None
+
+    said = (await eventually(run_it, "the document's code to run with the new token")).splitlines()
+    lock.release()
+    assert said == [
+        "dry_run=True streams=['orders'] models=['order-returned']",
+        "declared: ['orders'] ['order-returned']",
+        "order-returned is answered by nobody yet",
+        "404 No champion order-returned has no champion. Declared models: order-returned.",
+        "ready 0 champions so far",
+    ]

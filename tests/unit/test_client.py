@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -26,6 +27,7 @@ from evenkeel.contracts.http.openapi import example_of
 from evenkeel.contracts.http.route import Route
 from evenkeel.contracts.topics import SERVICES
 from evenkeel.libs.bus.kafka import KafkaBus
+from evenkeel.libs.client.calls.operations import Operations
 from evenkeel.libs.client.exchange import Call, Send, Wait, call_of, exchange
 from evenkeel.libs.client.local import token_of
 from evenkeel.libs.client.operation import operation
@@ -102,6 +104,16 @@ def test_the_answer_of_every_route_is_read(service: str, route: Route[Any]) -> N
     for read in reads:
         found = read(content)
         assert found == answer if route.answer is str else json.loads(found.model_dump_json()) == answer
+
+
+def test_the_document_names_every_call_of_the_client() -> None:
+    text = (Path(evenkeel.__file__).parents[1] / "docs" / "client.md").read_text()
+    named = dict(re.findall(r"^\| `client\.(\w+)` \| (.*) \|$", text, re.MULTILINE))
+    shared = {name for name, found in vars(Operations).items() if isinstance(found, operation)}
+    for service in SERVICES:
+        group = type(getattr(Client(), service))
+        calls = {name for name in dir(group) if isinstance(getattr(group, name), operation)} - shared
+        assert set(re.findall(r"`(\w+)`", named[service])) == calls, service
 
 
 def test_importing_the_package_alone_loads_nothing() -> None:

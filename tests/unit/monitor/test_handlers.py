@@ -131,7 +131,7 @@ def test_what_is_past_the_horizon_leaves_the_store(ready: Monitor) -> None:
     ready.release([prediction(n, day(0.1) + n, 0.8) for n in range(10)], day(0.2))
     for number in range(1, 6):
         ready.release(pair(100 + number, number), day(number + 0.5))
-    assert query(ready, queries.models)[0]["open_predictions"] == 0
+    assert query(ready, queries.models)[0].open_predictions == 0
     with ready.store.reading() as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM joins").scalar_one() <= 4
     ready.restart()
@@ -161,7 +161,7 @@ def test_requests_and_shadows_are_kept_apart(ready: Monitor) -> None:
     ]
     (window,) = told(ready.release(events, day(1)), WindowMeasured)
     assert (window.predictions, window.labelled) == (1, 0)
-    assert query(ready, queries.models)[0]["request_predictions"] == 1
+    assert query(ready, queries.models)[0].request_predictions == 1
 
 
 def test_two_models_of_one_stream_share_its_labels(ready: Monitor, tmp_path: Path) -> None:
@@ -215,9 +215,10 @@ def test_rejections_are_counted_by_day_and_rule(ready: Monitor) -> None:
 
     ready._handle(on_events_rejected, [rejected(1, 0.1, "type"), rejected(2, 0.2, "type"), rejected(3, 1.1, "range")])
     ready._handle(on_events_rejected, [rejected(4, 0.9, "type")])
-    assert query(ready, queries.rejected, "visits", 10) == [
-        {"day": "2026-01-02", "kind": "event", "rule": "range", "count": 1},
-        {"day": "2026-01-01", "kind": "event", "rule": "type", "count": 3},
+    counted = query(ready, queries.rejected, "visits", 10)
+    assert [(one.day, one.kind, one.rule, one.count) for one in counted] == [
+        ("2026-01-02", "event", "range", 1),
+        ("2026-01-01", "event", "type", 3),
     ]
 
 
