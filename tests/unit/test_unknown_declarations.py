@@ -179,7 +179,7 @@ def drift(model: str) -> DriftDetected:
         "version": 0,
         "window_start": TIME,
         "window_end": TIME,
-        "effect_size": 1.0,
+        "effect": 1.0,
     }
     return DriftDetected.model_validate(
         example | {"model": model, "significance": 0.0, "n": 1, "features": [], "detail": ""}

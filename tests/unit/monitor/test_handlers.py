@@ -189,7 +189,7 @@ def test_a_signal_names_features_and_starts_a_turn(ready: Monitor) -> None:
     payload = drift.payload
     assert isinstance(payload, DriftDetected)
     assert payload.features[0].feature == "season"
-    assert payload.effect_size == payload.features[0].psi > 0.2
+    assert payload.effect == payload.features[0].effect > 0.2
     assert payload.window_end == "2026-01-16T00:00:00Z"
     assert "season (PSI" in payload.detail
     assert (drift.cause.time_us, drift.cause.correlation_id) == (day(15), drift.id)
