@@ -27,6 +27,7 @@ from evenkeel.libs.client.clients import AsyncClient
 from evenkeel.libs.runtime.runtime import Runtime
 from evenkeel.libs.service import Service
 from evenkeel.libs.settings import Settings
+from evenkeel.libs.store.format import claim_folder
 
 T = TypeVar("T")
 WAIT_SECONDS: Final = 60.0
@@ -198,6 +199,7 @@ async def running(
     # Tests of one module share a broker, and each starts its services anew.
     settings = {"accept_new_store": True} | settings
     shared = Settings(data_dir=data_dir, broker=broker, **settings)
+    claim_folder(data_dir)
     bus = KafkaBus(broker, group, group, FetchSettings(max_wait_ms=20))
     runtime: Runtime[Any] = Runtime(service, shared, own if own is not None else service.settings(), bus)
     await create_map_topics(broker)
