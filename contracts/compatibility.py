@@ -200,6 +200,7 @@ def _one(
         "required",
         "additionalProperties",
         "patternProperties",
+        "propertyNames",
         "items",
         "prefixItems",
         "pattern",
@@ -254,6 +255,9 @@ def _object(
     else:
         for pattern, schema in taken.items():
             problems += _unreadable(names[pattern], schema, written_root, read_root, f"{path}.{pattern}", trail)
+    if "propertyNames" in read:
+        keys = written.get("propertyNames", {})
+        problems += _unreadable(keys, read["propertyNames"], written_root, read_root, f"{path}.(name)", trail)
     open_values = read.get("additionalProperties")
     if isinstance(open_values, dict):
         source = written.get("additionalProperties")

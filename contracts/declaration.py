@@ -31,7 +31,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from evenkeel.contracts.payload import NAME_PATTERN, FieldName, Identifier, Word
+from evenkeel.contracts.payload import NAME_PATTERN, FieldName, Finite, Identifier, Word
 
 SECOND_US: Final = 1_000_000
 MINUTE_US: Final = 60 * SECOND_US
@@ -107,6 +107,9 @@ FieldType: TypeAlias = Annotated[Word, AfterValidator(_listed("field_type")), _w
 TimePart: TypeAlias = Annotated[Word, AfterValidator(_listed("time_part")), _words("time_part")]
 Aggregation: TypeAlias = Annotated[Word, AfterValidator(_listed("aggregation")), _words("aggregation")]
 Task: TypeAlias = Annotated[Word, AfterValidator(_listed("task")), _words("task")]
+DriftStatistic: TypeAlias = Annotated[Word, AfterValidator(_listed("statistic")), _words("statistic")]
+ChangeDetector: TypeAlias = Annotated[Word, AfterValidator(_listed("detector")), _words("detector")]
+Parameters: TypeAlias = dict[Word, Finite]
 Candidate: TypeAlias = Annotated[Word, AfterValidator(_listed("estimator")), _words("estimator")]
 Metric: TypeAlias = Annotated[Word, AfterValidator(_listed("metric")), _words("metric")]
 Trigger: TypeAlias = Annotated[Word, AfterValidator(_listed("trigger")), _words("trigger")]
@@ -333,16 +336,17 @@ class MonitoringPolicy(Spec):
     """What is measured, and when it is called drift or decay. All times are event time.
 
     `windows_us`: lengths of the tumbling windows, by label time for quality and by event time for features.
-    `psi_threshold`: population stability index of one feature against the package's profile.
-    `adwin_delta`: false-alarm rate of the change detector on the error stream.
+    `statistics`: which statistics compare each feature with the package's profile, each with its parameters, as
+    `{name: {threshold: 0.3}}`; a parameter that is left out has its default. Left out, the usual ones; none: `{}`.
+    `detectors`: which detectors of change watch the champion's errors, in the same way.
     `decay_tolerance`: how much worse than its evidence the champion's metric may get (in the metric's unit).
     `cooldown_us`: no drift signal this soon after a signal or after a new champion; decay waits for its own signals only.
     """
 
     windows_us: tuple[DurationUs, ...] = Field(default=(DAY_US, 7 * DAY_US), alias="windows", min_length=1)
-    psi_threshold: float = Field(default=0.2, gt=0.0)
+    statistics: dict[DriftStatistic, Parameters] | None = None
+    detectors: dict[ChangeDetector, Parameters] | None = None
     min_samples: int = Field(default=500, ge=30)
-    adwin_delta: float = Field(default=0.002, gt=0.0, lt=1.0)
     decay_tolerance: float = Field(default=0.02, ge=0.0)
     cooldown_us: DurationUs = Field(default=21 * DAY_US, alias="cooldown")
 

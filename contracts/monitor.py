@@ -9,9 +9,16 @@ from evenkeel.contracts.words import chance, count, span
 
 
 class FeatureDrift(Payload):
+    """What one statistic says of one feature's distance from the reference."""
+
     feature: str
-    psi: Finite
-    p_value: Finite
+    statistic: Word
+    effect: Finite
+    """How far they are apart, in the statistic's own unit; 0: not at all."""
+    significance: Finite
+    """p-value of seeing as much without any change."""
+    n: Count
+    """Rows that were compared."""
 
 
 class WindowMeasured(Fact):
@@ -34,6 +41,7 @@ class WindowMeasured(Fact):
     """Version → labelled predictions."""
     metrics: dict[str, Finite | None]
     drift: list[FeatureDrift]
+    """Every feature by every statistic of the policy, the furthest first."""
 
     def number(self, offset: int) -> int | None:
         return None
@@ -53,25 +61,31 @@ class DriftDetected(Fact):
 
     model: Identifier
     detector: Word
+    """A statistic that compares inputs with training, or a detector of change in the champion's errors."""
     epoch: Count
     version: Count
     window_start: Time
     window_end: Time
-    effect_size: Finite
+    effect: Finite
+    """The furthest feature's, in the statistic's unit; or by how much the mean error rose."""
     significance: Finite
-    """p-value (psi) or the detector's delta (adwin)."""
+    """The furthest feature's p-value, or the rate of false alarms that the detector is set to."""
     n: Count
+    """Vectors in the window, or labelled predictions since the change."""
     features: list[FeatureDrift]
+    """The furthest first: those that are far enough, or, beside risen errors, those that may have to do with it."""
     detail: str
 
     def number(self, offset: int) -> int | None:
         return self.epoch
 
     def sentence(self) -> str:
-        strongest = max(self.features, key=lambda f: f.psi, default=None)
-        named = "" if strongest is None else f"; strongest {strongest.feature} with PSI {strongest.psi:.3f}"
+        furthest = self.features[0] if self.features else None
+        named = (
+            "" if furthest is None else f"; furthest {furthest.feature} with {furthest.statistic} {furthest.effect:.3f}"
+        )
         return (
-            f"{self.detector} found drift of {self.effect_size:.3f} in {span(self.window_start, self.window_end)} under "
+            f"{self.detector} found drift of {self.effect:.3f} in {span(self.window_start, self.window_end)} under "
             f"version {self.version} (significance {chance(self.significance)}, n {self.n:,}){named}"
         )
 
@@ -85,9 +99,12 @@ class PerformanceDegraded(Fact):
     metric: Word
     baseline: Finite
     current: Finite
-    effect_size: Finite
+    effect: Finite
+    """By how much it is worse than the baseline, in the metric's unit."""
     significance: Finite
+    """p-value of that being within the tolerance."""
     n: Count
+    """Labelled predictions in the window."""
     window_start: Time
     window_end: Time
     in_bake_period: bool = False

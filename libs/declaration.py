@@ -34,6 +34,8 @@ from evenkeel.contracts.declaration import (
     read_declaration,
 )
 from evenkeel.contracts.topics import BY_NAME
+from evenkeel.libs.drift import DETECTORS, STATISTICS, Parameter, UnusableParameter
+from evenkeel.libs.drift.parameters import completed
 from evenkeel.libs.estimators import ESTIMATORS
 from evenkeel.libs.features.aggregations import AGGREGATIONS
 from evenkeel.libs.features.labels import parse_label
@@ -176,6 +178,8 @@ VOCABULARY: Final[Vocabulary] = {
     "task": ("binary", "multiclass", "regression"),
     "estimator": tuple(row.name for row in ESTIMATORS),
     "metric": tuple(metric.name for metric in METRICS),
+    "statistic": tuple(row.name for row in STATISTICS),
+    "detector": tuple(row.name for row in DETECTORS),
     "trigger": ("drift", "decay", "schedule"),
     "risk": ("automatic", "approval"),
 }
@@ -199,6 +203,9 @@ def _check_model(path: Path, model: ModelSpec, streams: Mapping[str, StreamSpec]
     yield from _check_fits((*path, "metric"), "metric", model.metric_name, model.task, METRICS)
     for index, candidate in enumerate(model.candidate_names):
         yield from _check_fits((*path, "candidates", index), "candidate", candidate, model.task, ESTIMATORS)
+    monitoring = (*path, "monitoring")
+    yield from _check_parameters((*monitoring, "statistics"), model.monitoring.statistics, STATISTICS)
+    yield from _check_parameters((*monitoring, "detectors"), model.monitoring.detectors, DETECTORS)
     retraining = model.retraining
     if model.stream not in streams:
         return
@@ -246,6 +253,28 @@ def _check_fits(path: Path, what: str, word: str, task: str, catalogue: Sequence
     fitting = [row.name for row in catalogue if task in row.tasks]
     if word not in fitting:
         yield Problem(path, f"{word} is no {what} of a {task} model", f"use {' or '.join(fitting)}")
+
+
+class _Measuring(Protocol):
+    """A row of a catalogue with parameters that a policy may set."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def parameters(self) -> Mapping[str, Parameter]: ...
+
+
+def _check_parameters(
+    path: Path, given: Mapping[str, Mapping[str, float]] | None, catalogue: Sequence[_Measuring]
+) -> Iterator[Problem]:
+    rows = {row.name: row for row in catalogue}
+    for name, parameters in (given or {}).items():
+        for parameter, value in parameters.items():
+            try:
+                completed(name, rows[name].parameters, {parameter: value})
+            except UnusableParameter as error:
+                yield Problem((*path, name, parameter), error.message, error.fix)
 
 
 class _Unreadable(Exception):
@@ -356,14 +385,17 @@ def _invalid(details: ErrorDetails) -> Problem:
     kind, message = details["type"], details["msg"]
     path: list[str | int] = []
     model: Any = Declaration
+    parent: Any = None
     for position, part in enumerate(details["loc"]):
         is_last = position == len(details["loc"]) - 1
         if part == "[key]":
+            model = next(iter(get_args(_bare(parent))), None)
             continue
         if (member := _chosen(model, part)) is not None:
             model = member
             continue
         path.append(part)
+        parent = model
         if not (is_last and kind == "extra_forbidden"):
             model = _inner(model, part)
     found = tuple(path)

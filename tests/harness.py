@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
 from evenkeel.contracts.envelope import Event, Record, parse_us
-from evenkeel.contracts.payload import Payload
-from evenkeel.contracts.topics import published_by
+from evenkeel.contracts.payload import Caller, Payload
+from evenkeel.contracts.topics import published_by, topics_carrying
 from evenkeel.libs.bus.protocol import OutgoingRecord
-from evenkeel.libs.clock import Clock
 from evenkeel.libs.runtime.attempt import Attempt
 from evenkeel.libs.runtime.consuming import Processing
-from evenkeel.libs.runtime.decoding import Decoder, ReadSeal, ReadWatermark, open_envelope
+from evenkeel.libs.runtime.decoding import Decoder, open_envelope
 from evenkeel.libs.runtime.lease import Lease
 from evenkeel.libs.runtime.publishing import Acknowledged
 from evenkeel.libs.runtime.routing import Routes
@@ -30,12 +29,15 @@ from evenkeel.libs.settings import Settings
 from evenkeel.libs.store.protocol import Store
 from evenkeel.libs.telemetry.metrics import Metrics
 from evenkeel.libs.telemetry.tracing import Tracing
-from tests.records import ReadRecord
+from tests.records import ReadRecord, Topics
 
 C = TypeVar("C", bound=Context)
 T = TypeVar("T")
 NOW_US: Final = parse_us("2026-06-01T00:00:00Z")
 """Wall time, unless a test says another: thirteen years behind the events that most tests replay."""
+
+CALLER: Final = Caller(name="dana", role="operator")
+"""Who commands, in these tests."""
 
 
 class ManualClock:
@@ -58,17 +60,19 @@ class Harness(Generic[C]):
         own: Any = None,
         *,
         database_url: str | None = None,
-        clock: Clock | None = None,
+        clock: ManualClock | None = None,
         instance: str = "test",
     ) -> None:
         self.service, self.data_dir, self.instance = service, data_dir, instance
         self.settings = Settings(data_dir=data_dir, database_url=database_url)
         self.own = service.settings() if own is None else own
-        self.clock: Clock = clock or ManualClock()
+        self.clock = clock or ManualClock()
+        self.topics = Topics()
+        """What `hear` was told."""
         self.records: list[OutgoingRecord] = []
         """What was said, in the order in which it was committed."""
         self._last_row = 0
-        self._said: list[Event[Any] | ReadWatermark | ReadSeal] = []
+        self._said: list[Event[Any]] = []
         self._decoder = Decoder(published_by(service.name))
         self._open()
 
@@ -153,26 +157,48 @@ class Harness(Generic[C]):
         self._take(committed)
         return answer
 
-    def ask(self, question: Callable[[Any], T]) -> T:
-        """What a query finds; `question` gets the engine's handle on a snapshot."""
+    def hear(self, payload: Payload, time: str) -> list[Any]:
+        """The payloads that follow from one fact of this event time, as its producer would say it."""
+        (topic,) = topics_carrying(type(payload))
+        before = len(self.records)
+        self.consume(self.topics.fact(topic.producer, payload, time))
+        return [event.data for event in self.said[before:] if isinstance(event, Event)]
+
+    def reply(self, handler: Callable[[C], Reply[T]], shard: str = "http") -> Reply[T]:
+        """As `command`, with the outputs as the handler gave them."""
+        replies: list[Reply[T]] = []
+
+        def noted(ctx: C) -> Reply[T]:
+            replies.append(handler(ctx))
+            return replies[0]
+
+        self.command(noted, shard)
+        return replies[0]
+
+    def ask(self, question: Callable[[C], T]) -> T:
+        """What `question` finds, or does, in a transaction of its own that says nothing."""
+        return self.command(lambda ctx: Reply(question(ctx)))
+
+    def query(self, question: Callable[[Any], T]) -> T:
+        """As a route asks; `question` gets the engine's handle on a snapshot."""
         with self.store.reading() as snapshot:
             return question(snapshot)
 
     # -- then -----------------------------------------------------------------------------------------------------------
 
     @property
-    def said(self) -> list[Event[Any] | ReadWatermark | ReadSeal]:
+    def said(self) -> list[Event[Any]]:
         """Everything that was said, decoded, record by record."""
         self._said += [self._decoded(record) for record in self.records[len(self._said) :]]
         return self._said
 
     def events(self, payload: type[Payload]) -> list[Event[Any]]:
         """The events of one payload, in the order in which they were committed."""
-        return [one for one in self.said if isinstance(one, Event) and isinstance(one.data, payload)]
+        return [one for one in self.said if isinstance(one.data, payload)]
 
     def payloads(self, payload: type[Payload]) -> list[Any]:
         return [event.data for event in self.events(payload)]
 
-    def _decoded(self, record: OutgoingRecord) -> Event[Any] | ReadWatermark | ReadSeal:
+    def _decoded(self, record: OutgoingRecord) -> Event[Any]:
         read = ReadRecord(record.topic, record.partition, 0, record.key, record.value, record.headers)
         return self._decoder.decode(read, open_envelope(read)[0])

@@ -101,10 +101,10 @@ class Life:
             version=1,
             window_start="2013-01-13T00:00:00Z",
             window_end="2013-01-14T00:00:00Z",
-            effect_size=0.31,
+            effect=0.31,
             significance=0.001,
             n=9_000,
-            features=[FeatureDrift(feature="amount", psi=0.31, p_value=0.001)],
+            features=[FeatureDrift(feature="amount", statistic="psi", effect=0.31, significance=0.001, n=1000)],
             detail="amount has moved",
         )
         (self.ids["drift"],) = self.say("monitor", [drift], "window-14", "2013-01-14T00:00:00Z", "2026-11-20T09:30:00Z")
@@ -119,7 +119,7 @@ class Life:
             metric="auc",
             baseline=0.76,
             current=0.66,
-            effect_size=0.1,
+            effect=0.1,
             significance=0.0001,
             n=4_000,
             window_start="2013-01-15T00:00:00Z",

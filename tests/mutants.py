@@ -38,6 +38,7 @@ class Mutant:
 
 
 REGISTRY: Final = "unit/registry/test_handlers.py::"
+MONITOR: Final = "unit/monitor/"
 RUNTIME: Final = "unit/runtime/"
 TRANSACTION: Final = RUNTIME + "test_transaction.py::"
 MERGE: Final = RUNTIME + "test_merge.py::"
@@ -147,6 +148,61 @@ MUTANTS: Final = (
         "if own_us is not None and own_us > reference_us:",
         "if False:",
         "unit/ingest/test_stream.py::test_a_partition_that_is_read_first_is_not_ahead_of_time",
+    ),
+    # -- drift and decay --
+    Mutant(
+        "services/monitor/domain/decay.py",
+        "math.sqrt(1.0 + len(rows) / max(baseline.n, 1))",
+        "1.0",
+        MONITOR + "test_detectors.py::test_the_decision_on_decay_by_hand",
+    ),
+    Mutant(
+        "services/monitor/domain/drift.py",
+        "bound = SIGNIFICANCE / max(len(shifts), 1)",
+        "bound = SIGNIFICANCE",
+        MONITOR + "test_detectors.py::test_the_error_rate_is_shared_among_all_comparisons",
+    ),
+    Mutant(
+        "services/monitor/domain/drift.py",
+        "if self.rise is None and change.dropped",
+        "if change.dropped",
+        MONITOR + "test_detectors.py::test_a_rise_upon_a_rise_is_told_from_where_the_first_one_began",
+    ),
+    Mutant(
+        "services/monitor/domain/model.py",
+        "within = state.activated_us <= span.start_us",
+        "within = True",
+        MONITOR + "test_model.py::test_drift_is_judged_on_a_window_that_is_all_the_champions",
+    ),
+    Mutant(
+        "services/monitor/domain/model.py",
+        "in_bake = end_us <= state.activated_us + policy.bake_us",
+        "in_bake = True",
+        MONITOR + "test_model.py::test_a_champion_that_gets_worse_is_signalled_and_not_again_within_the_cooldown",
+    ),
+    Mutant(
+        "services/monitor/domain/joins.py",
+        "if prediction is not None and order_us <= prediction.time_us + self.horizon_us:",
+        "if prediction is not None:",
+        MONITOR + "test_joins.py::test_a_label_at_the_horizon_counts_and_one_after_it_does_not",
+    ),
+    Mutant(
+        "libs/drift/homogeneity.py",
+        " / effects\n",
+        "\n",
+        "suites/test_drift_statistics.py::test_without_a_change_false_alarms_are_as_rare_as_stated",
+    ),
+    Mutant(
+        "libs/clusters.py",
+        "residual).sum(axis=0) * clusters / (clusters - 1)",
+        "residual).sum(axis=0)",
+        "unit/test_clusters.py::test_design_effect_by_hand",
+    ),
+    Mutant(
+        "libs/clusters.py",
+        "np.square(sums).sum() * clusters / (clusters - 1)",
+        "np.square(sums).sum()",
+        "unit/test_clusters.py::test_clustered_standard_error_by_hand",
     ),
     # -- the audit log --
     Mutant(

@@ -166,7 +166,7 @@ class Drifted(Answer):
     vectors: Count
     """Vectors in the window."""
     drift: list[FeatureDrift]
-    """One entry a feature."""
+    """Every feature by every statistic of the policy, the furthest first."""
 
 
 class DriftSignal(DriftDetected):

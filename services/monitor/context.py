@@ -35,7 +35,7 @@ Group = frozenset[tuple[type[Payload], str]]
 
 def policy_of(declared: DeclaredModel) -> Policy:
     """The declaration's words as the domain takes them; raises ValueError for one that it does not know."""
-    spec, monitoring = declared.spec, declared.spec.monitoring
+    spec = declared.spec
     task, metric = TASKS.get(spec.task), spec.metric_name
     if task is None or metric not in [known.name for known in metrics_of(task)]:
         raise ValueError(f"no models of task {spec.task} are measured here by {spec.metric_name}; upgrade this service")
@@ -44,12 +44,7 @@ def policy_of(declared: DeclaredModel) -> Policy:
         metric=metric,
         label=declared.rule,
         horizon_us=declared.label.horizon_us,
-        windows_us=tuple(sorted(set(monitoring.windows_us))),
-        psi_threshold=monitoring.psi_threshold,
-        min_samples=monitoring.min_samples,
-        adwin_delta=monitoring.adwin_delta,
-        decay_tolerance=monitoring.decay_tolerance,
-        cooldown_us=monitoring.cooldown_us,
+        monitoring=spec.monitoring,
         bake_us=spec.promotion.bake_us,
     )
 

@@ -89,7 +89,14 @@ def derive_alert(alert: AlertChanged, cause: Cause) -> Derived:
 
 
 def _feature(shift: FeatureShift) -> FeatureDrift:
-    return FeatureDrift(feature=shift.feature, psi=shift.psi, p_value=shift.p_value)
+    verdict = shift.verdict
+    return FeatureDrift(
+        feature=shift.feature,
+        statistic=verdict.statistic,
+        effect=verdict.effect,
+        significance=verdict.significance,
+        n=verdict.n,
+    )
 
 
 def _times(span: Span) -> dict[str, str]:
@@ -101,7 +108,7 @@ def _over(span: Span) -> str:
 
 
 def _names(shifts: Sequence[FeatureShift]) -> str:
-    return ", ".join(f"{shift.feature} (PSI {shift.psi:.2f})" for shift in shifts[:NAMED])
+    return ", ".join(f"{shift.feature} ({shift.verdict.detail})" for shift in shifts[:NAMED])
 
 
 def _shifted(model: str, found: InputsShifted) -> DriftDetected:
@@ -109,12 +116,12 @@ def _shifted(model: str, found: InputsShifted) -> DriftDetected:
     others = f" and {more} more" if more > 0 else ""
     return DriftDetected(
         model=model,
-        detector="psi",
+        detector=top.verdict.statistic,
         epoch=found.span.epoch,
         version=found.span.version,
         **_times(found.span),
-        effect_size=top.psi,
-        significance=top.p_value,
+        effect=top.verdict.effect,
+        significance=top.verdict.significance,
         n=found.n,
         features=[_feature(shift) for shift in found.shifts],
         detail=f"{model}: inputs of version {found.span.version} are no longer distributed as in training "
@@ -127,12 +134,12 @@ def _risen(model: str, found: ErrorsRose) -> DriftDetected:
     near = f"; inputs furthest from training: {_names(found.shifts)}" if found.shifts else ""
     return DriftDetected(
         model=model,
-        detector="adwin",
+        detector=rise.detector,
         epoch=found.span.epoch,
         version=found.span.version,
         **_times(found.span),
-        effect_size=rise.effect,
-        significance=found.delta,
+        effect=rise.effect,
+        significance=rise.significance,
         n=rise.n,
         features=[_feature(shift) for shift in found.shifts],
         detail=f"{model}: the mean error of version {found.span.version} rose from {rise.before:.3f} to {rise.after:.3f} "
@@ -149,8 +156,8 @@ def _degraded(model: str, found: Decayed) -> PerformanceDegraded:
         metric=decay.metric,
         baseline=decay.baseline,
         current=decay.current,
-        effect_size=decay.effect,
-        significance=decay.p_value,
+        effect=decay.effect,
+        significance=decay.significance,
         n=decay.n,
         **_times(found.span),
         in_bake_period=found.in_bake_period,

@@ -22,7 +22,7 @@ from evenkeel.contracts.serving import PredictionMade
 from evenkeel.libs.clock import HOUR_US, SystemClock
 from evenkeel.libs.service import Cause, Derived, Watermark
 from evenkeel.services.monitor.service import service
-from tests.harness import Harness
+from tests.harness import Harness, ManualClock
 from tests.records import ReadRecord, Topics
 from tests.unit.monitor import scenes
 
@@ -36,7 +36,7 @@ def main(days: int, per_day: int) -> None:
         names = tuple(f"f{i}" for i in range(FEATURES))
         scenes.FEATURES = names
         ref = scenes.package(data_dir, random.normal(size=(10_000, FEATURES)))
-        harness: Harness[Any] = Harness(service, data_dir, clock=SystemClock())
+        harness: Harness[Any] = Harness(service, data_dir, clock=ManualClock(SystemClock().now_us()))
         log = Topics()
 
         def fact(payload: Payload, producer: str) -> list[ReadRecord]:
@@ -63,7 +63,7 @@ def main(days: int, per_day: int) -> None:
                     (labels, scenes.label(number, at, float(random.normal()))),
                 ):
                     cause = Cause(made.id, at, made.id)
-                    kept.append(Derived(made.data, cause, id=made.id, stream=made.stream, watermark_us=at))
+                    kept.append(Derived(made.data, cause, id=made.id, stream=made.stream))
             end = start + HOUR_US
             vectors.append(Watermark(VectorComputed, scenes.MODEL, end))
             predictions.append(Watermark(PredictionMade, scenes.MODEL, end))

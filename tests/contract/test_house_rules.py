@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from evenkeel.contracts.topics import SERVICES
+from evenkeel.libs.drift import DETECTORS, STATISTICS
 
 ROOT = Path(__file__).parents[2]
 PARTS = ("apps", "contracts", "libs", "services")
@@ -150,3 +152,14 @@ def test_schemas_come_from_frozen_files_only(path: Path) -> None:
     if path.parent.name == "migrations":
         used = {name.split(".")[0] for name in imports(path)} - set(sys.stdlib_module_names)
         assert used <= {"sqlalchemy", "alembic"}, f"{module_of(path)} imports {used}: a released file never changes"
+
+
+def test_a_drift_statistic_is_known_by_name_only_in_its_file_and_its_row() -> None:
+    """Everybody else speaks of a statistic or a detector by the word that the evidence or the policy carries."""
+    names = {name for row in (*STATISTICS, *DETECTORS) for name in (row.name, getattr(row, "title", row.name))}
+    known = re.compile(rf"\b(?:{'|'.join(map(re.escape, sorted(names)))})\b", re.IGNORECASE)
+    own = {ROOT / "libs/drift" / f"{row.name}.py" for row in (*STATISTICS, *DETECTORS)} | {
+        ROOT / "libs/drift/catalogue.py"
+    }
+    told = [str(path.relative_to(ROOT)) for path in FILES if path not in own and known.search(path.read_text())]
+    assert told == []

@@ -89,7 +89,7 @@ EDITS: Final[dict[str, Edit]] = {
     "a rule that a record breaks": word("ingest.event-rejected.v1/first", "pattern", "rule"),
     "a role of a prediction": word("serving.prediction-made.v1/stream", "challenger", "role"),
     "a cause of a champion": word("registry.champion-changed.v1/first", "canary", "cause"),
-    "a policy field of monitoring": field("declaration.py", "MonitoringPolicy", "detectors: tuple[str, ...] = ()"),
+    "a policy field of monitoring": field("declaration.py", "MonitoringPolicy", "quiet_hours: int = 0"),
     "a policy field of promotion": field("declaration.py", "PromotionPolicy", "canary_ratio: float = 0.0"),
     "a policy field that travels": word(DECLARED, {"canary": "2d"}, "spec", "promotion"),
     "a field of a window feature": field("declaration.py", "WindowFeature", "decay_us: int | None = None"),
@@ -206,6 +206,16 @@ PLACES: Final[dict[str, tuple[str, str, str]]] = {
     "task": ("task: binary", "task: WORD", "models.order-returned.task"),
     "estimator": ("label: returned", "label: returned\n    candidates: [WORD]", "models.order-returned.candidates[0]"),
     "metric": ("label: returned", "label: returned\n    metric: WORD", "models.order-returned.metric"),
+    "statistic": (
+        "label: returned",
+        "label: returned\n    monitoring: {statistics: {WORD: {}}}",
+        "models.order-returned.monitoring.statistics.WORD",
+    ),
+    "detector": (
+        "label: returned",
+        "label: returned\n    monitoring: {detectors: {WORD: {}}}",
+        "models.order-returned.monitoring.detectors.WORD",
+    ),
     "trigger": (
         "label: returned",
         "label: returned\n    retraining: {triggers: [WORD]}",
@@ -227,7 +237,7 @@ def test_the_door_refuses_a_word_that_does_not_exist(kind: str, unknown: str) ->
     written = SMALLEST.replace(old, new.replace("WORD", f'"{unknown}"'))
     with pytest.raises(DeclarationError) as refused:
         load_declaration(written, "file.yaml")
-    (problem,) = (one for one in refused.value.problems if one.field == field_named)
+    (problem,) = (one for one in refused.value.problems if one.field == field_named.replace("WORD", unknown))
     assert repr(unknown) in problem.message
     assert all(repr(known) in problem.message for known in VOCABULARY[kind])
     assert unknown in written.splitlines()[problem.line - 1]

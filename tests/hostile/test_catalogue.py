@@ -333,7 +333,7 @@ async def _real(system: System, topic: str) -> tuple[dict[str, Any], dict[str, b
     """A record as its service wrote it, but for what marks it as that service's own."""
     if topic == "monitor.drift-detected.v1":
         payload: dict[str, Any] = {"model": MODEL, "detector": "psi", "epoch": 1, "version": 1, "window_start": AT}
-        payload |= {"window_end": AT, "effect_size": 1.0, "significance": 0.1, "n": 1, "features": [], "detail": ""}
+        payload |= {"window_end": AT, "effect": 1.0, "significance": 0.1, "n": 1, "features": [], "detail": ""}
         return payload, _headers(topic)
     records = [r for r in await read_topic(system.broker, topic) if r.value]
     payload = orjson.loads(records[-1].value)

@@ -71,7 +71,7 @@ class Upstream:
                     Cause(e.id, e.time_us, e.id),
                     id=e.id,
                     stream=stream,
-                    watermark_us=e.watermark_us,
+                    order_us=e.order_us,
                 )
                 for e in events
                 if type(e.data) is payload
@@ -80,8 +80,9 @@ class Upstream:
             producer = topics_carrying(payload)[0].producer
             builder = OutputBuilder(producer, self._store, self._sequences, 0, self._trace)
             builder.add(outputs, producer)
+            records = builder.finish()
             self._sequences |= builder.sequences
-            await self._bus.publish(builder.records)
+            await self._bus.publish(records)
 
 
 async def facts(broker: str, data_dir: Path, baseline: float = 0.87) -> None:
@@ -206,7 +207,8 @@ async def _routes(up: Running, data_dir: Path, drift_id: str) -> None:
         assert quality is not None and quality < 0.6
         assert len(performance.degraded) == 1
         drift = await looking.monitor.drift(MODEL)
-        assert {found.feature: found.psi for found in drift.series[-1].drift}["season"] > 0.5
+        effects = {(found.feature, found.statistic): found.effect for found in drift.series[-1].drift}
+        assert effects["season", "psi"] > 0.5
         assert [signal.id for signal in drift.signals] == [drift_id]
         counted = await watching.monitor.rejections(STREAM)
         assert counted.rejections == [RejectionCount(day=START[:10], kind="event", rule="type", count=1)]

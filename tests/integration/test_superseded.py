@@ -32,7 +32,7 @@ FORMER = Topic("monitor.drift-detected.v0", DriftSeen, "monitor", ("trainer",), 
 
 
 def upcast(seen: DriftSeen) -> DriftDetected:
-    return drift(1).model_copy(update={"model": seen.model, "effect_size": seen.psi})
+    return drift(1).model_copy(update={"model": seen.model, "effect": seen.psi})
 
 
 async def say_as_before(broker: str, names: list[str]) -> None:

@@ -128,6 +128,18 @@ STREAM, MODEL = "streams.orders", "models.order-returned"
         ("task: binary", "task: binary\n    metric: roc_acu", 20, f"{MODEL}.metric", "did you mean 'roc_auc'?"),
         ("task: binary", "task: binary\n    candidates: [linear]", 20, f"{MODEL}.candidates[0]", "use logistic or"),
         ("task: binary", "task: binary\n    promotion: {margin: -1}", 20, f"{MODEL}.promotion.margin", "greater than"),
+        *(
+            ("task: binary", f"task: binary\n    monitoring: {{{written}}}", 20, f"{MODEL}.monitoring.{where}", words)
+            for written, where, words in (
+                ("statistics: {spi: {}}", "statistics.spi", "did you mean 'psi'?"),
+                ("statistics: {psi: {treshold: 1}}", "statistics.psi.treshold", "it has threshold"),
+                ("statistics: {psi: {threshold: 0}}", "statistics.psi.threshold", "it must be above 0"),
+                ("statistics: {psi: 0.3}", "statistics.psi", "a mapping is expected here"),
+                ("detectors: {adwin: {delta: 2}}", "detectors.adwin.delta", "it must be above 0 and below 1"),
+                ("detectors: {psi: {}}", "detectors.psi", "'psi' is not one of 'adwin'"),
+                ("psi_threshold: 0.3", "psi_threshold", "is not known here"),
+            )
+        ),
         ("task: binary", "task: binary\n    promotion: 3", 20, f"{MODEL}.promotion", "a mapping is expected"),
         ("of: orders.amount", "of: orders.amout", 24, f"{MODEL}.features[1].of", "did you mean 'amount'?"),
         ("of: orders.amount", "of: shop.amount", 24, f"{MODEL}.features[1].of", "no stream behind"),

@@ -19,12 +19,11 @@ from evenkeel.libs.clock import HOUR_US
 from evenkeel.services.serving.context import ServingContext
 from evenkeel.services.serving.domain.champions import Succession
 from evenkeel.services.serving.handlers import on_vectors
-from evenkeel.services.trainer.handlers import on_dataset_committed, on_drift_detected, on_model_declared
 from evenkeel.services.trainer.service import service as trainer
 from tests.feature_log import START_US, Feature, Log
-from tests.handled import Handled
+from tests.harness import Harness
 from tests.tiny_packages import tiny_package
-from tests.unit.governance.conftest import open_governance
+from tests.unit.governance.conftest import Governance
 from tests.unit.ingest.test_handlers import Ingest, order
 from tests.unit.monitor import scenes
 from tests.unit.registry.test_handlers import Registry
@@ -75,17 +74,17 @@ def _monitor(folder: Path) -> Callable[[], Any]:
 
 
 def _governance(folder: Path) -> Callable[[], Any]:
-    log, governance = Log(), open_governance(folder)
+    log, governance = Log(), Governance(folder)
     log.declare(log.declaration.streams, log.declaration.models)
     governance.log(log.records[:2])
     return lambda: governance.log(log.records[2:])
 
 
 def _trainer(folder: Path) -> Callable[[], Any]:
-    handled = Handled(trainer, folder)
-    handled.on(on_model_declared, declared(), "2013-01-01T00:00:00Z")
-    handled.on(on_dataset_committed, cut(6, rows=10), "2013-01-07T00:00:00Z")
-    return lambda: handled.on(on_drift_detected, drift(0), "2013-01-08T00:00:00Z")
+    handled = Harness(trainer, folder)
+    handled.hear(declared(), "2013-01-01T00:00:00Z")
+    handled.hear(cut(6, rows=10), "2013-01-07T00:00:00Z")
+    return lambda: handled.hear(drift(0), "2013-01-08T00:00:00Z")
 
 
 def _registry(folder: Path) -> Callable[[], Any]:

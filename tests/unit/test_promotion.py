@@ -21,7 +21,6 @@ from evenkeel.libs.packages.package import read_package, write_package
 from evenkeel.libs.service import Derived
 from evenkeel.services.registry.commands import Apply, on_apply
 from evenkeel.services.registry.context import RegistryContext
-from evenkeel.services.registry.handlers import on_run_completed
 from evenkeel.services.registry.service import service as registry_service
 from evenkeel.services.trainer.commands import (
     FinishJob,
@@ -35,9 +34,8 @@ from evenkeel.services.trainer.context import TrainerContext
 from evenkeel.services.trainer.domain.job import JobResult, Task
 from evenkeel.services.trainer.domain.split import TrainingTable
 from evenkeel.services.trainer.domain.training import train
-from evenkeel.services.trainer.handlers import on_champion_changed, on_dataset_committed, on_model_declared
 from evenkeel.services.trainer.service import service as trainer_service
-from tests.handled import CALLER, Handled
+from tests.harness import CALLER, Harness
 from tests.makers import dataset_committed
 from tests.tiny_packages import FEATURES, START_US, VERSIONS, tiny_table
 
@@ -111,12 +109,12 @@ class House:
     def __init__(self, folder: Path, task: Task, metric: str) -> None:
         self.folder, self.metric, self.versions = folder, metric, 0
         self.table = tiny_table(1600, seed=1, task=task)
-        self.trainer: Handled[TrainerContext] = Handled(trainer_service, folder)
-        self.registry: Handled[RegistryContext] = Handled(registry_service, folder)
-        reply = self.registry.command(partial(on_apply, Apply(declaration(task), CALLER)))
+        self.trainer: Harness[TrainerContext] = Harness(trainer_service, folder)
+        self.registry: Harness[RegistryContext] = Harness(registry_service, folder)
+        reply = self.registry.reply(partial(on_apply, Apply(declaration(task), CALLER)))
         said = [output.payload for output in reply.outputs if isinstance(output, Derived)]
         (self.declared,) = (payload for payload in said if isinstance(payload, ModelDeclared))
-        self.trainer.on(on_model_declared, sent(self.declared), format_us(START_US))
+        self.trainer.hear(sent(self.declared), format_us(START_US))
 
     def run(self, day: int, knows: Knows) -> tuple[RunCompleted, list[Payload]]:
         """One fit on the labels of so many days, and what the registry makes of it."""
@@ -133,9 +131,9 @@ class House:
             last_event_time=format_us(int(table.event_time_us[-1])),
             label_cut=format_us(cut_us),
         )
-        if not self.trainer.on(on_dataset_committed, committed, format_us(cut_us)):
-            self.trainer.command(partial(on_train, Train("m", CALLER)))
-        started = self.trainer.command(partial(on_take_job, TakeJob("me"))).answer
+        if not self.trainer.hear(committed, format_us(cut_us)):
+            self.trainer.reply(partial(on_train, Train("m", CALLER)))
+        started = self.trainer.reply(partial(on_take_job, TakeJob("me"))).answer
         assert started is not None
         training = started.request.training.model_copy(update={"metric": self.metric})
         artifacts, keys = self.folder / "artifacts", self.folder / "keys"
@@ -152,12 +150,12 @@ class House:
             estimator=trained.estimator,
             evidence=trained.evidence,
         )
-        reply = self.trainer.command(partial(on_finish_job, FinishJob(started, result, "", 1.0)))
+        reply = self.trainer.reply(partial(on_finish_job, FinishJob(started, result, "", 1.0)))
         (completed,) = (sent(output.payload) for output in reply.outputs if isinstance(output, Derived))
-        decided = [sent(payload) for payload in self.registry.on(on_run_completed, completed, format_us(cut_us))]
+        decided = [sent(payload) for payload in self.registry.hear(completed, format_us(cut_us))]
         for payload in decided:
             if isinstance(payload, ChampionChanged):
-                self.trainer.on(on_champion_changed, payload, format_us(cut_us))
+                self.trainer.hear(payload, format_us(cut_us))
         return completed, decided
 
     def close(self) -> None:

@@ -4,6 +4,7 @@ once he can."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,6 +12,7 @@ import pytest
 
 from evenkeel.contracts.declaration import Declaration
 from evenkeel.contracts.feature import VectorComputed, ViewStarted
+from evenkeel.contracts.http.registry import Applied
 from evenkeel.contracts.ids import view_stream
 from evenkeel.contracts.ingest import LabelAccepted
 from evenkeel.contracts.monitor import DriftDetected
@@ -22,13 +24,12 @@ from evenkeel.libs.service import Cause, Derived, Reply, Watermark
 from evenkeel.services.feature.handlers import on_tick
 from evenkeel.services.ingest.service import service as ingest
 from evenkeel.services.monitor.service import service as monitor
-from evenkeel.services.registry.handlers import on_apply
+from evenkeel.services.registry.commands import Apply, on_apply
 from evenkeel.services.registry.service import service as registry
 from evenkeel.services.serving.service import service as serving
 from evenkeel.services.trainer.service import service as trainer
 from tests.feature_log import HOUR_US, START_US, Feature, Log
-from tests.handled import Handled
-from tests.harness import Harness
+from tests.harness import CALLER, Harness
 from tests.makers import vector_computed
 
 TIME: Final = "2013-01-01T00:00:00Z"
@@ -178,7 +179,7 @@ def drift(model: str) -> DriftDetected:
         "version": 0,
         "window_start": TIME,
         "window_end": TIME,
-        "effect_size": 1.0,
+        "effect": 1.0,
     }
     return DriftDetected.model_validate(
         example | {"model": model, "significance": 0.0, "n": 1, "features": [], "detail": ""}
@@ -229,18 +230,18 @@ def test_ingest_leaves_the_records_of_a_stream_that_it_cannot_check_where_they_a
     one.close()
 
 
-def apply(one: Handled[Any], declaration: Declaration) -> Any:
-    return one.command(lambda ctx: on_apply(declaration, ctx)).answer
+def apply(one: Harness[Any], declaration: Declaration) -> Any:
+    return one.command(partial(on_apply, Apply(declaration, CALLER)))
 
 
 def test_registry_refuses_only_what_would_leave_such_a_model_behind(log: Log, tmp_path: Path) -> None:
     """Its store is a newer release's: that one declared a model that this one cannot compute."""
-    one = Handled(registry, tmp_path)
+    one = Harness(registry, tmp_path)
     newer = of(log, "delay", distinct)
     declaration = log.declaration
     apply(one, declaration.model_copy(update={"models": {"load": declaration.models["load"]}}))
     one.ask(lambda ctx: ctx.store.put_model(newer.name, newer.spec, newer.streams, "newer"))
-    assert apply(one, declaration.model_copy(update={"models": {}})) == {"streams": [], "models": []}
+    assert apply(one, declaration.model_copy(update={"models": {}})) == Applied(dry_run=False, streams=[], models=[])
     changed = declaration.streams["weather"].model_copy(update={"wait_us": 1_000_000})
     with pytest.raises(Refused) as refused:
         apply(one, Declaration(streams={"weather": changed}))

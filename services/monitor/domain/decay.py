@@ -10,10 +10,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from evenkeel.libs.clusters import clustered_standard_error
+from evenkeel.libs.distributions import student_survival
 from evenkeel.libs.metrics import DEFAULT_THRESHOLD, UndefinedMetricError, evaluate, metric_named
 from evenkeel.services.monitor.domain.records import Baseline, Policy
 from evenkeel.services.monitor.domain.slots import Rows
-from evenkeel.services.monitor.domain.statistics import clustered_standard_error, student_survival
 
 SIGNIFICANCE: Final = 0.001
 """The question is asked again after every slot of an epoch, so that one answer must be this sure."""
@@ -23,13 +24,14 @@ MIN_SLOTS: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class Decay:
-    """`effect`: how much worse than the baseline, in the metric's unit; `p_value`: of that being within the tolerance."""
+    """`effect`: how much worse than the baseline, in the metric's unit; `significance`: p-value of that being within the
+    tolerance."""
 
     metric: str
     baseline: float
     current: float
     effect: float
-    p_value: float
+    significance: float
     n: int
 
 
@@ -44,7 +46,7 @@ def decisions(rows: Rows) -> NDArray[np.float64]:
 
 
 def errors(rows: Rows) -> list[float]:
-    """What ADWIN watches: the distance of score and label."""
+    """What is watched over time: the distance of score and label."""
     distance: list[float] = np.abs(rows.score - rows.label).tolist()
     return distance
 
@@ -71,8 +73,10 @@ def find_decay(parts: Sequence[Rows], rows: Rows, baseline: Baseline, policy: Po
     value, standard_error = found
     loss = metric_named(policy.metric).improvement(baseline.value, over=value)
     spread = standard_error * math.sqrt(1.0 + len(rows) / max(baseline.n, 1))
-    if loss <= policy.decay_tolerance or spread <= 0.0:
+    if loss <= policy.monitoring.decay_tolerance or spread <= 0.0:
         return None
     degrees = len(parts) - 1 if len(parts) > 1 else len(rows) - 1
-    p_value = student_survival((loss - policy.decay_tolerance) / spread, degrees)
-    return Decay(policy.metric, baseline.value, value, loss, p_value, len(rows)) if p_value <= SIGNIFICANCE else None
+    significance = student_survival((loss - policy.monitoring.decay_tolerance) / spread, degrees)
+    if significance > SIGNIFICANCE:
+        return None
+    return Decay(policy.metric, baseline.value, value, loss, significance, len(rows))

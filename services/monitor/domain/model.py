@@ -12,7 +12,6 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from evenkeel.contracts.envelope import Event
 from evenkeel.contracts.ingest import LabelAccepted
@@ -24,6 +23,7 @@ from evenkeel.services.monitor.domain.drift import (
     ErrorState,
     ErrorWatch,
     FeatureShift,
+    Reference,
     feature_shifts,
     shifted,
 )
@@ -71,7 +71,6 @@ class InputsShifted:
 class ErrorsRose:
     span: Span
     rise: ErrorRise
-    delta: float
     shifts: list[FeatureShift]
 
 
@@ -109,7 +108,8 @@ class State(msgspec.Struct):
     raised: dict[str, int] = {}
     """Alert → since when."""
     measured_baseline: tuple[float, int] | None = None
-    errors: ErrorState | None = None
+    errors: dict[str, ErrorState] = {}
+    """Detector → its state."""
     cause: str = ""
     """The last event of the slots before the open one."""
     forgotten_us: int = -(2**62)
@@ -153,9 +153,11 @@ class Model:
         self.open: OpenSlot | None = None
         if self.state.slot_us is not None:
             self.open = OpenSlot(self.state.slot_us, self.state.epoch or 0, self.state.cause)
-        self._errors = ErrorWatch(self.policy.adwin_delta, self.state.errors)
-        self._reference: NDArray[np.int64] | None = None
-        self._names: tuple[str, ...] = ()
+        self._errors = {
+            name: ErrorWatch(name, parameters, self.state.errors.get(name))
+            for name, parameters in self.policy.detectors.items()
+        }
+        self._reference: Reference | None = None
         self._binning: Binning | None = None
         self._view_version: str | None = None
         if self.state.epoch is not None:
@@ -264,8 +266,8 @@ class Model:
         self.joins.horizon_us = self.policy.horizon_us
         if self.policy.slot_us != before.slot_us or self.policy.label != before.label:
             self.slots = []
-        if self.policy.adwin_delta != before.adwin_delta or self.policy.label != before.label:
-            self._restart_errors()
+        same = before.detectors if self.policy.label == before.label else {}
+        self._restart_errors([name for name, one in self.policy.detectors.items() if same.get(name) == one])
 
     # -- champions ----------------------------------------------------------------------------------------------------
 
@@ -284,16 +286,20 @@ class Model:
         self.open.count_against(epoch)
         outcome.state_changed = True
 
-    def _restart_errors(self) -> None:
-        self._errors = ErrorWatch(self.policy.adwin_delta)
-        self.state.errors = None
+    def _restart_errors(self, kept: Sequence[str] = ()) -> None:
+        """Watch the errors by the present policy, from nothing but for the detectors that are kept."""
+        watched = {name: self._errors[name] for name in kept}
+        self.state.errors = {name: watch.state() for name, watch in watched.items()}
+        self._errors = {
+            name: watched.get(name) or ErrorWatch(name, parameters)
+            for name, parameters in self.policy.detectors.items()
+        }
 
     def _take_profile(self, champion: Champion) -> None:
         profile = champion.profile
         self._view_version = champion.view_version if profile is not None else None
         self._binning = None if profile is None else profile.binning
-        self._reference = None if profile is None else profile.counts
-        self._names = () if profile is None else tuple(feature.name for feature in profile.features)
+        self._reference = None if profile is None else Reference.of(profile)
 
     # -- measuring ----------------------------------------------------------------------------------------------------
 
@@ -331,7 +337,7 @@ class Model:
         compared = [slot for slot in slots if slot.counts is not None and slot.counts_epoch == self.state.epoch]
         if self._reference is None or not compared:
             return []
-        return feature_shifts(self._names, self._reference, compared)
+        return feature_shifts(self._reference, compared, self.policy.statistics)
 
     # -- detecting ----------------------------------------------------------------------------------------------------
 
@@ -340,10 +346,12 @@ class Model:
         state, policy, champion = self.state, self.policy, self._champions[self.state.epoch or 0]
         end_us = slot.start_us + policy.slot_us
         mine = slot.rows.of_epoch(champion.epoch)
-        latest = errors(mine) if policy.task != "multiclass" else []
-        self._errors.update(latest, slot.start_us, policy.min_samples)
-        rise = self._errors.confirmed(slot.start_us, latest, policy.min_samples)
-        state.errors = self._errors.state()
+        latest, min_samples = errors(mine), policy.monitoring.min_samples
+        rises = []
+        for watch in self._errors.values():
+            watch.update(latest, slot.start_us, min_samples)
+            rises += [rise for rise in [watch.confirmed(slot.start_us, latest, min_samples)] if rise is not None]
+        state.errors = {name: watch.state() for name, watch in self._errors.items()}
         span = self._span(open_slot, end_us - policy.span_us, end_us)
         slots = [one for one in self.slots if one.start_us >= span.start_us]
         decay = self._decay(slots, champion, end_us)
@@ -351,7 +359,7 @@ class Model:
         within = state.activated_us <= span.start_us
         shifts = self._shifts(whole) if within else []
         n = sum(one.vectors for one in whole)
-        large = shifted(shifts, policy.psi_threshold) if n >= policy.min_samples else []
+        large = shifted(shifts) if n >= min_samples else []
         if decay is not None and self._cool(end_us, state.decay_us):
             state.decay_us = end_us
             state.raised.setdefault("decay", end_us)
@@ -362,27 +370,25 @@ class Model:
             if large:
                 state.drift_us = end_us
                 outcome.findings.append(InputsShifted(span, n, large))
-            elif rise is not None:
+            elif rises:
                 state.drift_us = end_us
-                outcome.findings.append(ErrorsRose(span, rise, policy.adwin_delta, shifts[:5]))
+                outcome.findings.append(ErrorsRose(span, rises[0], shifts[:5]))
             if state.drift_us == end_us:
                 state.raised.setdefault("drift", end_us)
-        for alert, holds in (("drift", bool(large) or rise is not None), ("decay", decay is not None)):
+        for alert, holds in (("drift", bool(large or rises)), ("decay", decay is not None)):
             if not holds and alert in state.raised and end_us >= state.raised[alert] + policy.span_us:
                 del state.raised[alert]
                 outcome.findings.append(AlertCleared(span, alert, "it is no longer found"))
 
     def _cool(self, now_us: int, *signalled_us: int | None) -> bool:
-        return all(us is None or now_us >= us + self.policy.cooldown_us for us in signalled_us)
+        return all(us is None or now_us >= us + self.policy.monitoring.cooldown_us for us in signalled_us)
 
     def _decay(self, slots: Sequence[Slot], champion: Champion, end_us: int) -> Decay | None:
         policy, state = self.policy, self.state
-        if policy.task == "multiclass":
-            return None
         parts = [rows for rows in (slot.rows.of_epoch(champion.epoch) for slot in slots) if len(rows)]
         least = MIN_SLOTS if policy.span_us > policy.slot_us else 1
         rows = concatenate(parts)
-        if len(parts) < least or len(rows) < policy.min_samples:
+        if len(parts) < least or len(rows) < policy.monitoring.min_samples:
             return None
         baseline = champion.baseline
         if baseline is None:

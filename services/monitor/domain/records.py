@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Final, Literal, TypeAlias, get_args
 
+from evenkeel.contracts.declaration import MonitoringPolicy
+from evenkeel.libs.drift import chosen_detectors, chosen_statistics
 from evenkeel.libs.features import LabelRule
 from evenkeel.libs.sketches.profile import Profile
 
-Task: TypeAlias = Literal["binary", "multiclass", "regression"]
+Task: TypeAlias = Literal["binary", "regression"]
 
 TASKS: Final[dict[str, Task]] = {name: name for name in get_args(Task)}
 
@@ -23,13 +25,29 @@ class Policy:
     metric: str
     label: LabelRule
     horizon_us: int
-    windows_us: tuple[int, ...]
-    psi_threshold: float
-    min_samples: int
-    adwin_delta: float
-    decay_tolerance: float
-    cooldown_us: int
+    monitoring: MonitoringPolicy
     bake_us: int
+
+    def __post_init__(self) -> None:
+        _ = (
+            self.statistics,
+            self.detectors,
+        )  # what this release cannot do is refused with the declaration, not in a fold
+
+    @cached_property
+    def windows_us(self) -> tuple[int, ...]:
+        """The lengths of the windows, each once, the shortest first."""
+        return tuple(sorted(set(self.monitoring.windows_us)))
+
+    @cached_property
+    def statistics(self) -> dict[str, float]:
+        """Drift statistic → threshold. Raises ValueError for a name or a number that this release cannot do."""
+        return chosen_statistics(self.monitoring.statistics)
+
+    @cached_property
+    def detectors(self) -> dict[str, dict[str, float]]:
+        """Detector of change in the errors → parameters. Raises ValueError as `statistics` does."""
+        return chosen_detectors(self.monitoring.detectors)
 
     @cached_property
     def slot_us(self) -> int:

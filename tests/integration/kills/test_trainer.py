@@ -88,7 +88,7 @@ def drift(number: int) -> DriftDetected:
         epoch=2 if number % 3 == 0 else 1,
         window_start=AT,
         window_end=AT,
-        effect_size=0.5,
+        effect=0.5,
         significance=0.001,
         n=1000,
         detail="moved",

@@ -41,7 +41,7 @@ def test_a_promotion_by_drift_is_explained_to_the_raw_record(governance: Governa
     assert steps["raw record"].id == "shop.orders/1/41"
     assert steps["raw record"].leaf == steps["accepted event"].leaf
     assert "version 2 became champion of order-returned (epoch 2) by promotion" in steps["champion"].summary
-    assert "amount with PSI 0.310" in steps["trigger"].summary
+    assert "amount with psi 0.310" in steps["trigger"].summary
     assert all(step.summary and "\n" not in step.summary for step in walk.steps)
 
 

@@ -18,9 +18,9 @@ from evenkeel.contracts.registry import StreamDeclared
 from evenkeel.libs.runtime.originals import KEPT_BYTES
 from evenkeel.libs.service import Derived, Output, Reply, Watermark
 from evenkeel.services.ingest.context import IngestContext
-from evenkeel.services.ingest.handlers import on_raw_records, on_stream_declared
+from evenkeel.services.ingest.handlers import on_raw_records
 from evenkeel.services.ingest.service import service
-from tests.handled import NOW_US, Handled
+from tests.harness import NOW_US, Harness
 from tests.model_life import Consumed
 
 SPEC = StreamSpec.model_validate(
@@ -45,14 +45,12 @@ SPEC = StreamSpec.model_validate(
 
 class Ingest:
     def __init__(self, data_dir: Path) -> None:
-        self.handled: Handled[IngestContext] = Handled(service, data_dir)
+        self.harness: Harness[IngestContext] = Harness(service, data_dir)
         self.offsets: dict[tuple[str, int], int] = {}
-        with self.handled.store.begin() as tx:
-            self.handled.ctx.load(tx)
-        self.handled.ctx.assigned({"shop.orders": 1, "shop.labels": 1})
+        self.harness.context.assigned({"shop.orders": 1, "shop.labels": 1})
 
     def declare(self, spec: StreamSpec = SPEC) -> None:
-        self.handled.on(on_stream_declared, StreamDeclared.of("orders", spec), "2026-01-01T00:00:00Z")
+        self.harness.hear(StreamDeclared.of("orders", spec), "2026-01-01T00:00:00Z")
 
     def record(
         self,
@@ -68,7 +66,7 @@ class Ingest:
         return Consumed(topic, partition, offset, stamp_ms, b"key", raw, headers)
 
     def take(self, *records: Record) -> list[Output]:
-        return self.handled.command(lambda ctx: Reply(list(on_raw_records(records, ctx)))).answer
+        return self.harness.command(lambda ctx: Reply(list(on_raw_records(records, ctx))))
 
     def orders(self, *values: dict[str, Any], topic: str = "shop.orders") -> list[Output]:
         return self.take(*(self.record(value, topic) for value in values))
@@ -79,7 +77,7 @@ def ingest(tmp_path: Path) -> Iterator[Ingest]:
     made = Ingest(tmp_path)
     made.declare()
     yield made
-    made.handled.close()
+    made.harness.close()
 
 
 def order(record_id: str, time: str, x: float = 1.0) -> dict[str, Any]:
@@ -107,7 +105,7 @@ def test_a_record_becomes_the_event_that_it_always_becomes(ingest: Ingest) -> No
     assert (data.stream, data.event_id, data.fields, data.late) == ("orders", "o-1", order("o-1", "10:00"), False)
     assert data.raw.model_dump(exclude={"sha256"}) == {"topic": "shop.orders", "partition": 0, "offset": 0}
     assert (first.id, first.stream) == (accepted_event_id("orders", "o-1"), "orders")
-    assert (first.time_us, first.watermark_us) == (parse_us("2026-01-01T10:00:00Z"), parse_us("2026-01-01T09:00:00Z"))
+    assert first.time_us == first.order_us == parse_us("2026-01-01T10:00:00Z")
     assert mark == Watermark(EventAccepted, "orders", parse_us("2026-01-01T09:00:00Z"))
 
 
@@ -168,8 +166,8 @@ def test_each_record_has_its_outcome_in_order_and_the_watermark_comes_last(inges
         output.payload.late for output in outputs if isinstance(output, Derived) and hasattr(output.payload, "late")
     ]
     assert lates == [False, False, True]
-    assert ingest.handled.ctx.streams["orders"].counts == {"accepted": 3, "late": 1}
-    assert sum(ingest.handled.ctx.streams["orders"].rejected.values()) == 4
+    assert ingest.harness.context.streams["orders"].counts == {"accepted": 3, "late": 1}
+    assert sum(ingest.harness.context.streams["orders"].rejected.values()) == 4
 
 
 def test_a_rejection_keeps_the_record_and_happens_at_the_streams_time(ingest: Ingest) -> None:
@@ -202,11 +200,11 @@ def test_a_heartbeat_moves_time_in_full_and_is_no_event(ingest: Ingest) -> None:
     beat = ingest.record(None, headers=[(HEARTBEAT_HEADER, b"2026-01-01T10:00:00Z")])
     assert said(ingest.take(beat)) == [("watermark", "10:00")]
     assert said(ingest.take(ingest.record(None, headers=[(HEARTBEAT_HEADER, b"soon")]))) == [("event_time", None)]
-    assert ingest.handled.ctx.streams["orders"].counts == {"heartbeats": 1}
+    assert ingest.harness.context.streams["orders"].counts == {"heartbeats": 1}
 
 
 def test_a_repeat_moves_time_like_the_first_one(ingest: Ingest) -> None:
-    ingest.handled.ctx.assigned({"shop.orders": 2, "shop.labels": 1})
+    ingest.harness.context.assigned({"shop.orders": 2, "shop.labels": 1})
     at_ten = order("a", "10:00")
     assert said(ingest.take(ingest.record(at_ten, partition=0))) == [("EventAccepted", "a")]
     assert said(ingest.take(ingest.record(at_ten, partition=1))) == [("duplicate", "a"), ("watermark", "09:00")]
@@ -216,9 +214,9 @@ def test_a_topic_that_the_stream_no_longer_names_is_read_but_does_not_move_time(
     ingest.orders(order("a", "10:00"))
     moved = SPEC.model_copy(update={"topic": "shop.orders-2"})
     ingest.declare(moved)
-    ingest.handled.ctx.assigned({"shop.orders": 1, "shop.orders-2": 1, "shop.labels": 1})
+    ingest.harness.context.assigned({"shop.orders": 1, "shop.orders-2": 1, "shop.labels": 1})
     assert said(ingest.orders(order("b", "20:00"))) == [("EventAccepted", "b")]
-    assert ingest.handled.ctx.streams["orders"].positions == {}
+    assert ingest.harness.context.streams["orders"].positions == {}
     assert said(ingest.orders(order("c", "20:00"), topic="shop.orders-2")) == [
         ("EventAccepted", "c"),
         ("watermark", "19:00"),
@@ -230,6 +228,6 @@ def test_what_was_taken_is_known_after_a_restart(ingest: Ingest, tmp_path: Path)
     again = Ingest(tmp_path)
     again.offsets = dict(ingest.offsets)
     assert said(again.orders(order("a", "10:00"), order("b", "07:00"))) == [("duplicate", "a"), ("EventAccepted", "b")]
-    stream = again.handled.ctx.streams["orders"]
+    stream = again.harness.context.streams["orders"]
     assert (stream.positions, stream.counts["accepted"], stream.rejected["duplicate"]) == ({0: 3}, 2, 1)
-    again.handled.close()
+    again.harness.close()

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from evenkeel.contracts.declaration import MonitoringPolicy
 from evenkeel.contracts.envelope import Event
 from evenkeel.contracts.feature import VectorComputed
 from evenkeel.contracts.ingest import LabelAccepted
@@ -28,22 +29,23 @@ from evenkeel.services.monitor.domain.model import (
 from evenkeel.services.monitor.domain.records import Baseline, Champion, Policy
 from tests.makers import label_accepted, prediction_made, vector_computed
 
+MONITORING = MonitoringPolicy.model_validate({"windows": ["24h", "7d"], "min_samples": 100, "cooldown": "14d"})
 POLICY = Policy(
     task="binary",
     metric="roc_auc",
     label=parse_label("late > 0"),
     horizon_us=2 * DAY_US,
-    windows_us=(DAY_US, 7 * DAY_US),
-    psi_threshold=0.2,
-    min_samples=100,
-    adwin_delta=0.002,
-    decay_tolerance=0.02,
-    cooldown_us=14 * DAY_US,
+    monitoring=MONITORING,
     bake_us=7 * DAY_US,
 )
 HOUR = DAY_US // 24
 PER_DAY = 200
 PROFILE = build_profile(["x"], np.random.default_rng(0).normal(size=(20_000, 1)))
+
+
+def policy(metric: str = "roc_auc", **monitoring: object) -> Policy:
+    """The usual one, but for these."""
+    return replace(POLICY, metric=metric, monitoring=MONITORING.model_copy(update=monitoring))
 
 
 def champion(epoch: int, baseline: float | None = 0.85, **more: object) -> Champion:
@@ -182,9 +184,9 @@ def test_shifted_inputs_are_signalled_once_an_episode() -> None:
     found = run(measuring, days(0, 20) + days(20, 45, x=1.0), 45)
     (first, again) = [one for one in found if isinstance(one, InputsShifted)]
     assert 21 <= first.span.end_us // DAY_US <= 25
-    assert again.span.end_us - first.span.end_us == POLICY.cooldown_us
+    assert again.span.end_us - first.span.end_us == MONITORING.cooldown_us
     assert first.shifts[0].feature == "x"
-    assert first.shifts[0].psi >= 0.2
+    assert first.shifts[0].verdict.effect >= 0.2
     assert first.n == 7 * PER_DAY
     assert set(measuring.state.raised) == {"drift"}
 
@@ -205,12 +207,47 @@ def test_drift_is_over_for_people_when_it_is_no_longer_found() -> None:
     assert 34 <= cleared.span.end_us // DAY_US <= 38
 
 
+def test_drift_is_judged_on_a_window_that_is_all_the_champions() -> None:
+    """Inputs move with the new champion on day 10, and no cooldown holds the signal back: its first whole window does."""
+    measuring = model(champion(1), champion(2), policy=policy(cooldown_us=0))
+    found = run(measuring, days(0, 10) + days(10, 20, 2, x=1.0), 20)
+    assert [day for kind, day in signals(found) if kind == "InputsShifted"][:1] == [17]
+
+
+def test_a_policy_without_statistics_or_detectors_looks_at_none() -> None:
+    measuring = model(champion(1, None), policy=policy(statistics={}, detectors={}))
+    found = run(measuring, days(0, 20) + days(20, 45, x=1.0), 45)
+    assert signals(found) == []
+    assert all(one.shifts == [] for one in found if isinstance(one, Measured))
+    assert measuring.state.errors == {}
+
+
+def test_a_policy_may_choose_another_statistic() -> None:
+    measuring = model(champion(1), policy=policy(statistics={"jensen_shannon": {"threshold": 0.3}}))
+    found = run(measuring, days(0, 20) + days(20, 45, x=1.0), 45)
+    first = next(one for one in found if isinstance(one, InputsShifted))
+    verdict = first.shifts[0].verdict
+    assert verdict.statistic == "jensen_shannon"
+    assert verdict.effect >= 0.3
+    assert verdict.detail.startswith("Jensen–Shannon distance 0.3")
+
+
+def test_a_detector_that_a_new_policy_keeps_goes_on_and_a_changed_one_begins_anew() -> None:
+    for detectors, kept in (({"adwin": {}}, True), ({"adwin": {"delta": 0.01}}, False), ({}, False)):
+        other = policy(decay_tolerance=0.5, detectors=detectors)
+        measuring = Model("m", {0: POLICY, 5: other}, {1: champion(1)})
+        named = [changed(r, declaration=5) if isinstance(r.data, VectorComputed) else r for r in days(3, 6)]
+        run(measuring, days(0, 3) + named, 6)
+        widths = [watch.detector.width for watch in measuring._errors.values()]
+        assert widths == ([] if not detectors else [1192 if kept else 400]), detectors
+
+
 def test_a_champion_inputs_are_compared_with_its_own_profile() -> None:
     moved = build_profile(["x"], np.random.default_rng(0).normal(1.0, size=(20_000, 1)))
     found = run(model(champion(1), champion(2, profile=moved)), days(0, 10, 1, x=1.0) + days(10, 40, 2, x=1.0), 40)
     assert signals(found) == []
     last = [one for one in found if isinstance(one, Measured)][-1]
-    assert last.shifts[0].psi < 0.2
+    assert last.shifts[0].verdict.effect < 0.2
 
 
 def test_in_the_slot_of_a_change_only_vectors_since_then_are_compared() -> None:
@@ -221,7 +258,7 @@ def test_in_the_slot_of_a_change_only_vectors_since_then_are_compared() -> None:
         one for one in run(model(champion(1), champion(2, profile=moved)), half, 1) if isinstance(one, Measured)
     ]
     assert found.span.epoch == 2
-    assert found.shifts[0].psi < 0.3
+    assert found.shifts[0].verdict.effect < 0.3
 
 
 def test_a_champion_that_gets_worse_is_signalled_and_not_again_within_the_cooldown() -> None:
@@ -253,15 +290,18 @@ def test_without_evidence_the_first_window_is_the_baseline() -> None:
     assert first.decay.baseline == pytest.approx(0.92, abs=0.02)
 
 
-def test_errors_that_rise_for_good_are_signalled_by_adwin() -> None:
+def test_errors_that_rise_for_good_are_signalled() -> None:
     """The scores still rank, and the inputs are the same: only the errors tell."""
-    policy = replace(POLICY, metric="log_loss", decay_tolerance=10.0)
     calm = [
         changed(r, score=r.data.score**0.2) if number >= 20 and isinstance(r.data, PredictionMade) else r
         for number in range(50)
         for r in one_day(number)
     ]
-    (first, *_) = [one for one in run(model(champion(1, None), policy=policy), calm, 50) if isinstance(one, ErrorsRose)]
+    (first, *_) = [
+        one
+        for one in run(model(champion(1, None), policy=policy("log_loss", decay_tolerance=10.0)), calm, 50)
+        if isinstance(one, ErrorsRose)
+    ]
     assert 21 <= first.span.end_us // DAY_US <= 30
     assert first.rise.after > first.rise.before * 1.2
     assert first.rise.since_us // DAY_US >= 20
@@ -283,7 +323,7 @@ def test_decay_holds_back_a_drift_signal_that_comes_after_it() -> None:
 
 
 def test_a_new_declaration_counts_from_the_next_slot() -> None:
-    strict = replace(POLICY, psi_threshold=100.0)
+    strict = policy(statistics={"psi": {"threshold": 100.0}})
     measuring = Model("m", {0: POLICY, 5: strict}, {1: champion(1)})
     named = [changed(r, declaration=5) if isinstance(r.data, VectorComputed) else r for r in days(10, 30, x=1.0)]
     assert signals(run(measuring, days(0, 10, x=1.0) + named, 30)) == []
@@ -291,7 +331,7 @@ def test_a_new_declaration_counts_from_the_next_slot() -> None:
 
 
 def test_other_windows_start_from_nothing() -> None:
-    hourly = replace(POLICY, windows_us=(DAY_US // 2,))
+    hourly = policy(windows_us=(DAY_US // 2,))
     measuring = Model("m", {0: POLICY, 5: hourly}, {1: champion(1)})
     named = [changed(r, declaration=5) if isinstance(r.data, VectorComputed) else r for r in days(3, 5)]
     found = [one for one in run(measuring, days(0, 3) + named, 5) if isinstance(one, Measured)]

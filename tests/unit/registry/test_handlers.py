@@ -31,9 +31,8 @@ from evenkeel.services.registry.commands import (
     on_roll_back,
 )
 from evenkeel.services.registry.context import RegistryContext
-from evenkeel.services.registry.handlers import on_activation_failed, on_performance_degraded, on_run_completed
 from evenkeel.services.registry.service import service
-from tests.handled import CALLER, Handled
+from tests.harness import CALLER, Harness
 from tests.makers import performance_degraded, run_completed
 from tests.tiny_packages import tiny_package
 
@@ -73,7 +72,7 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Pack
     return folder, [tiny_package(folder / "artifacts", folder / "keys", seed=seed) for seed in range(3)]
 
 
-class Registry(Handled[RegistryContext]):
+class Registry(Harness[RegistryContext]):
     """A registry with three usable packages."""
 
     def __init__(self, folder: Path, packages: list[PackageRef]) -> None:
@@ -83,7 +82,7 @@ class Registry(Handled[RegistryContext]):
 
     def apply(self, *names: str, **changes: Any) -> list[Any]:
         wanted = declaration(*names, **changes)
-        return payloads(self.command(partial(on_apply, Apply(wanted, CALLER))))
+        return payloads(self.reply(partial(on_apply, Apply(wanted, CALLER))))
 
     def run(self, number: int, at: float, model: str = "m", beats: int | None = None) -> list[Any]:
         """A run that completes at this day with the package of this number."""
@@ -97,7 +96,7 @@ class Registry(Handled[RegistryContext]):
             trigger="drift",
             view_version=self.ask(lambda ctx: str(ctx.store.model(model).view_version)),
         )
-        return self.on(on_run_completed, completed, day(at))
+        return self.hear(completed, day(at))
 
     def states(self, model: str = "m") -> dict[int, str]:
         return self.ask(lambda ctx: {row.version: row.state for row in ctx.store.versions(model)})
@@ -107,7 +106,7 @@ class Registry(Handled[RegistryContext]):
 
     def answer(self, request: Any, model: str = "m", *, approved: bool = True) -> Reply[ApprovalResult]:
         command = Approve(model, request.nonce, request.package, approved, "risk-board", "", CALLER)
-        return self.command(partial(on_approve, command))
+        return self.reply(partial(on_approve, command))
 
 
 @pytest.fixture
@@ -147,7 +146,7 @@ def test_only_what_a_person_declared_names_him(registry: Registry) -> None:
     """A model that is declared anew because its stream was has not been touched by whoever declared the stream."""
     registry.apply("m", "n")
     other = Apply(Declaration(streams=declaration("m", amount="integer").streams), CALLER)
-    said = payloads(registry.command(partial(on_apply, other)))
+    said = payloads(registry.reply(partial(on_apply, other)))
     assert [(type(payload), payload.caller) for payload in said] == [
         (ModelDeclared, None),
         (ModelDeclared, None),
@@ -189,23 +188,23 @@ def test_only_the_champion_that_the_signal_is_about_is_rolled_back_and_only_on_t
     registry.apply(bake="7d")
     registry.run(0, 1)
     registry.run(1, 2, beats=0)
-    assert registry.on(on_performance_degraded, degraded(epoch=1), day(3)) == []
-    assert registry.on(on_performance_degraded, degraded(epoch=2), day(9.1)) == []
-    (changed,) = registry.on(on_performance_degraded, degraded(epoch=2), day(9))
+    assert registry.hear(degraded(epoch=1), day(3)) == []
+    assert registry.hear(degraded(epoch=2), day(9.1)) == []
+    (changed,) = registry.hear(degraded(epoch=2), day(9))
     assert changed.caller is None, "the loop decided by itself"
     assert (changed.epoch, changed.version, changed.cause, changed.quarantined) == (3, 1, "rollback", 2)
     assert changed.rollback_target is None, "the version that was just taken out is nobody's way back"
     assert registry.states() == {1: "champion", 2: "quarantined"}
-    assert registry.on(on_performance_degraded, degraded(epoch=2), day(9)) == []
+    assert registry.hear(degraded(epoch=2), day(9)) == []
 
 
 def test_a_rollback_by_hand_names_its_epoch_and_counts_in_event_time(registry: Registry) -> None:
     registry.apply()
     registry.run(0, 1)
     registry.run(1, 2, beats=0)
-    stale = registry.command(partial(on_roll_back, RollBack("m", 1, "", CALLER)))
+    stale = registry.reply(partial(on_roll_back, RollBack("m", 1, "", CALLER)))
     assert (stale.answer.changed, stale.outputs) == (False, ())
-    done = registry.command(partial(on_roll_back, RollBack("m", 2, "smells", CALLER)))
+    done = registry.reply(partial(on_roll_back, RollBack("m", 2, "smells", CALLER)))
     (output,) = done.outputs
     assert isinstance(output, Derived)
     assert promoted([output.payload]) == [(3, 1, "rollback")]
@@ -220,7 +219,7 @@ def test_a_quarantined_version_comes_back_only_by_approval(registry: Registry) -
     registry.apply()
     registry.run(0, 1)
     registry.run(1, 2, beats=0)
-    registry.command(partial(on_roll_back, RollBack("m", 2, "", CALLER)))
+    registry.reply(partial(on_roll_back, RollBack("m", 2, "", CALLER)))
     assert promoted(registry.run(1, 3, beats=0)) == []
     assert registry.states() == {1: "champion", 2: "quarantined"}
     (first,) = registry.requests()
@@ -245,8 +244,8 @@ def test_a_quarantined_predecessor_is_nobodys_way_back(registry: Registry) -> No
     registry.run(1, 2, beats=0)
     registry.ask(lambda ctx: ctx.store.set_state("m", 1, "quarantined"))
     with pytest.raises(Refused, match="no predecessor"):
-        registry.command(partial(on_roll_back, RollBack("m", 2, "", CALLER)))
-    assert registry.on(on_performance_degraded, degraded(epoch=2), day(3)) == []
+        registry.reply(partial(on_roll_back, RollBack("m", 2, "", CALLER)))
+    assert registry.hear(degraded(epoch=2), day(3)) == []
 
 
 def test_an_approval_counts_once_in_time_for_its_model_and_the_champion_it_was_asked_beside(
@@ -267,7 +266,7 @@ def test_an_approval_counts_once_in_time_for_its_model_and_the_champion_it_was_a
         registry.answer(second)
     registry.run(2, 2, beats=0)
     late = registry.requests()[-1]
-    registry.ctx.now_us += round(registry.ctx.own.approval_hours * HOUR_US) + 1
+    registry.clock.us += round(registry.own.approval_hours * HOUR_US) + 1
     with pytest.raises(Refused, match="This request is expired"):
         registry.answer(late)
     assert registry.states() == {1: "champion", 2: "awaiting_approval", 3: "awaiting_approval"}
@@ -296,6 +295,6 @@ def test_a_replicas_refusal_is_kept(registry: Registry) -> None:
         reason="digest",
         detail="other bytes",
     )
-    assert registry.on(on_activation_failed, refusal, day(2)) == []
+    assert registry.hear(refusal, day(2)) == []
     (receipt,) = registry.ask(lambda ctx: ctx.store.receipts("m"))
     assert (receipt.replica, receipt.state, receipt.detail) == ("r1", "digest", "other bytes")

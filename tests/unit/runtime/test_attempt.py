@@ -56,7 +56,7 @@ def test_a_store_that_is_away_is_waited_for_and_the_batch_has_its_effect_once(
     original = OrderContext.keep
     monkeypatch.setattr(OrderContext, "keep", keep)
     harness.process(topics.declare())
-    assert harness.ask(kept) == ["orders"]
+    assert harness.query(kept) == ["orders"]
     assert harness.metrics.retries.labels("store")._value.get() == 2
     harness.close()
 
@@ -68,6 +68,6 @@ def test_a_storm_is_not_tried_again(tmp_path: Path) -> None:
     harness.process(good)
     with structlog.testing.capture_logs(), pytest.raises(Storm, match="30 of the last 500"):
         harness.process(bad)
-    assert harness.ask(kept) == ["good"]
+    assert harness.query(kept) == ["good"]
     assert len(harness.said) == 0, "no dead letter of a storm is published"
     harness.close()

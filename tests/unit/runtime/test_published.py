@@ -61,4 +61,4 @@ def test_facts_are_told_and_of_the_rest_only_ids_are_kept() -> None:
     topics.say("feature", [vector(1)], store=LOST)
     found = read(topics, set(), 0).found
     assert found.count == 2
-    assert [event.data.version for event in found.told] == [7]
+    assert [event.data.version for event in found.events] == [7]

@@ -18,7 +18,7 @@ from evenkeel.libs.errors import Fenced, NotYet, Refused, Storm
 from evenkeel.libs.runtime.attempt import Attempt, HandlerFailed
 from evenkeel.libs.runtime.originals import KEPT_BYTES
 from evenkeel.libs.service import Reply, Seal
-from tests.harness import Harness, ManualClock
+from tests.harness import Harness
 from tests.records import ReadRecord
 from tests.unit.runtime.orders import EVENTS, INPUTS, STREAMS, OrderContext, Orders, kept, orders_service
 
@@ -46,7 +46,7 @@ def harness(engine: str, broken: set[str], tmp_path: Path) -> Iterator[Harness[O
 
 def folded(harness: Harness[OrderContext]) -> list[str]:
     """What the store says; the cache says the same."""
-    found = harness.ask(kept)
+    found = harness.query(kept)
     assert found == harness.context.folded
     return found
 
@@ -108,7 +108,8 @@ def test_positions_marks_sequences_and_outbox_move_together(harness: Harness[Ord
     state = harness.store.read_state()
     assert state.positions[STREAMS, 0] == 1
     assert state.positions[EVENTS, 0] == 2, "the order and the watermark"
-    assert state.marks[b"/evenkeel/ingest/log", b"test", EVENTS, 0] == 2
+    assert state.marks[b"/evenkeel/ingest/log", b"test", EVENTS, 0] == 1
+    assert state.marks[b"/evenkeel/ingest/log", b"clock", EVENTS, 0] == 1
     assert len(state.outbox) == 1
     assert state.sequences == {"merge:EventAccepted/orders,LabelAccepted/orders": 1}
     assert set(state.watermarks.values()) == {2 * SECOND_US}
@@ -146,10 +147,8 @@ def test_a_position_that_somebody_else_moved_undoes_the_whole_batch(harness: Har
 
 def test_whoever_lost_the_lease_writes_nothing(harness: Harness[OrderContext], engine: str, broken: set[str]) -> None:
     topics = Orders()
-    clock = harness.clock
-    assert isinstance(clock, ManualClock)
-    clock.us += 7 * SECOND_US
-    epoch = harness.store.take_lease("another-host-1", clock.us, 3600 * SECOND_US, lambda owner: False)
+    harness.clock.us += 7 * SECOND_US
+    epoch = harness.store.take_lease("another-host-1", harness.clock.us, 3600 * SECOND_US, lambda owner: False)
     assert epoch is not None
     for attempt in (
         lambda: harness.consume(topics.declare()),

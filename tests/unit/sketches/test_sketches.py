@@ -1,16 +1,12 @@
-"""Reference profiles and the population stability index."""
+"""Reference profiles."""
 
 from __future__ import annotations
-
-import math
 
 import numpy as np
 import pytest
 from pydantic import ValidationError
-from scipy.stats import chi2
 
 from evenkeel.libs.sketches.profile import FeatureProfile, Profile, build_profile
-from evenkeel.libs.sketches.psi import chi_square_survival, psi
 
 
 def test_few_values_get_one_bin_each_and_new_values_fall_outside() -> None:
@@ -64,51 +60,3 @@ def test_rows_of_another_width_are_refused() -> None:
 def test_inconsistent_profiles_are_refused(edges: tuple[float, ...], counts: tuple[int, ...], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         FeatureProfile(name="x", kind="quantile", edges=edges, counts=counts, missing=0)
-
-
-@pytest.mark.parametrize("degrees", [1, 2, 3, 9, 10, 21, 22])
-def test_chi_square_survival_equals_scipy(degrees: int) -> None:
-    for x in (0.001, 0.5, 3.0, 9.5, 40.0, 300.0):
-        assert chi_square_survival(x, degrees) == pytest.approx(chi2.sf(x, degrees), rel=1e-9, abs=1e-300)
-    assert chi_square_survival(5000.0, degrees) == 0.0
-    assert chi_square_survival(0.0, degrees) == 1.0
-
-
-def test_psi_equals_its_definition() -> None:
-    found = psi(np.array([[40, 30, 30]]), np.array([[10, 20, 70]]))
-    expected = [(c + 0.5) / 101.5 for c in (40, 30, 30)]
-    observed = [(c + 0.5) / 101.5 for c in (10, 20, 70)]
-    index = sum((o - e) * math.log(o / e) for e, o in zip(expected, observed, strict=True))
-    assert found.index[0] == pytest.approx(index)
-    assert found.p_value[0] == pytest.approx(chi2.sf(index * 50, 2), rel=1e-9)
-
-
-def test_missing_values_alone_are_drift() -> None:
-    generator = np.random.default_rng(2)
-    profile = build_profile(["x"], generator.normal(size=(5000, 1)))
-    rows = generator.normal(size=(1000, 1))
-    before = psi(profile.counts, profile.binning.count(rows))
-    rows[:400] = np.nan
-    after = psi(profile.counts, profile.binning.count(rows))
-    assert before.index[0] < 0.05 < 0.25 < after.index[0]
-    assert after.p_value[0] < 1e-6
-
-
-def test_nothing_to_compare_is_no_drift() -> None:
-    reference = np.array([[5, 5, 0], [0, 0, 0]])
-    found = psi(reference, np.array([[0, 0, 0], [3, 4, 0]]))
-    assert found.index.tolist() == [0.0, 0.0]
-    assert found.p_value.tolist() == [1.0, 1.0]
-
-
-@pytest.mark.parametrize(("m", "n", "kind"), [(10_000, 200, "normal"), (10_000, 1000, "normal"), (10_000, 500, "code")])
-def test_without_drift_the_p_value_is_as_rare_as_it_says(m: int, n: int, kind: str) -> None:
-    """600 features at once; 5 % is seen 18 to 42 times with probability > 0.97."""
-    generator = np.random.default_rng(3)
-
-    def draw(rows: int) -> np.ndarray:
-        return generator.normal(size=(rows, 600)) if kind == "normal" else generator.binomial(6, 0.4, (rows, 600))
-
-    profile = build_profile([str(i) for i in range(600)], draw(m).astype(float))
-    found = psi(profile.counts, profile.binning.count(draw(n).astype(float)))
-    assert 0.025 <= (found.p_value < 0.05).mean() <= 0.08

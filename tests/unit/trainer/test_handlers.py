@@ -35,15 +35,8 @@ from evenkeel.services.trainer.commands import (
 )
 from evenkeel.services.trainer.context import TrainerContext
 from evenkeel.services.trainer.domain.job import JobResult
-from evenkeel.services.trainer.handlers import (
-    on_champion_changed,
-    on_dataset_committed,
-    on_drift_detected,
-    on_model_declared,
-    on_performance_degraded,
-)
 from evenkeel.services.trainer.service import service
-from tests.handled import CALLER, Handled
+from tests.harness import CALLER, Harness
 from tests.makers import champion_changed, drift_detected, performance_degraded
 
 STREAM = StreamSpec.model_validate(
@@ -112,32 +105,32 @@ def promoted(epoch: int) -> ChampionChanged:
 
 
 @pytest.fixture
-def trainer(tmp_path: Path) -> Iterator[Handled[TrainerContext]]:
-    handled = Handled(service, tmp_path)
+def trainer(tmp_path: Path) -> Iterator[Harness[TrainerContext]]:
+    handled = Harness(service, tmp_path)
     yield handled
     handled.close()
 
 
 @pytest.fixture
-def lived(trainer: Handled[TrainerContext]) -> Handled[TrainerContext]:
+def lived(trainer: Harness[TrainerContext]) -> Harness[TrainerContext]:
     """Its first model was decided on day 6, trained, and promoted with epoch 1."""
-    trainer.on(on_model_declared, declared(), day(0))
-    (first,) = trainer.on(on_dataset_committed, cut(6), day(6))
+    trainer.hear(declared(), day(0))
+    (first,) = trainer.hear(cut(6), day(6))
     assert (first.retrain, first.trigger) == (True, "first_data")
     finish(trainer, take(trainer))
-    trainer.on(on_champion_changed, promoted(1), day(6.5))
+    trainer.hear(promoted(1), day(6.5))
     return trainer
 
 
-def take(trainer: Handled[TrainerContext], owner: str = "a") -> StartedJob:
-    started = trainer.command(partial(on_take_job, TakeJob(owner))).answer
+def take(trainer: Harness[TrainerContext], owner: str = "a") -> StartedJob:
+    started = trainer.reply(partial(on_take_job, TakeJob(owner))).answer
     assert started is not None
     return started
 
 
-def finish(trainer: Handled[TrainerContext], started: StartedJob, detail: str = "too few") -> Reply[None]:
+def finish(trainer: Harness[TrainerContext], started: StartedJob, detail: str = "too few") -> Reply[None]:
     result = JobResult(outcome="refused", run_id=started.run_id, reason="too_few_rows", detail=detail)
-    return trainer.command(partial(on_finish_job, FinishJob(started, result, "", 1.0)))
+    return trainer.reply(partial(on_finish_job, FinishJob(started, result, "", 1.0)))
 
 
 def payloads(reply: Reply[Any]) -> list[Any]:
@@ -149,77 +142,77 @@ def given(outputs: list[RetrainDecided]) -> tuple[bool, str]:
     return decided.retrain, decided.reason
 
 
-def test_a_trigger_is_answered_also_with_no_and_in_event_time(lived: Handled[TrainerContext]) -> None:
-    lived.on(on_dataset_committed, cut(15, 2), day(15))
-    assert given(lived.on(on_drift_detected, drift(), day(15.9))) == (False, "cooldown")
-    (decided,) = lived.on(on_drift_detected, drift(), day(16))
+def test_a_trigger_is_answered_also_with_no_and_in_event_time(lived: Harness[TrainerContext]) -> None:
+    lived.hear(cut(15, 2), day(15))
+    assert given(lived.hear(drift(), day(15.9))) == (False, "cooldown")
+    (decided,) = lived.hear(drift(), day(16))
     assert (decided.retrain, decided.as_of, decided.dataset.version) == (True, day(16), 2)
-    assert given(lived.on(on_drift_detected, drift(), day(30))) == (False, "busy")
+    assert given(lived.hear(drift(), day(30))) == (False, "busy")
 
 
-def test_a_signal_about_an_older_champion_is_answered_with_superseded(lived: Handled[TrainerContext]) -> None:
-    lived.on(on_champion_changed, promoted(2), day(8))
-    assert given(lived.on(on_drift_detected, drift(epoch=1), day(30))) == (False, "superseded")
-    lived.on(on_champion_changed, promoted(1), day(9))  # read again, as after a rebuild: the highest epoch stays
-    assert given(lived.on(on_drift_detected, drift(epoch=2), day(30))) == (True, "accepted")
+def test_a_signal_about_an_older_champion_is_answered_with_superseded(lived: Harness[TrainerContext]) -> None:
+    lived.hear(promoted(2), day(8))
+    assert given(lived.hear(drift(epoch=1), day(30))) == (False, "superseded")
+    lived.hear(promoted(1), day(9))  # read again, as after a rebuild: the highest epoch stays
+    assert given(lived.hear(drift(epoch=2), day(30))) == (True, "accepted")
 
 
-def test_a_trigger_that_the_policy_does_not_name_is_none(lived: Handled[TrainerContext]) -> None:
-    assert lived.on(on_performance_degraded, degraded(), day(30)) == []
+def test_a_trigger_that_the_policy_does_not_name_is_none(lived: Harness[TrainerContext]) -> None:
+    assert lived.hear(degraded(), day(30)) == []
 
 
-def test_a_pause_outlives_another_declaration_but_stops_no_command(lived: Handled[TrainerContext]) -> None:
-    (paused,) = payloads(lived.command(partial(on_pause_loop, PauseLoop("m", "me", "a freeze", CALLER))))
+def test_a_pause_outlives_another_declaration_but_stops_no_command(lived: Harness[TrainerContext]) -> None:
+    (paused,) = payloads(lived.reply(partial(on_pause_loop, PauseLoop("m", "me", "a freeze", CALLER))))
     assert (paused.by, paused.caller) == ("me", CALLER), "who asked, as he called himself and as the door knew him"
-    lived.on(on_model_declared, declared(cooldown="1d"), day(7))
-    assert given(lived.on(on_drift_detected, drift(), day(30))) == (False, "paused")
-    reply = lived.command(partial(on_train, Train("m", CALLER)))
+    lived.hear(declared(cooldown="1d"), day(7))
+    assert given(lived.hear(drift(), day(30))) == (False, "paused")
+    reply = lived.reply(partial(on_train, Train("m", CALLER)))
     assert reply.answer.retrain is True
     (decided,) = payloads(reply)
     assert decided.caller == CALLER
     assert decided.as_of == day(30), "a click counts at the event time that was read, not in this year"
-    (resumed,) = payloads(lived.command(partial(on_resume_loop, ResumeLoop("m", "me", "thawed", CALLER))))
+    (resumed,) = payloads(lived.reply(partial(on_resume_loop, ResumeLoop("m", "me", "thawed", CALLER))))
     assert (resumed.state, resumed.caller) == ("running", CALLER)
     finish(lived, take(lived))
-    assert given(lived.on(on_drift_detected, drift(), day(40))) == (True, "accepted")
+    assert given(lived.hear(drift(), day(40))) == (True, "accepted")
 
 
-def test_the_schedule_asks_from_data_to_data(trainer: Handled[TrainerContext]) -> None:
-    trainer.on(on_model_declared, declared(triggers=["schedule"], schedule="20d"), day(0))
-    assert trainer.on(on_dataset_committed, cut(4), day(4)) == []
-    assert given(trainer.on(on_dataset_committed, cut(6, 2), day(6))) == (True, "accepted")
+def test_the_schedule_asks_from_data_to_data(trainer: Harness[TrainerContext]) -> None:
+    trainer.hear(declared(triggers=["schedule"], schedule="20d"), day(0))
+    assert trainer.hear(cut(4), day(4)) == []
+    assert given(trainer.hear(cut(6, 2), day(6))) == (True, "accepted")
     finish(trainer, take(trainer))
-    trainer.on(on_champion_changed, promoted(1), day(6.5))
-    assert trainer.on(on_dataset_committed, cut(25, 3), day(25)) == []
-    assert given(trainer.on(on_dataset_committed, cut(26, 4), day(26))) == (True, "accepted")
+    trainer.hear(promoted(1), day(6.5))
+    assert trainer.hear(cut(25, 3), day(25)) == []
+    assert given(trainer.hear(cut(26, 4), day(26))) == (True, "accepted")
 
 
 def test_a_job_whose_lease_ran_out_is_taken_over_and_its_zombie_changes_nothing(
-    trainer: Handled[TrainerContext],
+    trainer: Harness[TrainerContext],
 ) -> None:
-    trainer.on(on_model_declared, declared(), day(0))
-    trainer.on(on_dataset_committed, cut(6), day(6))
+    trainer.hear(declared(), day(0))
+    trainer.hear(cut(6), day(6))
     first = take(trainer)
-    assert trainer.command(partial(on_take_job, TakeJob("a"))).answer is None
-    assert trainer.command(partial(on_keep_job, KeepJob(first.run_id, first.attempt))).answer is True
-    trainer.ctx.now_us += LEASE_US + SECOND_US
+    assert trainer.reply(partial(on_take_job, TakeJob("a"))).answer is None
+    assert trainer.reply(partial(on_keep_job, KeepJob(first.run_id, first.attempt))).answer is True
+    trainer.clock.us += LEASE_US + SECOND_US
     second = take(trainer)
     assert (second.run_id, second.attempt) == (first.run_id, first.attempt + 1)
     assert second.request == first.request
-    assert trainer.command(partial(on_keep_job, KeepJob(first.run_id, first.attempt))).answer is False
+    assert trainer.reply(partial(on_keep_job, KeepJob(first.run_id, first.attempt))).answer is False
     assert payloads(finish(trainer, first, "the zombie's")) == []
     (failed,) = payloads(finish(trainer, second, "the owner's"))
     assert isinstance(failed, RunFailed)
     assert (failed.attempt, failed.detail) == (2, "the owner's")
     assert payloads(finish(trainer, second)) == []
-    assert trainer.command(partial(on_take_job, TakeJob("a"))).answer is None
+    assert trainer.reply(partial(on_take_job, TakeJob("a"))).answer is None
 
 
-def test_two_that_saw_the_same_job_do_not_both_get_it(trainer: Handled[TrainerContext]) -> None:
-    trainer.on(on_model_declared, declared(), day(0))
-    trainer.on(on_dataset_committed, cut(6), day(6))
+def test_two_that_saw_the_same_job_do_not_both_get_it(trainer: Harness[TrainerContext]) -> None:
+    trainer.hear(declared(), day(0))
+    trainer.hear(cut(6), day(6))
     seen = trainer.ask(lambda ctx: ctx.store.next_job("a", ctx.now_us))
-    expires_us = trainer.ctx.now_us + LEASE_US
+    expires_us = trainer.clock.us + LEASE_US
     taken = [
         trainer.ask(lambda ctx, owner=owner: ctx.store.take_job(seen.run_id, seen.attempt, owner, expires_us))  # type: ignore[misc]
         for owner in "ab"
@@ -228,16 +221,16 @@ def test_two_that_saw_the_same_job_do_not_both_get_it(trainer: Handled[TrainerCo
 
 
 def test_a_job_left_by_an_earlier_owner_is_tried_three_times_and_then_given_up_with_an_answer(
-    trainer: Handled[TrainerContext],
+    trainer: Harness[TrainerContext],
 ) -> None:
-    trainer.on(on_model_declared, declared(), day(0))
-    trainer.on(on_dataset_committed, cut(6), day(6))
+    trainer.hear(declared(), day(0))
+    trainer.hear(cut(6), day(6))
     for attempt, owner in enumerate("abc", 1):
-        reply = trainer.command(partial(on_take_job, TakeJob(owner)))  # type: ignore[misc]
+        reply = trainer.reply(partial(on_take_job, TakeJob(owner)))  # type: ignore[misc]
         (started,) = payloads(reply)
         assert isinstance(started, RunStarted)
         assert started.attempt == attempt
-    reply = trainer.command(partial(on_take_job, TakeJob("d")))
+    reply = trainer.reply(partial(on_take_job, TakeJob("d")))
     (failed,) = payloads(reply)
     assert (reply.answer, failed.reason, failed.attempt) == (None, "crashed", 3)
-    assert given(trainer.on(on_drift_detected, drift(epoch=0), day(30))) == (True, "accepted")
+    assert given(trainer.hear(drift(epoch=0), day(30))) == (True, "accepted")

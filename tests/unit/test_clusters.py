@@ -1,33 +1,20 @@
-"""The tests' distributions against scipy, and what clustering does to a standard error."""
+"""What clustering does to a variance: by hand, and against repeated samples."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy import stats
 
-from evenkeel.services.monitor.domain.statistics import (
-    clustered_standard_error,
-    design_effects,
-    f_survival,
-    student_survival,
-)
+from evenkeel.libs.clusters import clustered_standard_error, design_effects
 
 
-@pytest.mark.parametrize("degrees", [1, 2, 6, 13, 500])
-@pytest.mark.parametrize("t", [-3.0, -0.2, 0.0, 0.7, 2.5, 9.0])
-def test_student_survival_is_scipys(t: float, degrees: int) -> None:
-    assert student_survival(t, degrees) == pytest.approx(stats.t.sf(t, degrees), rel=1e-10)
+def test_design_effect_by_hand() -> None:
+    """Two clusters of ten rows, 8 : 2 and 2 : 8. Either bin has (3² + 3²) · 2/(2 − 1) = 36 where 20 · ½ = 10 are expected."""
+    assert design_effects(np.array([[[8, 2]], [[2, 8]]])).tolist() == [7.2]
 
 
-@pytest.mark.parametrize(("numerator", "denominator"), [(1, 6), (9, 54), (20, 120), (3, 3)])
-@pytest.mark.parametrize("f", [0.01, 0.5, 1.0, 3.3, 40.0])
-def test_f_survival_is_scipys(f: float, numerator: int, denominator: int) -> None:
-    assert f_survival(f, numerator, denominator) == pytest.approx(stats.f.sf(f, numerator, denominator), rel=1e-9)
-
-
-def test_f_survival_of_nothing_is_one() -> None:
-    assert f_survival(0.0, 3, 10) == 1.0
+def test_a_design_effect_is_never_below_one() -> None:
+    assert design_effects(np.array([[[5, 5]], [[5, 5]], [[5, 5]]])).tolist() == [1.0]
 
 
 def test_independent_rows_have_a_design_effect_of_about_one() -> None:
@@ -58,3 +45,8 @@ def test_clustered_standard_error_covers_the_spread_of_cluster_means() -> None:
     clustered = clustered_standard_error(influence, [100] * 40)
     assert clustered == pytest.approx(rows.reshape(40, 100).mean(axis=1).std(ddof=1) / np.sqrt(40), rel=1e-9)
     assert clustered > 4 * clustered_standard_error(influence, [4000])
+
+
+def test_clustered_standard_error_by_hand() -> None:
+    """Clusters of 2 and 1 rows whose influence sums to 3 and −3: √((9 + 9) · 2/(2 − 1)) / 3."""
+    assert clustered_standard_error(np.array([1.0, 2.0, -3.0]), [2, 1]) == pytest.approx(2.0)
