@@ -124,11 +124,11 @@ def champion(ref: PackageRef, epoch: int = 1, version: int = 1, run_id: str = "r
 
 
 def event(
-    payload: Payload, event_id: str, time_us: int, topic: str, offset: int = 0, *, stream: str = "", watermark: int = 0
+    payload: Payload, event_id: str, time_us: int, topic: str, offset: int = 0, *, stream: str = "", order: int = 0
 ) -> Event[Any]:
     attributes = {"ce_stream": stream.encode()}
-    if watermark:
-        attributes["ce_watermark"] = format_us(watermark).encode()
+    if order:
+        attributes["ce_ordertime"] = format_us(order).encode()
     return Event(payload, event_id, time_us, topic, 0, offset, attributes)
 
 
@@ -176,7 +176,7 @@ def label(number: int, time_us: int, late: float | None, **more: Any) -> Event[A
         time_us,
         "ingest.label-accepted.v1",
         stream=f"{STREAM}#label",
-        watermark=more.get("watermark", 0),
+        order=more.get("order", 0),
     )
 
 

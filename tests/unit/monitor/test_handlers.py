@@ -141,7 +141,7 @@ def test_a_label_without_the_field_is_no_label(ready: Monitor) -> None:
 
 
 def test_a_late_label_counts_when_it_arrived(ready: Monitor) -> None:
-    late = label(1, day(0.2), 1.0, watermark=day(1.5))
+    late = label(1, day(0.2), 1.0, order=day(1.5))
     outputs = ready.release([prediction(1, day(0.1), 0.8), late], day(2))
     assert [(w.window_start, w.labelled) for w in told(outputs, WindowMeasured)] == [
         ("2026-01-01T00:00:00Z", 0),
