@@ -169,13 +169,13 @@ MUTANTS: Final = (
         MONITOR + "test_detectors.py::test_a_rise_upon_a_rise_is_told_from_where_the_first_one_began",
     ),
     Mutant(
-        "services/monitor/domain/model.py",
+        "services/monitor/domain/measuring.py",
         "within = state.activated_us <= span.start_us",
         "within = True",
         MONITOR + "test_model.py::test_drift_is_judged_on_a_window_that_is_all_the_champions",
     ),
     Mutant(
-        "services/monitor/domain/model.py",
+        "services/monitor/domain/measuring.py",
         "in_bake = end_us <= state.activated_us + policy.bake_us",
         "in_bake = True",
         MONITOR + "test_model.py::test_a_champion_that_gets_worse_is_signalled_and_not_again_within_the_cooldown",
