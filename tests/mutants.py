@@ -172,13 +172,13 @@ MUTANTS: Final = (
         "services/monitor/domain/measuring.py",
         "within = state.activated_us <= span.start_us",
         "within = True",
-        MONITOR + "test_model.py::test_drift_is_judged_on_a_window_that_is_all_the_champions",
+        MONITOR + "test_measuring.py::test_drift_is_judged_on_a_window_that_is_all_the_champions",
     ),
     Mutant(
         "services/monitor/domain/measuring.py",
         "in_bake = end_us <= state.activated_us + policy.bake_us",
         "in_bake = True",
-        MONITOR + "test_model.py::test_a_champion_that_gets_worse_is_signalled_and_not_again_within_the_cooldown",
+        MONITOR + "test_measuring.py::test_a_champion_that_gets_worse_is_signalled_and_not_again_within_the_cooldown",
     ),
     Mutant(
         "services/monitor/domain/joins.py",
