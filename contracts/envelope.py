@@ -5,18 +5,19 @@ distributed tracing). Attributes are headers named `ce_<attribute>`; the value h
 official SDK is not used (it costs five times as much and misreads some messages); it is the oracle of the codec's tests.
 
 Own extension attributes: `shard` (with `source` and `sequence` the identity of a derived event), `stream` (which stream
-the event belongs to) and `watermark` (nothing of that stream earlier than this follows on this partition). Reserved, and
-ignored by whoever reads them today: `previous` (the sequence of its producer's last event before it on this partition, so
-that a missing one is seen), `signature` with `keyid` (the producer's, and of which key), `subject`.
+the event belongs to) and `ordertime` (when the event takes its turn among the others, if that is not its own time). Reserved,
+and ignored by whoever reads them today: `previous` (the sequence of its producer's last event before it on this partition,
+so that a missing one is seen), `signature` with `keyid` (the producer's, and of which key), `subject`.
 
-Two kinds of records travel among a topic's events and are none: a watermark, and a seal. A seal is the first word of a
-store that was rebuilt. Its value, `{"sealed": [source, …]}`, names the sources that have nothing more to say on this
-partition: a consumer ignores what comes from them behind the seal.
+A header says only what no other header and no payload says. Without `correlationid` an event belongs to what it follows
+from, `causationid`, and without that it is the first of its kind; `causationid` is left out where the payload names the
+cause (`Payload.follows_from`), `ordertime` where an event takes its turn at its own time, `traceparent` where nobody traces.
+
+Two kinds of records travel among a topic's events and are none: see contracts/runtime.py.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -25,22 +26,30 @@ from functools import lru_cache
 from typing import Final, Generic, Protocol, TypeVar
 
 TYPE_PREFIX: Final = "io.evenkeel."
-WATERMARK_TYPE: Final = TYPE_PREFIX + "watermark"
-SEAL_TYPE: Final = TYPE_PREFIX + "seal"
-IN_BAND_TYPES: Final = frozenset({WATERMARK_TYPE.encode(), SEAL_TYPE.encode()})
+CLOCK_TYPE: Final = TYPE_PREFIX + "clock-advanced.v1"
+SEAL_TYPE: Final = TYPE_PREFIX + "sources-sealed.v1"
+IN_BAND_TYPES: Final = frozenset({CLOCK_TYPE.encode(), SEAL_TYPE.encode()})
 """What records among the events of a topic may be besides events."""
 CONTENT_TYPE: Final = b"application/json"
 HEARTBEAT_HEADER: Final = "evenkeel-heartbeat"
 """A raw record with this header (RFC 3339) and no value says: nothing earlier will come on this partition."""
 
 Headers = Sequence[tuple[str, bytes]]
-P_co = TypeVar("P_co", covariant=True)
+
+
+class Caused(Protocol):
+    """What an event carries."""
+
+    def follows_from(self) -> str | None: ...
+
+
+P_co = TypeVar("P_co", bound=Caused, covariant=True)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MAX_ATTRIBUTE_BYTES: Final = 2_048
 _TEXTS: Final = (
-    *("ce_id", "ce_source", "ce_type", "ce_time", "ce_stream", "ce_watermark", "ce_correlationid", "ce_causationid"),
-    *("ce_shard", "traceparent", "ce_traceparent"),
+    *("ce_id", "ce_source", "ce_type", "ce_time", "ce_stream", "ce_ordertime", "ce_correlationid", "ce_causationid"),
+    *("ce_shard", "traceparent"),
 )
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
 
@@ -123,19 +132,15 @@ class Event(Generic[P_co]):
     offset: int
     attributes: dict[str, bytes]
     stream: str = field(init=False)
-    watermark_us: int | None = field(init=False)
     order_us: int = field(init=False)
-    """When the event takes its turn in an event-time merge: a late one takes it at its stream's watermark."""
+    """When the event takes its turn in an event-time merge, fixed once by ingest: its own time, or for one that came late
+    its stream's watermark of that moment."""
 
     def __post_init__(self) -> None:
         # Each is read several times an event on the data plane.
         self.stream = self.attribute("stream") or ""
-        watermark = self.attribute("watermark")
-        if watermark is None:
-            self.watermark_us, self.order_us = None, self.time_us
-        else:
-            self.watermark_us = watermark_us = parse_us(watermark)
-            self.order_us = max(self.time_us, watermark_us)
+        order = self.attribute("ordertime")
+        self.order_us = self.time_us if order is None else max(self.time_us, parse_us(order))
 
     def attribute(self, name: str) -> str | None:
         value = self.attributes.get("ce_" + name)
@@ -149,11 +154,12 @@ class Event(Generic[P_co]):
 
     @property
     def correlation_id(self) -> str:
-        return self.attribute("correlationid") or self.id
+        return self.attribute("correlationid") or self.attribute("causationid") or self.id
 
     @property
     def causation_id(self) -> str | None:
-        return self.attribute("causationid")
+        said = self.attribute("causationid")
+        return self.data.follows_from() if said is None else said
 
     @property
     def traceparent(self) -> str | None:
@@ -173,27 +179,33 @@ def encode(
     correlation_id: str,
     causation_id: str | None = None,
     stream: str | None = None,
-    watermark_us: int | None = None,
+    order_us: int | None = None,
     traceparent: str | None = None,
 ) -> list[tuple[str, bytes]]:
-    """The headers of one event. What is the same for a whole batch comes in as bytes."""
+    """The headers of one event. What is the same for a whole batch comes in as bytes. `causation_id` is None where the
+    payload names the cause."""
     headers = [
         *_of_the_batch(source, type, recorded, shard),
         ("ce_id", id.encode()),
         ("ce_time", format_us(time_us).encode()),
         ("ce_sequence", b"%020d" % sequence),
-        ("ce_correlationid", correlation_id.encode()),
     ]
+    if correlation_id != (id if causation_id is None else causation_id):
+        headers.append(("ce_correlationid", correlation_id.encode()))
     if causation_id is not None:
         headers.append(("ce_causationid", causation_id.encode()))
     if stream is not None:
         headers.append(("ce_stream", stream.encode()))
-    if watermark_us is not None:
-        headers.append(("ce_watermark", format_us(watermark_us).encode()))
-    if traceparent is not None:
-        carried = traceparent.encode()
-        headers += [("traceparent", carried), ("ce_traceparent", carried)]
+    if order_us is not None and order_us != time_us:
+        headers.append(("ce_ordertime", format_us(order_us).encode()))
+    if traceparent is not None and is_sampled(traceparent):
+        headers.append(("traceparent", traceparent.encode()))
     return headers
+
+
+def is_sampled(traceparent: str) -> bool:
+    """Whether anybody records this trace."""
+    return traceparent.endswith("01")
 
 
 @lru_cache(maxsize=256)
@@ -222,7 +234,7 @@ def attributes_of(headers: Headers) -> dict[str, bytes]:
     together = b"".join(attributes.values())
     if len(together) > MAX_ATTRIBUTE_BYTES or b"\0" in together or not together.isascii():
         _check_texts(attributes)
-    for name in ("ce_time", "ce_watermark"):
+    for name in ("ce_time", "ce_ordertime"):
         value = attributes.get(name)
         if value is not None and not FIRST_US <= parse_us(value.decode()) <= LAST_US:
             raise EnvelopeError(f"{name} is {value.decode()}, before 1800 or after 3100: nobody can calculate with it")
@@ -254,26 +266,6 @@ def origin_of(attributes: dict[str, bytes]) -> tuple[bytes, bytes, int] | None:
     if not sequence.isdigit() or len(sequence) > 20 or int(sequence) >= 2**63:
         raise EnvelopeError(f"ce_sequence is {sequence[:80]!r}, expected digits of a number below 2^63")
     return attributes["ce_source"], attributes.get("ce_shard", b""), int(sequence)
-
-
-def seal_value(sources: Iterable[str]) -> bytes:
-    """The value of a seal that closes these sources.
-
-    >>> seal_value(["/evenkeel/feature/a"])
-    b'{"sealed": ["/evenkeel/feature/a"]}'
-    """
-    return json.dumps({"sealed": sorted(sources)}).encode()
-
-
-def sealed_sources(value: bytes | None) -> list[str]:
-    """The sources that a seal closes on its partition. Raises EnvelopeError."""
-    try:
-        sources = json.loads(value or b"")["sealed"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        sources = None
-    if not isinstance(sources, list) or not all(isinstance(source, str) for source in sources):
-        raise EnvelopeError('a seal\'s value is {"sealed": [source, …]}')
-    return sources
 
 
 def type_of(topic: str) -> bytes:

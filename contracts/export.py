@@ -1,5 +1,5 @@
-"""Writes `schemas/<topic>.json`, `schemas/declaration.json`, `asyncapi/<service>.yaml` and `openapi/<service>.json`, or checks
-them (`--check`).
+"""Writes `schemas/<topic>.json`, one of each record in band, `schemas/declaration.json`, `asyncapi/<service>.yaml` and
+`openapi/<service>.json`, or checks them (`--check`).
 
 Generated, committed, never edited. An edit that breaks a published schema within its major is refused: give the fact a
 new payload class and a new topic with the next major, the call a new path. What a user may write (`declaration.json`) can
@@ -20,6 +20,8 @@ from evenkeel.contracts.declaration import declaration_schema
 from evenkeel.contracts.envelope import type_of
 from evenkeel.contracts.http.catalogue import ROUTES
 from evenkeel.contracts.http.openapi import document_of, document_path
+from evenkeel.contracts.payload import Payload
+from evenkeel.contracts.runtime import IN_BAND
 from evenkeel.contracts.topics import SERVICES, TOPICS, Topic, consumed_by, published_by
 
 HERE: Final = Path(__file__).parent
@@ -33,12 +35,12 @@ _HEADERS: Final = {
     "ce_recordedtime": "Wall time of the transaction that said it.",
     "ce_sequence": "20 digits. With source and shard it is the event's place among what its producer said.",
     "ce_shard": "What its producer numbers by itself.",
-    "ce_correlationid": "The event from outside, or the command, that the chain began with.",
-    "ce_causationid": "The event that it follows from.",
+    "ce_correlationid": "The event from outside, or the command, that the chain began with; without it what it follows from, "
+    "and without that the event itself.",
+    "ce_causationid": "The event that it follows from, if the payload does not say it.",
     "ce_stream": "Which stream it belongs to; views of a model are <model>@<view version>.",
-    "ce_watermark": "Nothing of the stream earlier than this follows on this partition.",
-    "ce_traceparent": "As traceparent.",
-    "traceparent": "W3C Trace Context.",
+    "ce_ordertime": "When it takes its turn among the others, if that is not its own time: it came late.",
+    "traceparent": "W3C Trace Context, if it is traced.",
     "ce_previous": "Reserved: the sequence of its producer's last event before it on this partition.",
     "ce_signature": "Reserved: the producer's signature.",
     "ce_keyid": "Reserved: the key of the signature.",
@@ -50,8 +52,16 @@ _JSON_SCHEMA: Final = "https://json-schema.org/draft/2020-12/schema"
 
 def schema_of(topic: Topic) -> dict[str, Any]:
     """JSON Schema of a topic's payload, as written."""
-    schema = topic.payload.model_json_schema(mode="serialization")
-    return {"$schema": _JSON_SCHEMA, "$id": f"urn:evenkeel:schema:{topic.name}"} | schema
+    return {"$schema": _JSON_SCHEMA, "$id": f"urn:evenkeel:schema:{topic.name}"} | _schema(topic.payload)
+
+
+def _schema(payload: type[Payload]) -> dict[str, Any]:
+    return payload.model_json_schema(mode="serialization")
+
+
+def schema_in_band(name: str) -> dict[str, Any]:
+    """JSON Schema of what travels in band among the events of several topics."""
+    return {"$schema": _JSON_SCHEMA, "$id": f"urn:evenkeel:schema:{name}"} | _schema(IN_BAND[name])
 
 
 def schema_of_declaration() -> dict[str, Any]:
@@ -69,7 +79,8 @@ def asyncapi_of(title: str, sent: tuple[Topic, ...], received: tuple[Topic, ...]
         name = _camel(topic.name)
         channels[name] = {
             "address": topic.name,
-            "messages": {name: {"$ref": f"#/components/messages/{name}"}},
+            "servers": [{"$ref": "#/servers/kafka"}],
+            "messages": {one: {"$ref": f"#/components/messages/{one}"} for one in (name, *_in_band(topic))},
             "bindings": {
                 "kafka": {
                     "partitions": topic.partitions,
@@ -79,24 +90,37 @@ def asyncapi_of(title: str, sent: tuple[Topic, ...], received: tuple[Topic, ...]
             },
         }
         messages[name] = _message(topic, name)
-        definition = topic.payload.model_json_schema(
-            mode="serialization", ref_template=f"#/components/schemas/{name}_{{model}}"
-        )
-        schemas |= {f"{name}_{key}": value for key, value in definition.pop("$defs", {}).items()}
-        schemas[name] = definition
+        carried: dict[str, type[Payload]] = {name: topic.payload}
+        for one, in_band in _in_band(topic).items():
+            carried[one] = IN_BAND[in_band]
+            messages[one] = _message_in_band(in_band, one)
+        for one, payload in carried.items():
+            definition = payload.model_json_schema(
+                mode="serialization", ref_template=f"#/components/schemas/{one}_{{model}}"
+            )
+            schemas |= {f"{one}_{key}": value for key, value in definition.pop("$defs", {}).items()}
+            schemas[one] = definition
     for action, topics in (("send", sent), ("receive", received)):
         for topic in topics:
             name = _camel(topic.name)
             operations[f"{action}{name[0].upper()}{name[1:]}"] = {
                 "action": action,
                 "channel": {"$ref": f"#/channels/{name}"},
-                "messages": [{"$ref": f"#/channels/{name}/messages/{name}"}],
+                "messages": [{"$ref": f"#/channels/{name}/messages/{one}"} for one in (name, *_in_band(topic))],
             }
     return {
         "asyncapi": "3.1.0",
         "id": f"urn:evenkeel:{title.lower().replace(' ', '-')}",
         "info": {"title": f"Evenkeel {title}", "version": "1.0.0", "license": {"name": "Apache-2.0"}},
         "defaultContentType": "application/json",
+        "servers": {
+            "kafka": {
+                "host": "{broker}",
+                "protocol": "kafka",
+                "description": "The broker that all services share (EVENKEEL_BROKER).",
+                "variables": {"broker": {"default": "127.0.0.1:9092"}},
+            }
+        },
         "channels": channels,
         "operations": operations,
         "components": {"messages": messages, "schemas": schemas},
@@ -112,21 +136,14 @@ def _configuration(topic: Topic) -> dict[str, Any]:
     return {"cleanup.policy": ["compact" if topic.compacted else "delete"], "retention.ms": topic.retention_ms}
 
 
+def _in_band(topic: Topic) -> dict[str, str]:
+    """Message → name of what travels in band on a topic."""
+    return {_camel(name): name for name, payload in IN_BAND.items() if payload in topic.also}
+
+
 def _message(topic: Topic, name: str) -> dict[str, Any]:
     return {
-        "name": topic.payload.__name__,
-        "title": topic.payload.__name__,
-        "summary": (topic.payload.__doc__ or "").strip().splitlines()[0] if topic.payload.__doc__ else topic.name,
-        "contentType": "application/json",
-        "correlationId": {"location": "$message.header#/ce_correlationid"},
-        "headers": {
-            "allOf": [
-                {"$ref": "#/components/schemas/EventHeaders"},
-                {"properties": {"ce_type": {"const": type_of(topic.name).decode()}}},
-            ]
-        },
-        "payload": {"$ref": f"#/components/schemas/{name}"},
-        "bindings": {"kafka": {"key": {"type": "string"}, "bindingVersion": "0.5.0"}},
+        **_described(topic.payload, topic.name, name),
         "x-evenkeel": {
             "plane": topic.plane.value,
             "producer": topic.producer,
@@ -136,11 +153,33 @@ def _message(topic: Topic, name: str) -> dict[str, Any]:
     }
 
 
+def _message_in_band(in_band: str, name: str) -> dict[str, Any]:
+    return {**_described(IN_BAND[in_band], in_band, name), "x-evenkeel": {"in-band": True}}
+
+
+def _described(payload: type[Payload], type_name: str, name: str) -> dict[str, Any]:
+    return {
+        "name": payload.__name__,
+        "title": payload.__name__,
+        "summary": payload.__doc__.strip().splitlines()[0] if payload.__doc__ else type_name,
+        "contentType": "application/json",
+        "correlationId": {"location": "$message.header#/ce_correlationid"},
+        "headers": {
+            "allOf": [
+                {"$ref": "#/components/schemas/EventHeaders"},
+                {"properties": {"ce_type": {"const": type_of(type_name).decode()}}},
+            ]
+        },
+        "payload": {"$ref": f"#/components/schemas/{name}"},
+        "bindings": {"kafka": {"key": {"type": "string"}, "bindingVersion": "0.5.0"}},
+    }
+
+
 def _headers() -> dict[str, Any]:
     """CloudEvents 1.0 in Kafka's binary mode (contracts/envelope.py)."""
     properties: dict[str, Any] = {name: {"type": "string", "description": said} for name, said in _HEADERS.items()}
     properties["ce_specversion"] = {"const": "1.0"}
-    for name in ("ce_time", "ce_recordedtime", "ce_watermark"):
+    for name in ("ce_time", "ce_recordedtime", "ce_ordertime"):
         properties[name]["format"] = "date-time"
     required = ["ce_specversion", "ce_id", "ce_source", "ce_type", "ce_time"]
     return {"type": "object", "required": required, "properties": properties}
@@ -148,7 +187,8 @@ def _headers() -> dict[str, Any]:
 
 def documents() -> dict[Path, str]:
     """Every generated file with its content."""
-    files = {HERE / "schemas" / f"{topic.name}.json": _json(schema_of(topic)) for topic in TOPICS}
+    files = {_schema_path(topic.name): _json(schema_of(topic)) for topic in TOPICS}
+    files |= {_schema_path(name): _json(schema_in_band(name)) for name in IN_BAND}
     files[DECLARATION] = _json(schema_of_declaration())
     for service in SERVICES:
         files[HERE / "asyncapi" / f"{service}.yaml"] = _yaml(
@@ -170,8 +210,16 @@ def _yaml(document: dict[str, Any]) -> str:
 
 def refused(topic: Topic) -> list[str]:
     """Why a topic's schema may not replace the committed one."""
-    path = HERE / "schemas" / f"{topic.name}.json"
-    return breaking_changes(json.loads(path.read_text()), schema_of(topic)) if path.exists() else []
+    return _broken(topic.name, schema_of(topic))
+
+
+def _broken(name: str, schema: dict[str, Any]) -> list[str]:
+    path = _schema_path(name)
+    return breaking_changes(json.loads(path.read_text()), schema) if path.exists() else []
+
+
+def _schema_path(name: str) -> Path:
+    return HERE / "schemas" / f"{name}.json"
 
 
 def refused_calls(service: str) -> list[str]:
@@ -188,6 +236,7 @@ def refused_of_declaration() -> list[str]:
 def breaking() -> list[str]:
     """Everything in which the contracts as they are break the committed ones."""
     problems = [f"{topic.name}: {problem}" for topic in TOPICS for problem in refused(topic)]
+    problems += [f"{name}: {problem}" for name in IN_BAND for problem in _broken(name, schema_in_band(name))]
     problems += [f"{service}: {problem}" for service in SERVICES for problem in refused_calls(service)]
     return problems + [f"declaration: {problem}" for problem in refused_of_declaration()]
 

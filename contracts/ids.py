@@ -63,6 +63,16 @@ def view_stream(model: str, view_version: str) -> str:
     return model + _VIEW_MARK + view_version
 
 
+def view_of(stream: str) -> tuple[str, str]:
+    """The model and the view version whose vectors travel under this name.
+
+    >>> view_of("delay@a3e2")
+    ('delay', 'a3e2')
+    """
+    model, _, view_version = stream.partition(_VIEW_MARK)
+    return model, view_version
+
+
 def merged_as(stream: str) -> str:
     """The name for which a merge waits: the views of a model take turns on each partition, and are one line there.
 

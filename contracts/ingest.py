@@ -31,6 +31,10 @@ class RawRecord(Payload):
     offset: Count
     sha256: Sha256
 
+    @property
+    def place(self) -> str:
+        return record_place(self.topic, self.partition, self.offset)
+
 
 class EventAccepted(Fact):
     """A producer's event that passed its stream's contract. Event time is the envelope's `time`."""
@@ -50,6 +54,9 @@ class EventAccepted(Fact):
     late: bool = False
     """It came after its stream's watermark had passed its event time, but within the allowed lateness."""
     raw: RawRecord
+
+    def follows_from(self) -> str:
+        return self.raw.place
 
     def sentence(self) -> str:
         late = ", late" if self.late else ""
@@ -73,6 +80,9 @@ class LabelAccepted(Fact):
     arrived: Time | None = None
     late: bool = False
     raw: RawRecord
+
+    def follows_from(self) -> str:
+        return self.raw.place
 
     def sentence(self) -> str:
         late = ", late" if self.late else ""
@@ -104,7 +114,10 @@ class EventRejected(Fact):
     original_value: Base64 | None = None
     original_headers: list[tuple[str, Base64]] = Field(default_factory=list)
 
+    def follows_from(self) -> str:
+        return self.raw.place
+
     def sentence(self) -> str:
-        place = record_place(self.raw.topic, self.raw.partition, self.raw.offset)
+        place = self.raw.place
         named = "" if self.event_id is None else f", id {self.event_id},"
         return f"{self.kind} record {place}{named} broke the rule {self.rule} of stream {self.stream}: {self.reason}"

@@ -72,6 +72,10 @@ class Payload(BaseModel):
         _set(payload, "__pydantic_private__", None)
         return payload
 
+    def follows_from(self) -> str | None:
+        """The id of what it follows from, if the payload itself names that; the envelope does not repeat it then."""
+        return None
+
 
 class Fact(Payload, ABC):
     """What a topic carries. It tells itself: governance's lineage and `evenkeel trace` show it by what it says here, and

@@ -38,6 +38,9 @@ class PredictionMade(Fact):
     view_position: dict[str, Count] | None = None
     """Partition → next offset of the view that completed a request by keys."""
 
+    def follows_from(self) -> str | None:
+        return self.vector_id
+
     def sentence(self) -> str:
         answer = self.decision if isinstance(self.decision, str) else "yes" if self.decision else "no"
         decided = "" if self.decision is None else f", decided {answer}"

@@ -39,6 +39,8 @@ class Topic:
     retention_ms: int = -1
     compacted: bool = False
     personal: bool = False
+    also: tuple[type[Payload], ...] = (runtime.SourcesSealed,)
+    """What travels in band beside the payload."""
 
     @property
     def config(self) -> dict[str, str]:
@@ -78,11 +80,26 @@ def _name(payload: Any) -> str:
 
 
 _LOG = "governance"
+_CLOCKED: Final = (runtime.ClockAdvanced, runtime.SourcesSealed)
 
 TOPICS: Final[tuple[Topic, ...]] = (
-    _data("ingest.event-accepted.v1", ingest.EventAccepted, "ingest", ("feature", _LOG), _event, personal=True),
     _data(
-        "ingest.label-accepted.v1", ingest.LabelAccepted, "ingest", ("feature", "monitor", _LOG), _event, personal=True
+        "ingest.event-accepted.v1",
+        ingest.EventAccepted,
+        "ingest",
+        ("feature", _LOG),
+        _event,
+        personal=True,
+        also=_CLOCKED,
+    ),
+    _data(
+        "ingest.label-accepted.v1",
+        ingest.LabelAccepted,
+        "ingest",
+        ("feature", "monitor", _LOG),
+        _event,
+        personal=True,
+        also=_CLOCKED,
     ),
     _data(
         "ingest.event-rejected.v1",
@@ -93,7 +110,14 @@ TOPICS: Final[tuple[Topic, ...]] = (
         personal=True,
         partitions=1,
     ),
-    _data("feature.vector-computed.v1", feature.VectorComputed, "feature", ("serving", "monitor", _LOG), _event),
+    _data(
+        "feature.vector-computed.v1",
+        feature.VectorComputed,
+        "feature",
+        ("serving", "monitor", _LOG),
+        _event,
+        also=_CLOCKED,
+    ),
     _data(
         "feature.view-updated.v1",
         feature.ViewUpdated,
@@ -102,6 +126,7 @@ TOPICS: Final[tuple[Topic, ...]] = (
         lambda p: f"{p.view}|{p.view_version}|{p.slot}",
         retention_ms=-1,
         compacted=True,
+        also=_CLOCKED,
     ),
     _control("feature.view-started.v1", feature.ViewStarted, "feature", (_LOG,), _model),
     _control("feature.dataset-committed.v1", feature.DatasetCommitted, "feature", ("trainer", _LOG), _model),
@@ -134,7 +159,7 @@ TOPICS: Final[tuple[Topic, ...]] = (
         ("trainer", "serving", "monitor", _LOG),
         _model,
     ),
-    _data("serving.prediction-made.v1", serving.PredictionMade, "serving", ("monitor", _LOG), _event),
+    _data("serving.prediction-made.v1", serving.PredictionMade, "serving", ("monitor", _LOG), _event, also=_CLOCKED),
     _control("serving.version-activated.v1", serving.VersionActivated, "serving", ("registry", _LOG), _model),
     _control("serving.activation-failed.v1", serving.ActivationFailed, "serving", ("registry", _LOG), _model),
     _control("serving.replica-seen.v1", serving.ReplicaSeen, "serving", ("monitor", _LOG), lambda p: p.replica),

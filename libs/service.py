@@ -3,7 +3,8 @@
 A handler takes events and a context and gives back what follows from them. It names no topic, key, retry or transaction.
 
 - `Each(Payload, on_x)`: `on_x(event, ctx) -> [payload, …]`, one event at a time, for the control plane.
-- `Batch(Payload, on_xs)`: `on_xs(events, ctx) -> [Derived, …]`, everything that was read at once, for the data plane.
+- `Batch(Payload, on_xs)`: `on_xs(events, ctx) -> [Derived, …]`, everything that was read at once, for the data plane; of a
+  topic that carries the clock (ClockAdvanced), its records stand among the events.
 - `Merge(payloads, on_released)`: as Batch, but the events of several topics in event-time order (evenkeel.libs.runtime.merge).
 - `Stateless(Payload, Output, on_xs)`: one payload or None per event, shared by replicas, for scoring.
 - `Raw(on_records)`: records as they are, for topics outside the map (ingest) or for all of them (governance).
@@ -41,7 +42,8 @@ class Cause(msgspec.Struct, frozen=True, gc=False):
 
 
 class Derived(msgspec.Struct, frozen=True, gc=False):
-    """A payload to publish, and what it follows from. Id, event time, correlation and trace are the cause's unless said.
+    """A payload to publish, and what it follows from. Id, event time, correlation and trace are the cause's unless said;
+    `order_us` is when it takes its turn among the others, if that is not its own time.
 
     A struct, as Cause is, because a frozen dataclass costs ten times as much and there is one per event.
     """
@@ -51,12 +53,13 @@ class Derived(msgspec.Struct, frozen=True, gc=False):
     time_us: int | None = None
     id: str | None = None
     stream: str | None = None
-    watermark_us: int | None = None
+    order_us: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Watermark:
-    """Tells every partition of a payload's topic: nothing of this stream earlier than `time_us` follows."""
+    """Tells every partition of a payload's topic: nothing of this stream with an order before `time_us` follows. The runtime
+    says it behind everything else of the transaction, one record for all streams."""
 
     payload: type[Payload]
     stream: str
@@ -200,7 +203,7 @@ class Host(Protocol[C_co]):
 @dataclass(frozen=True, slots=True)
 class Each(Generic[C]):
     payload: type[Payload]
-    handler: Callable[[Event[Any], C], Iterable[Payload | Derived]]
+    handler: Callable[[Event[Any], C], Iterable[Payload | Output]]
 
 
 @dataclass(frozen=True, slots=True)

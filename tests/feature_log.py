@@ -17,9 +17,10 @@ from evenkeel.contracts.ids import LABEL_SUFFIX, accepted_event_id, accepted_lab
 from evenkeel.contracts.ingest import EventAccepted, LabelAccepted
 from evenkeel.contracts.payload import Payload
 from evenkeel.contracts.registry import ModelDeclared, StreamDeclared
+from evenkeel.contracts.runtime import ClockAdvanced
+from evenkeel.contracts.topics import topic_of
 from evenkeel.libs.declaration import load_declaration
 from evenkeel.libs.features import SlotUpdate, compile_plan
-from evenkeel.libs.runtime.decoding import ReadWatermark
 from evenkeel.libs.service import Cause, Derived, Watermark
 from evenkeel.services.feature.context import FeatureContext
 from evenkeel.services.feature.domain.rows import TrainingRow
@@ -160,8 +161,11 @@ class Log(Topics):
     ) -> None:
         event_id = accepted_id(merged_as, record_id)
         cause = Cause(event_id, time_us, event_id)
-        derived = Derived(payload, cause, id=event_id, stream=merged_as, watermark_us=watermark_us)
+        order_us = time_us if watermark_us is None else max(time_us, watermark_us)
+        derived = Derived(payload, cause, id=event_id, stream=merged_as, order_us=order_us)
         self.say("ingest", [derived], partition=partition)
+        if watermark_us is not None:
+            self.watermark(merged_as, watermark_us)
 
     def watermark(self, stream: str, time_us: int) -> None:
         """Nothing of this stream (labels: `<stream>#label`) earlier than `time_us` follows on any partition."""
@@ -194,11 +198,13 @@ class Feature(Harness[FeatureContext]):
 
     @property
     def watermarks(self) -> list[tuple[str, int]]:
-        """Those that were said, on one partition of each topic."""
+        """Those of vectors that were said, on one partition."""
+        vectors = topic_of(VectorComputed, "feature").name
         return [
-            (said.stream, said.time_us)
-            for record, said in zip(self.records, self.said, strict=True)
-            if isinstance(said, ReadWatermark) and record.partition == 0
+            mark
+            for said in self.events(ClockAdvanced)
+            if (said.topic, said.partition) == (vectors, 0)
+            for mark in said.data.times_us().items()
         ]
 
     def vectors(self, model: str) -> dict[str, list[float | None]]:

@@ -17,7 +17,7 @@ from evenkeel.contracts.topics import published_by, topics_carrying
 from evenkeel.libs.bus.protocol import OutgoingRecord
 from evenkeel.libs.runtime.attempt import Attempt
 from evenkeel.libs.runtime.consuming import Processing
-from evenkeel.libs.runtime.decoding import Decoder, ReadSeal, ReadWatermark, open_envelope
+from evenkeel.libs.runtime.decoding import Decoder, open_envelope
 from evenkeel.libs.runtime.lease import Lease
 from evenkeel.libs.runtime.publishing import Acknowledged
 from evenkeel.libs.runtime.routing import Routes
@@ -72,7 +72,7 @@ class Harness(Generic[C]):
         self.records: list[OutgoingRecord] = []
         """What was said, in the order in which it was committed."""
         self._last_row = 0
-        self._said: list[Event[Any] | ReadWatermark | ReadSeal] = []
+        self._said: list[Event[Any]] = []
         self._decoder = Decoder(published_by(service.name))
         self._open()
 
@@ -187,18 +187,18 @@ class Harness(Generic[C]):
     # -- then -----------------------------------------------------------------------------------------------------------
 
     @property
-    def said(self) -> list[Event[Any] | ReadWatermark | ReadSeal]:
+    def said(self) -> list[Event[Any]]:
         """Everything that was said, decoded, record by record."""
         self._said += [self._decoded(record) for record in self.records[len(self._said) :]]
         return self._said
 
     def events(self, payload: type[Payload]) -> list[Event[Any]]:
         """The events of one payload, in the order in which they were committed."""
-        return [one for one in self.said if isinstance(one, Event) and isinstance(one.data, payload)]
+        return [one for one in self.said if isinstance(one.data, payload)]
 
     def payloads(self, payload: type[Payload]) -> list[Any]:
         return [event.data for event in self.events(payload)]
 
-    def _decoded(self, record: OutgoingRecord) -> Event[Any] | ReadWatermark | ReadSeal:
+    def _decoded(self, record: OutgoingRecord) -> Event[Any]:
         read = ReadRecord(record.topic, record.partition, 0, record.key, record.value, record.headers)
         return self._decoder.decode(read, open_envelope(read)[0])

@@ -24,7 +24,7 @@ from typing import Any, Final
 import httpx2
 import orjson
 
-from evenkeel.contracts.envelope import WATERMARK_TYPE, attributes_of, origin_of
+from evenkeel.contracts.envelope import IN_BAND_TYPES, attributes_of, origin_of
 from evenkeel.contracts.http.route import ROLES
 from evenkeel.contracts.topics import SERVICES, published_by
 from evenkeel.libs.process.ports import LOOPBACK, free_port
@@ -192,8 +192,19 @@ def trial(
 
 # -- what was told -------------------------------------------------------------------------------------------------------
 
-WALL_CLOCK: Final = frozenset({"load_seconds", "duration_seconds", "activated", "expires", "recorded", "prediction_id"})
-"""Fields that say when or how fast something happened here."""
+WALL_CLOCK: Final = frozenset(
+    {
+        "load_seconds",
+        "duration_seconds",
+        "activated",
+        "expires",
+        "expires_us",
+        "recorded",
+        "recorded_us",
+        "prediction_id",
+    }
+)
+"""Fields of answers and columns of tables that say when or how fast something happened here."""
 
 
 def without_wall_clock(value: Any, more: Iterable[str] = ()) -> Any:
@@ -224,7 +235,7 @@ async def stories(
     timeless: Iterable[str] = (),
     commands: Iterable[str] = (),
 ) -> dict[str, dict[str, Told]]:
-    """Store id → event id → what was told, watermarks aside. Asserts what holds on the wire for each store:
+    """Store id → event id → what was told, clock records aside. Asserts what holds on the wire for each store:
 
     a repeat is the same record again, on the same partition, under the same sequence; new records come in the order of
     their sequences on each partition; and no sequence of a shard is missing, so no row of the outbox was lost.
@@ -260,7 +271,7 @@ async def stories(
             highest[place] = sequence
             assert sequence not in sequences.setdefault((store, shard), set()), "a sequence is given once"
             sequences[store, shard].add(sequence)
-            if topic.name in apart or attributes["ce_type"] == WATERMARK_TYPE.encode():
+            if topic.name in apart or attributes["ce_type"] in IN_BAND_TYPES:
                 continue
             is_command = shard.decode() in commands
             value = without_wall_clock(orjson.loads(record.value), ("cause_id",) if is_command else ())

@@ -169,13 +169,13 @@ MUTANTS: Final = (
         MONITOR + "test_detectors.py::test_a_rise_upon_a_rise_is_told_from_where_the_first_one_began",
     ),
     Mutant(
-        "services/monitor/domain/model.py",
+        "services/monitor/domain/measuring.py",
         "within = state.activated_us <= span.start_us",
         "within = True",
         MONITOR + "test_model.py::test_drift_is_judged_on_a_window_that_is_all_the_champions",
     ),
     Mutant(
-        "services/monitor/domain/model.py",
+        "services/monitor/domain/measuring.py",
         "in_bake = end_us <= state.activated_us + policy.bake_us",
         "in_bake = True",
         MONITOR + "test_model.py::test_a_champion_that_gets_worse_is_signalled_and_not_again_within_the_cooldown",
@@ -341,6 +341,42 @@ MUTANTS: Final = (
         RUNTIME + "test_waiting.py::test_waits_double_up_to_the_longest",
     ),
     Mutant(
+        "libs/runtime/writer.py",
+        "self.positions |= committed.positions",
+        "pass",
+        RUNTIME + "test_commands.py::test_the_loop_knows_of_positions_what_is_committed",
+    ),
+    Mutant(
+        "libs/runtime/commands.py",
+        'if self.phase == "rebuilding":',
+        "if False:",
+        RUNTIME + "test_commands.py::test_there_are_no_commands_before_the_store_is_loaded_or_while_it_is_rebuilt",
+    ),
+    Mutant(
+        "libs/runtime/assignment.py",
+        "reached[tp] = max(reached[tp], record.offset + 1)",
+        "reached[tp] = record.offset + 1",
+        RUNTIME + "test_parts.py::test_facts_are_read_to_their_end_by_what_was_read_before_and_what_is_at_hand",
+    ),
+    Mutant(
+        "libs/runtime/housekeeping.py",
+        "if self._unanswered < UNANSWERED:",
+        "if self._unanswered <= UNANSWERED:",
+        RUNTIME + "test_parts.py::test_a_broker_counts_as_away_after_three_commits_without_an_answer",
+    ),
+    Mutant(
+        "libs/runtime/disk.py",
+        "if free < wanted",
+        "if free > wanted",
+        RUNTIME + "test_parts.py::test_consuming_stops_with_less_room_than_is_wanted",
+    ),
+    Mutant(
+        "libs/runtime/rebuild.py",
+        "read[topic, partition] -= before",
+        "pass",
+        RUNTIME + "test_parts.py::test_a_rebuild_goes_on_where_it_was_in_its_order",
+    ),
+    Mutant(
         "libs/runtime/published.py",
         "if store in self._stores and origin[2] >= self._first_sequence:",
         "if store in self._stores:",
@@ -360,8 +396,8 @@ MUTANTS: Final = (
     ),
     Mutant(
         "libs/runtime/stateless.py",
-        "value = seal_value([*said.sources, *(",
-        "value = seal_value([*(",
+        "sources=sorted({*theirs, *ours})",
+        "sources=sorted(ours)",
         RUNTIME + "test_stateless.py::test_a_seal_is_passed_on_for_what_the_sealed_store_became_here",
     ),
 )

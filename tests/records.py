@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from evenkeel.contracts.envelope import Headers, parse_us
+from evenkeel.contracts.envelope import IN_BAND_TYPES, Headers, parse_us
 from evenkeel.contracts.payload import Payload
 from evenkeel.libs.bus.protocol import OutgoingRecord
 from evenkeel.libs.runtime.outputs import OutputBuilder
@@ -54,8 +54,10 @@ class Topics:
             builder = self._builders[producer, store] = OutputBuilder(producer, store, {}, parse_us(recorded), trace)
         builder.add(outputs, "test")
         said = [
-            one if partition is None or one.value is None else one._replace(partition=partition)
-            for one in builder.records
+            one
+            if partition is None or dict(one.headers)["ce_type"] in IN_BAND_TYPES
+            else one._replace(partition=partition)
+            for one in builder.finish()
         ]
         builder.records.clear()
         return self.write(said)

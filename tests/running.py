@@ -27,6 +27,7 @@ from evenkeel.libs.client.clients import AsyncClient
 from evenkeel.libs.runtime.runtime import Runtime
 from evenkeel.libs.service import Service
 from evenkeel.libs.settings import Settings
+from evenkeel.libs.store.format import claim_folder
 
 T = TypeVar("T")
 WAIT_SECONDS: Final = 60.0
@@ -83,10 +84,11 @@ class Producer:
 async def publish_events(broker: str, source: str, payloads: Sequence[tuple[Payload, dict[str, Any]]]) -> None:
     """Write payloads to their topics as `source` (a service's name) would: for testing one service alone.
 
-    The mapping holds `time` (RFC 3339) and optionally `id`, `stream`, `watermark`.
+    The mapping holds `time` (RFC 3339) and optionally `id`, `stream`, and `watermark`: how far the stream has come behind it
+    all.
     """
     from evenkeel.libs.runtime.outputs import OutputBuilder
-    from evenkeel.libs.service import Cause, Derived
+    from evenkeel.libs.service import Cause, Derived, Watermark
     from evenkeel.libs.telemetry.tracing import Tracing
 
     bus = KafkaBus(broker, f"test-{source}")
@@ -97,17 +99,15 @@ async def publish_events(broker: str, source: str, payloads: Sequence[tuple[Payl
         time_us = parse_us(meta["time"])
         event_id = meta.get("id") or f"test-{start}-{number}"
         watermark = meta.get("watermark")
-        derived = Derived(
-            payload,
-            Cause(f"cause-{event_id}", time_us, event_id),
-            id=event_id,
-            stream=meta.get("stream"),
-            watermark_us=None if watermark is None else parse_us(watermark),
+        stream = meta.get("stream")
+        builder.add(
+            [Derived(payload, Cause(f"cause-{event_id}", time_us, event_id), id=event_id, stream=stream)], "test"
         )
-        builder.add([derived], "test")
+        if watermark is not None:
+            builder.add([Watermark(type(payload), stream, parse_us(watermark))], "test")
     await bus.start()
     try:
-        await bus.publish(builder.records)
+        await bus.publish(builder.finish())
     finally:
         await bus.stop()
 
@@ -197,7 +197,9 @@ async def running(
     group = group or f"test-{service.name}-{data_dir.name}"
     # Tests of one module share a broker, and each starts its services anew.
     settings = {"accept_new_store": True} | settings
+    claim_folder(data_dir)
     shared = Settings(data_dir=data_dir, broker=broker, **settings)
+    claim_folder(data_dir)
     bus = KafkaBus(broker, group, group, FetchSettings(max_wait_ms=20))
     runtime: Runtime[Any] = Runtime(service, shared, own if own is not None else service.settings(), bus)
     await create_map_topics(broker)

@@ -7,22 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from pydantic import ValidationError
 
-from evenkeel.contracts.envelope import (
-    SEAL_TYPE,
-    WATERMARK_TYPE,
-    EnvelopeError,
-    Event,
-    Record,
-    attributes_of,
-    origin_of,
-    parse_us,
-    sealed_sources,
-    type_of,
-)
+from evenkeel.contracts.envelope import EnvelopeError, Event, Record, attributes_of, origin_of, parse_us, type_of
+from evenkeel.contracts.payload import Payload
+from evenkeel.contracts.runtime import IN_BAND, SourcesSealed
 from evenkeel.contracts.superseded import Superseded
 from evenkeel.contracts.topics import Topic
 from evenkeel.libs.errors import Undecodable
@@ -31,21 +22,7 @@ Attributes = dict[str, bytes]
 Origin = tuple[bytes, bytes, int]
 """(producer store, shard, sequence)."""
 _NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000").search
-_WATERMARK: Final = WATERMARK_TYPE.encode()
-_SEAL: Final = SEAL_TYPE.encode()
-
-
-class ReadWatermark(NamedTuple):
-    """Nothing of this stream earlier than this follows on the record's partition."""
-
-    stream: str
-    time_us: int
-
-
-class ReadSeal(NamedTuple):
-    """These sources say nothing more on the record's partition."""
-
-    sources: list[str]
+Validator = Callable[[bytes], Payload]
 
 
 def open_envelope(record: Record) -> tuple[Attributes, Origin | None]:
@@ -63,43 +40,45 @@ class Decoder:
     def __init__(self, topics: Iterable[Topic], former: Iterable[Superseded] = ()) -> None:
         """An event of a former major becomes one of its current payload."""
         self._types: dict[str, bytes] = {}
-        self._validators: dict[str, Callable[[bytes], Any]] = {}
+        self._validators: dict[tuple[str, bytes], Validator] = {}
+        """By topic and `ce_type`."""
         for topic in topics:
-            self._types[topic.name] = type_of(topic.name)
-            self._validators[topic.name] = topic.payload.__pydantic_validator__.validate_json
+            self._add(topic.name, topic.payload.__pydantic_validator__.validate_json, topic.also)
         for superseded in former:
-            self._types[superseded.name] = type_of(superseded.name)
-            self._validators[superseded.name] = _upcasting(superseded)
+            self._add(superseded.name, _upcasting(superseded), (SourcesSealed,))
+
+    def _add(self, topic: str, validate: Validator, also: Iterable[type[Payload]]) -> None:
+        self._types[topic] = type_of(topic)
+        self._validators[topic, type_of(topic)] = validate
+        for name, payload in IN_BAND.items():
+            if payload in also:
+                self._validators[topic, type_of(name)] = payload.__pydantic_validator__.validate_json
 
     def knows(self, topic: str) -> bool:
         return topic in self._types
 
-    def decode(self, record: Record, attributes: Attributes) -> Event[Any] | ReadWatermark | ReadSeal:
-        """What a record says whose envelope is open. Raises Undecodable."""
-        topic, type_name = record.topic, attributes["ce_type"]
+    def decode(self, record: Record, attributes: Attributes) -> Event[Any]:
+        """What a record says whose envelope is open: the topic's payload, or what travels in band beside it. Raises
+        Undecodable."""
+        topic, value = record.topic, record.value or b""
+        validate = self._validators.get((topic, attributes["ce_type"]))
+        if validate is None:
+            raise Undecodable(f"ce_type is {attributes['ce_type']!r}, this topic carries {self._types[topic]!r}")
         try:
-            if type_name == self._types[topic]:
-                value = record.value or b""
-                if b"\\u0000" in value and _NUL(value):  # not every store can keep it
-                    raise Undecodable("envelope: a text of the payload holds the character U+0000")
-                data = self._validators[topic](value)
-                time_us = parse_us(attributes["ce_time"].decode())
-                return Event(
-                    data, attributes["ce_id"].decode(), time_us, topic, record.partition, record.offset, attributes
-                )
-            if type_name == _WATERMARK:
-                watermark = attributes.get("ce_watermark", b"").decode()
-                return ReadWatermark(attributes.get("ce_stream", b"").decode(), parse_us(watermark))
-            if type_name == _SEAL:
-                return ReadSeal(sealed_sources(record.value))
+            if b"\\u0000" in value and _NUL(value):  # not every store can keep it
+                raise Undecodable("envelope: a text of the payload holds the character U+0000")
+            data = validate(value)
+            time_us = parse_us(attributes["ce_time"].decode())
+            return Event(
+                data, attributes["ce_id"].decode(), time_us, topic, record.partition, record.offset, attributes
+            )
         except ValidationError as error:
             raise Undecodable(payload_fault(error)) from None
         except (EnvelopeError, ValueError, RecursionError) as error:
             raise Undecodable(f"envelope: {error}") from None
-        raise Undecodable(f"ce_type is {type_name!r}, this topic carries {self._types[topic]!r}")
 
 
-def _upcasting(former: Superseded) -> Callable[[bytes], Any]:
+def _upcasting(former: Superseded) -> Validator:
     validate, upcast = former.payload.__pydantic_validator__.validate_json, former.upcast
     return lambda value: upcast(validate(value))
 

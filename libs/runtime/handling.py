@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 from evenkeel.contracts.envelope import Event, Record
+from evenkeel.contracts.payload import Payload
 from evenkeel.libs.errors import EvenkeelError, NotYet
 from evenkeel.libs.runtime.attempt import Attempt, HandlerFailed
 from evenkeel.libs.runtime.dead_letters import dead_letter
@@ -61,7 +62,7 @@ class Handling(Generic[C]):
     def _handle_one(self, event: Event[Any], builder: OutputBuilder) -> None:
         handler = self._routes.each[self._routes.current(event.topic)].handler
         produced = list(handler(event, self.context))
-        builder.add((p if isinstance(p, Derived) else Derived(p, event) for p in produced), event.topic)
+        builder.add((Derived(p, event) if isinstance(p, Payload) else p for p in produced), event.topic)
 
     def batches(self, builder: OutputBuilder) -> None:
         """Each topic's events at once, or one by one while we look for the one that fails."""

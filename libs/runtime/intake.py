@@ -9,9 +9,10 @@ from functools import cached_property
 from typing import Any
 
 from evenkeel.contracts.envelope import Event, Record
+from evenkeel.contracts.runtime import ClockAdvanced, SourcesSealed
 from evenkeel.libs.errors import Undecodable
 from evenkeel.libs.runtime.attempt import Attempt
-from evenkeel.libs.runtime.decoding import Decoder, ReadWatermark, open_envelope
+from evenkeel.libs.runtime.decoding import Decoder, open_envelope
 from evenkeel.libs.runtime.held import Where
 from evenkeel.libs.runtime.repeats import Repeats
 from evenkeel.libs.runtime.routing import Routes
@@ -27,7 +28,7 @@ class ReadBatch:
     """Facts with the broker's time, in the order in which they are handled."""
     data: dict[str, list[Event[Any]]] = field(default_factory=dict)
     """Everything else that is decoded, by topic."""
-    watermarks: list[tuple[TopicPartition, ReadWatermark]] = field(default_factory=list)
+    clocks: list[Event[ClockAdvanced]] = field(default_factory=list)
     raw: list[Record] = field(default_factory=list)
     """What is not decoded."""
     marks: dict[MarkKey, int] = field(default_factory=dict)
@@ -86,14 +87,14 @@ class Intake:
         if origin is not None and self._repeats.is_known(origin, topic, record.partition, batch.marks):
             batch.repeated[topic] += 1
             return
-        found = self._decoder.decode(record, attributes)
-        if isinstance(found, Event):
+        event = self._decoder.decode(record, attributes)
+        if isinstance(event.data, SourcesSealed):
+            self._repeats.seal(event.data.sources, topic, record.partition, batch.marks)
+        elif isinstance(event.data, ClockAdvanced) and topic in self._routes.merged:
+            batch.clocks.append(event)
+        else:
             current = self._routes.current(topic)
             if current in self._routes.each:
-                batch.control.append((record.timestamp, found))
+                batch.control.append((record.timestamp, event))
             else:
-                batch.data.setdefault(current, []).append(found)
-        elif isinstance(found, ReadWatermark):
-            batch.watermarks.append(((topic, record.partition), found))
-        else:
-            self._repeats.seal(found.sources, topic, record.partition, batch.marks)
+                batch.data.setdefault(current, []).append(event)

@@ -1,10 +1,10 @@
 """The event-time merge: several topics, one order that depends on neither partitions nor batches nor crashes.
 
-Each input (topic, partition, stream) has a watermark, made by ingest and carried in-band: nothing of that stream earlier
-than it follows on that partition. A group of streams is released up to the smallest watermark of its inputs, strictly:
-records with `order_us < watermark` leave in the order (order_us, stream, event id). Ingest stamps each accepted event with
-its stream's watermark, and `order_us` is the later of event time and that stamp, so a late record has a place in the order
-too, and no record can come below a watermark that was announced on its partition before it.
+Each input (topic, partition, stream) has a watermark, made by ingest and carried in band by clock records: nothing of that
+stream with an earlier order follows on that partition. A group of streams is released up to the smallest watermark of its
+inputs, strictly: records with `order_us < watermark` leave in the order (order_us, stream, event id). Ingest fixes the order
+of each event it accepts: the later of event time and the stream's watermark of that moment, so a late record has a place in
+the order too, and no record can come below a watermark that was announced on its partition before it.
 
 The streams of a model's views are one input: on each partition a view begins where the one before it ends, so the watermark
 of the next one holds for all of them.

@@ -96,16 +96,13 @@ class Merging(Generic[C]):
     def _take_in(self, handling: Handling[C]) -> dict[Where, Event[Any]]:
         """The events that are held from here on, by place."""
         batch, added = handling.batch, dict[Where, Event[Any]]()
-        for (topic, partition), (stream, time_us) in batch.watermarks:
-            if topic in self._routes.merged:
-                self._merge.observe(topic, partition, stream, time_us)
+        for clock in batch.clocks:
+            for stream, time_us in clock.data.times_us().items():
+                self._merge.observe(clock.topic, clock.partition, stream, time_us)
         for topic in self._routes.merged:
             for event in batch.data.get(topic, ()):
                 if not self._is_usable(event, handling):
                     continue
-                watermark_us = event.watermark_us
-                if watermark_us is not None:
-                    self._merge.observe(topic, event.partition, event.stream, watermark_us)
                 if self._merge.add(event):
                     added[topic, event.partition, event.offset] = event
         return added

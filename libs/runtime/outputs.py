@@ -8,9 +8,10 @@ from typing import Final, Protocol
 
 import msgspec
 
-from evenkeel.contracts.envelope import SEAL_TYPE, WATERMARK_TYPE, encode, format_us, seal_value, type_of
+from evenkeel.contracts.envelope import CLOCK_TYPE, SEAL_TYPE, encode, format_us, is_sampled, type_of
 from evenkeel.contracts.ids import derived_id
 from evenkeel.contracts.payload import Payload
+from evenkeel.contracts.runtime import ClockAdvanced, SourcesSealed
 from evenkeel.contracts.topics import Plane, Topic, published_by, topic_of
 from evenkeel.libs.bus.protocol import OutgoingRecord
 from evenkeel.libs.service import Derived, Output, Seal, Watermark
@@ -18,6 +19,7 @@ from evenkeel.libs.telemetry.tracing import BatchTrace
 
 MAX_VALUE_BYTES: Final = 450_000
 """Of one record of ours. A batch of the client takes 524,288 bytes, of which keys and headers need some."""
+CLOCK_SHARD: Final = "clock"
 _unpack = msgspec.msgpack.Decoder(list[OutgoingRecord])
 
 
@@ -53,7 +55,8 @@ class Published(Protocol):
 
 
 class OutputBuilder:
-    """Builds the records of one transaction. Sequences it hands out are the store's once the transaction commits."""
+    """Builds the records of one transaction; `finish` says the last of them. Sequences it hands out are the store's once the
+    transaction commits."""
 
     def __init__(
         self,
@@ -72,6 +75,8 @@ class OutputBuilder:
         self._indices: dict[tuple[str, str], int] = {}
         self.sequences: dict[str, int] = {}
         self.records: list[OutgoingRecord] = []
+        self._clocks: dict[str, tuple[Topic, dict[str, int]]] = {}
+        """By topic: how far its streams have come."""
         self._routes: dict[type[Payload], tuple[Topic, bytes]] = {}
 
     def _route(self, payload: type[Payload]) -> tuple[Topic, bytes]:
@@ -89,9 +94,9 @@ class OutputBuilder:
             if isinstance(output, Derived):
                 sequence += self._add_derived(output, shard_bytes, sequence + 1)
             elif isinstance(output, Watermark):
-                sequence = self._add_watermark(output, shard, shard_bytes, sequence)
+                self._advance(output)
             else:
-                sequence = self._add_seals(output, shard_bytes, sequence)
+                sequence = self._add_seals(output, shard, sequence)
         if sequence != self._before.get(shard, 0):
             self.sequences[shard] = sequence
 
@@ -109,11 +114,11 @@ class OutputBuilder:
         partition = partition_of(key, topic.partitions)
         time_us = cause.time_us if output.time_us is None else output.time_us
         if self._published is not None:
-            order_us = time_us if output.watermark_us is None else max(time_us, output.watermark_us)
+            order_us = time_us if output.order_us is None else output.order_us
             if self._published.has(topic, partition, event_id, output.stream, order_us):
                 return False
         traceparent = self._trace.context_for(cause, shard)
-        if topic.plane is Plane.CONTROL and (traceparent is None or not traceparent.endswith("01")):
+        if topic.plane is Plane.CONTROL and (traceparent is None or not is_sampled(traceparent)):
             traceparent = self._trace.begin(
                 event_id, topic.name
             )  # facts are few, and each may start a turn of the loop
@@ -126,9 +131,9 @@ class OutputBuilder:
             sequence=sequence,
             shard=shard,
             correlation_id=cause.correlation_id,
-            causation_id=cause.id,
+            causation_id=None if payload.follows_from() == cause.id else cause.id,
             stream=output.stream,
-            watermark_us=output.watermark_us,
+            order_us=output.order_us,
             traceparent=traceparent,
         )
         value = payload.__pydantic_serializer__.to_json(payload)
@@ -139,46 +144,65 @@ class OutputBuilder:
         self.records.append(OutgoingRecord(topic.name, partition, key, value, headers))
         return True
 
-    def _add_watermark(self, output: Watermark, shard: str, shard_bytes: bytes, sequence: int) -> int:
+    def _advance(self, output: Watermark) -> None:
         topic, _ = self._route(output.payload)
-        for partition in range(topic.partitions):
-            if self._published is not None and self._published.has_watermark(
-                topic.name, partition, output.stream, output.time_us
-            ):
-                continue
-            sequence += 1
-            event_id = derived_id(self._service, f"{self._source!r}/{shard}/{sequence}", WATERMARK_TYPE, 0)
-            headers = encode(
-                id=event_id,
-                source=self._source,
-                type=WATERMARK_TYPE.encode(),
-                time_us=output.time_us,
-                recorded=self._recorded,
-                sequence=sequence,
-                shard=shard_bytes,
-                correlation_id=event_id,
-                stream=output.stream,
-                watermark_us=output.time_us,
-            )
-            self.records.append(OutgoingRecord(topic.name, partition, None, None, headers))
-        return sequence
+        _, streams = self._clocks.setdefault(topic.name, (topic, {}))
+        streams[output.stream] = max(output.time_us, streams.get(output.stream, output.time_us))
 
-    def _add_seals(self, output: Seal, shard: bytes, sequence: int) -> int:
-        value = seal_value(source_of(self._service, store) for store in output.stores)
+    def finish(self) -> list[OutgoingRecord]:
+        """All records of the transaction; behind everything else, how far the streams of each topic have come."""
+        clocks, self._clocks = self._clocks, {}
+        for topic, streams in clocks.values():
+            if topic.compacted and self._published is not None:
+                continue  # silent until the store is whole, as its events
+            for partition in range(topic.partitions):
+                self._add_clock(topic, partition, streams)
+        return self.records
+
+    def _add_clock(self, topic: Topic, partition: int, streams: Mapping[str, int]) -> None:
+        published = self._published
+        if published is not None:
+            streams = {s: us for s, us in streams.items() if not published.has_watermark(topic.name, partition, s, us)}
+        if streams:
+            said = ClockAdvanced(watermarks={stream: format_us(us) for stream, us in sorted(streams.items())})
+            sequence = self.sequences.get(CLOCK_SHARD, self._before.get(CLOCK_SHARD, 0)) + 1
+            self.sequences[CLOCK_SHARD] = sequence
+            # A compacted topic keeps the last one of each partition.
+            self._add_in_band(
+                topic, partition, CLOCK_TYPE, CLOCK_TYPE, said, max(streams.values()), CLOCK_SHARD, sequence
+            )
+
+    def _add_seals(self, output: Seal, shard: str, sequence: int) -> int:
+        said = SourcesSealed(sources=sorted(source_of(self._service, store) for store in output.stores))
         for topic in published_by(self._service):
             for partition in range(topic.partitions):
                 sequence += 1
-                event_id = derived_id(self._service, f"{self._store_id}/{sequence}", SEAL_TYPE, 0)
-                headers = encode(
-                    id=event_id,
-                    source=self._source,
-                    type=SEAL_TYPE.encode(),
-                    time_us=self._now_us,
-                    recorded=self._recorded,
-                    sequence=sequence,
-                    shard=shard,
-                    correlation_id=event_id,
-                )
-                # A compacted topic takes no record without a key, and would drop a former seal with the same one.
-                self.records.append(OutgoingRecord(topic.name, partition, event_id.encode(), value, headers))
+                # A compacted topic would drop a former seal with the same key.
+                key = f"{SEAL_TYPE}/{self._store_id}/{sequence}"
+                self._add_in_band(topic, partition, key, SEAL_TYPE, said, self._now_us, shard, sequence)
         return sequence
+
+    def _add_in_band(
+        self,
+        topic: Topic,
+        partition: int,
+        key: str,
+        type_name: str,
+        said: Payload,
+        time_us: int,
+        shard: str,
+        sequence: int,
+    ) -> None:
+        event_id = derived_id(self._service, f"{self._store_id}/{shard}/{sequence}", type_name, 0)
+        headers = encode(
+            id=event_id,
+            source=self._source,
+            type=type_name.encode(),
+            time_us=time_us,
+            recorded=self._recorded,
+            sequence=sequence,
+            shard=shard.encode(),
+            correlation_id=event_id,
+        )
+        value = said.__pydantic_serializer__.to_json(said)
+        self.records.append(OutgoingRecord(topic.name, partition, key.encode(), value, headers))

@@ -57,7 +57,7 @@ class Parked:
     def at(self, watermark_us: int) -> Event[Any]:
         """The event as it takes its turn now: what is earlier than the watermark has had it."""
         event = self.event
-        stamped = {**event.attributes, "ce_watermark": format_us(watermark_us).encode()}
+        stamped = {**event.attributes, "ce_ordertime": format_us(watermark_us).encode()}
         return Event(event.data, event.id, event.time_us, event.topic, event.partition, event.offset, stamped)
 
 

@@ -10,12 +10,13 @@ from typing import Any, Final
 
 import structlog
 
-from evenkeel.contracts.envelope import IN_BAND_TYPES, Event, Record
+from evenkeel.contracts.envelope import IN_BAND_TYPES, Event, Record, parse_us
 from evenkeel.contracts.ids import record_place
+from evenkeel.contracts.runtime import ClockAdvanced, SourcesSealed
 from evenkeel.contracts.topics import BY_NAME, Plane, Topic, consumed_by, published_by, topic_of
 from evenkeel.libs.bus.protocol import Bus, TopicPartition
 from evenkeel.libs.errors import Stop, Undecodable
-from evenkeel.libs.runtime.decoding import Attributes, Decoder, Origin, ReadSeal, ReadWatermark, open_envelope
+from evenkeel.libs.runtime.decoding import Attributes, Decoder, Origin, open_envelope
 from evenkeel.libs.runtime.outputs import source_of
 from evenkeel.libs.service import Service, Stateless
 
@@ -34,7 +35,8 @@ class Found:
     events: list[Event[Any]] = field(default_factory=list)
     """Events of control topics; from `OwnTopics.before_seals` in the order in which they were said."""
     count: int = 0
-    _ids: defaultdict[tuple[str, int, str], set[str]] = field(default_factory=lambda: defaultdict(set))
+    _orders: defaultdict[tuple[str, int, str], dict[str, int]] = field(default_factory=lambda: defaultdict(dict))
+    """By place and id, of events that are not earlier than the place's watermark."""
     _watermarks: dict[tuple[str, int, str], int] = field(default_factory=dict)
 
     def has(self, topic: Topic, partition: int, event_id: str, stream: str | None, order_us: int) -> bool:
@@ -42,7 +44,7 @@ class Found:
             return True
         place = (topic.name, partition, stream or "")
         watermark_us = self._watermarks.get(place)
-        return (watermark_us is not None and order_us < watermark_us) or event_id in self._ids.get(place, ())
+        return (watermark_us is not None and order_us < watermark_us) or event_id in self._orders.get(place, ())
 
     def has_watermark(self, topic: str, partition: int, stream: str, time_us: int) -> bool:
         return time_us <= self._watermarks.get((topic, partition, stream), -(2**63))
@@ -50,13 +52,15 @@ class Found:
     def add(self, record: Record, attributes: Attributes) -> None:
         """Take one event of a store that is not sealed."""
         self.count += 1
-        stream = attributes.get("ce_stream", b"").decode()
-        self._ids[record.topic, record.partition, stream].add(attributes["ce_id"].decode())
+        place = (record.topic, record.partition, attributes.get("ce_stream", b"").decode())
+        order = attributes.get("ce_ordertime", attributes["ce_time"]).decode()
+        self._orders[place][attributes["ce_id"].decode()] = parse_us(order)
 
-    def add_watermark(self, topic: str, partition: int, watermark: ReadWatermark) -> None:
-        place = (topic, partition, watermark.stream)
-        self._watermarks[place] = watermark.time_us
-        self._ids[place].clear()  # all of them are earlier
+    def add_clock(self, clock: Event[ClockAdvanced]) -> None:
+        for stream, time_us in clock.data.times_us().items():
+            place = (clock.topic, clock.partition, stream)
+            self._watermarks[place] = time_us
+            self._orders[place] = {event: us for event, us in self._orders[place].items() if us >= time_us}
 
 
 def stateless_outputs(service: Service[Any]) -> set[str]:
@@ -97,7 +101,7 @@ class BeforeSeals:
 
     def take(self, record: Record) -> None:
         """Raises Undecodable for what no service has said."""
-        topic, partition = tp = (record.topic, record.partition)
+        topic, tp = record.topic, (record.topic, record.partition)
         attributes, origin = open_envelope(record)
         if origin is None:
             return
@@ -108,22 +112,20 @@ class BeforeSeals:
         if own_store is not None:
             self.found.stores.add(own_store)
         said = self._decode(record, attributes, is_own=own_store is not None)
-        if isinstance(said, ReadSeal):
-            self._sealed |= {(one, *tp) for one in said.sources}
+        if said is not None and isinstance(said.data, SourcesSealed):
+            self._sealed |= {(one, *tp) for one in said.data.sources}
             if store in self._stores and origin[2] >= self._first_sequence:
                 self._closed.add(tp)
         elif own_store is None:
             return
-        elif isinstance(said, ReadWatermark):
-            self.found.add_watermark(topic, partition, said)
+        elif said is not None and isinstance(said.data, ClockAdvanced):
+            self.found.add_clock(said)
         else:
             self.found.add(record, attributes)
             if said is not None:
                 self.found.events.append(said)
 
-    def _decode(
-        self, record: Record, attributes: Attributes, *, is_own: bool
-    ) -> Event[Any] | ReadWatermark | ReadSeal | None:
+    def _decode(self, record: Record, attributes: Attributes, *, is_own: bool) -> Event[Any] | None:
         """None for an event of which only the id is wanted: there may be many."""
         is_fact = is_own and BY_NAME[record.topic].plane is Plane.CONTROL
         return self._decoder.decode(record, attributes) if is_fact or attributes["ce_type"] in IN_BAND_TYPES else None

@@ -16,24 +16,16 @@ from typing import Any, Final, Generic, TypeVar
 
 import structlog
 
-from evenkeel.contracts.envelope import (
-    SEAL_TYPE,
-    WATERMARK_TYPE,
-    Event,
-    Record,
-    encode,
-    format_us,
-    origin_of,
-    seal_value,
-    type_of,
-)
+from evenkeel.contracts.envelope import Event, Record, encode, format_us, origin_of, type_of
 from evenkeel.contracts.ids import derived_id
+from evenkeel.contracts.payload import Payload
+from evenkeel.contracts.runtime import ClockAdvanced, SourcesSealed
 from evenkeel.contracts.topics import topic_of, topics_carrying
 from evenkeel.libs.bus.protocol import GroupReader, OutgoingRecord
 from evenkeel.libs.clock import Clock
 from evenkeel.libs.errors import Retry, Stop, Undecodable
 from evenkeel.libs.runtime.dead_letters import dead_letter
-from evenkeel.libs.runtime.decoding import Decoder, ReadSeal, ReadWatermark, open_envelope
+from evenkeel.libs.runtime.decoding import Decoder, open_envelope
 from evenkeel.libs.runtime.failpoints import failpoint
 from evenkeel.libs.runtime.outputs import partition_of, source_of
 from evenkeel.libs.runtime.waiting import Backoff
@@ -69,7 +61,7 @@ class StatelessStep(Generic[C]):
         self._decoder = Decoder([self.input])
 
     def score(self, records: Sequence[Record]) -> Scored:
-        """Order within a partition is kept, with watermarks where they stood."""
+        """Order within a partition is kept, with clock records where they stood."""
         dead: list[tuple[Record, str]] = []
         decoded = [self._decode(record, dead) for record in records]
         events = [event for event in decoded if isinstance(event, Event)]
@@ -85,7 +77,7 @@ class StatelessStep(Generic[C]):
                 if payload is not None:
                     key = self.output.key(payload).encode()
                     partition = partition_of(key, self.output.partitions)
-                    headers = self._headers(one, recorded, trace.context_for(one, b""))
+                    headers = self._headers(one, payload, recorded, trace.context_for(one, b""))
                     value = payload.__pydantic_serializer__.to_json(payload)
                     outgoing.append(OutgoingRecord(self.output.name, partition, key, value, headers))
         trace.finish()
@@ -99,24 +91,33 @@ class StatelessStep(Generic[C]):
         except Undecodable as error:
             dead.append((record, str(error)))
             return None
-        return found if isinstance(found, Event) else self._passed_on(record, found)
+        return self._passed_on(record, found) if isinstance(found.data, (ClockAdvanced, SourcesSealed)) else found
 
-    def _passed_on(self, record: Record, said: ReadWatermark | ReadSeal) -> OutgoingRecord:
-        """A watermark or seal on another topic is another record: under its input's id the audit log would hold it twice.
+    def _passed_on(self, record: Record, event: Event[ClockAdvanced | SourcesSealed]) -> OutgoingRecord:
+        """What travels in band is another record on another topic: under its input's id the audit log would hold it twice.
 
         What a sealed store's records became here is sealed with them.
         """
-        own, key, value = self._service, record.key, record.value
-        type_name = SEAL_TYPE if isinstance(said, ReadSeal) else WATERMARK_TYPE
+        own, value = self._service, record.value
         headers = [
-            (name, derived_id(own, text.decode(), type_name, 0).encode() if name == "ce_id" else text)
+            (
+                name,
+                derived_id(own, event.id, event.attributes["ce_type"].decode(), 0).encode()
+                if name == "ce_id"
+                else text,
+            )
             for name, text in record.headers
         ]
-        if isinstance(said, ReadSeal):
-            value = seal_value([*said.sources, *(source_of(own, source.rpartition("/")[2]) for source in said.sources)])
-        return OutgoingRecord(self.output.name, record.partition, key, value, headers)
+        if isinstance(event.data, SourcesSealed):
+            theirs = event.data.sources
+            ours = [source_of(own, source.rpartition("/")[2]) for source in theirs]
+            sealed = SourcesSealed(sources=sorted({*theirs, *ours}))
+            value = sealed.__pydantic_serializer__.to_json(sealed)
+        return OutgoingRecord(self.output.name, record.partition, record.key, value, headers)
 
-    def _headers(self, event: Event[Any], recorded: bytes, traceparent: str | None) -> list[tuple[str, bytes]]:
+    def _headers(
+        self, event: Event[Any], payload: Payload, recorded: bytes, traceparent: str | None
+    ) -> list[tuple[str, bytes]]:
         origin = origin_of(event.attributes)
         source, shard, sequence = origin if origin is not None else (b"", b"", event.offset)
         return encode(
@@ -128,9 +129,9 @@ class StatelessStep(Generic[C]):
             sequence=sequence,
             shard=shard,
             correlation_id=event.correlation_id,
-            causation_id=event.id,
+            causation_id=None if payload.follows_from() == event.id else event.id,
             stream=event.attribute("stream"),
-            watermark_us=event.watermark_us,
+            order_us=event.order_us,
             traceparent=traceparent,
         )
 

@@ -135,9 +135,7 @@ class Transactions(Generic[C]):
             self.load()
 
     def _stored_event(self, record: Record) -> Event[Any]:
-        event = self._decoder.decode(record, open_envelope(record)[0])
-        assert isinstance(event, Event)  # nothing else is held or parked
-        return event
+        return self._decoder.decode(record, open_envelope(record)[0])
 
     def _enter(self, tx: Transaction) -> None:
         self.context.tx = tx
@@ -243,9 +241,10 @@ class Transactions(Generic[C]):
     def _say(self, builder: OutputBuilder, tx: Transaction) -> Committed:
         """Step 6: what was derived waits in the outbox, and what is published by now leaves it."""
         self._acknowledged.delete(tx)
-        committed = Committed(None, 0, builder.records)
-        if builder.records:
-            blob = pack(builder.records)
+        records = builder.finish()
+        committed = Committed(None, 0, records)
+        if records:
+            blob = pack(records)
             committed.row, committed.row_bytes = tx.add_outbox(blob), len(blob)
             tx.put_sequences(builder.sequences)
         failpoint("loop.outbox")

@@ -100,7 +100,7 @@ class FeatureContext(Context):
             if row > flushed and not self._view_changed:
                 self._forget_changes()
                 self._view_changed = True
-            self._journal_records += len(records)
+            self._journal_records += max(1, len(records))
             self._journal_bytes += size
             for view in self.views.values():
                 for record in records:
@@ -217,12 +217,11 @@ class FeatureContext(Context):
         return Progress(self.last_event_id, self.offsets, views)
 
     def keep(self, records: Sequence[Folded]) -> None:
-        """One journal row for what was just folded."""
-        if not records:
-            return
+        """One journal row for what was just folded; without records for a watermark alone, which is to be published too: a
+        request at rest is evaluated at it."""
         self._row += 1
         self._journal_bytes += self.store.add_journal(self._row, records, self.progress())
-        self._journal_records += len(records)
+        self._journal_records += max(1, len(records))
         self._view_changed = True
 
     @property

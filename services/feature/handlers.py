@@ -25,14 +25,14 @@ def on_stream_declared(event: Event[StreamDeclared], ctx: FeatureContext) -> lis
     return []
 
 
-def on_model_declared(event: Event[ModelDeclared], ctx: FeatureContext) -> list[Derived]:
+def on_model_declared(event: Event[ModelDeclared], ctx: FeatureContext) -> list[Derived | Watermark]:
     """Compute this model from here on; with other features from nothing, with these or another label into a new table."""
     return begin_view(event.offset, event.data, event, ctx)
 
 
 def begin_view(
     offset: int, declared: ModelDeclared, cause: Event[ModelDeclared] | Cause, ctx: FeatureContext
-) -> list[Derived]:
+) -> list[Derived | Watermark]:
     """What follows from a declaration by which a model is to be computed from here on."""
     changes = list(view_updates(ctx))
     ctx.snapshot()
@@ -87,7 +87,7 @@ def on_tick(ctx: FeatureContext) -> Iterable[Output]:
 
 
 def vector_computed(view: View, event: Event[EventAccepted], vector: list[float]) -> Derived:
-    """A late event takes its turn at its stream's watermark; saying so keeps its place in the merges behind us."""
+    """A late event takes its turn at its stream's watermark; its vector does so in the merges behind us."""
     data = event.data
     payload = VectorComputed.checked(
         model=view.model,
@@ -98,12 +98,10 @@ def vector_computed(view: View, event: Event[EventAccepted], vector: list[float]
         values=[None if value != value else value for value in vector],
         late=data.late,
     )
-    order_us = event.order_us
     if data.late:
         view.counts.late += 1
-    mark_us = order_us if order_us > event.time_us else None
     event_id = vector_id(event.id, view.model, view.plan.view_version)
-    return Derived(payload, event, id=event_id, stream=view.stream, watermark_us=mark_us)
+    return Derived(payload, event, id=event_id, stream=view.stream, order_us=event.order_us)
 
 
 def view_started(
@@ -119,8 +117,9 @@ def view_started(
     return Derived(payload, cause, id=view_started_id(cause.id))
 
 
-def view_updates(ctx: FeatureContext) -> Iterator[Derived]:
-    """The changed slots of all views, each with its last record's time and the watermark up to which all is folded."""
+def view_updates(ctx: FeatureContext) -> Iterator[Derived | Watermark]:
+    """The changed slots of all views, each with its last record's time, and how far each view has come: of a compacted topic
+    only the last clock record of a partition stays."""
     cause = Cause(ctx.last_event_id, 0, ctx.last_event_id)
     for view, updates in ctx.take_view_changes():
         for slot, tile in updates:
@@ -129,7 +128,9 @@ def view_updates(ctx: FeatureContext) -> Iterator[Derived]:
             )
             time_us = tile[6]
             assert isinstance(time_us, int)
-            yield Derived(payload, cause, time_us, stream=view.stream, watermark_us=view.watermark_us)
+            yield Derived(payload, cause, time_us, stream=view.stream)
+        if view.watermark_us:
+            yield Watermark(ViewUpdated, view.stream, view.watermark_us)
 
 
 def dataset_committed(commit: Commit, version: int, rows: int) -> Derived:

@@ -85,7 +85,7 @@ def in_order_of_arrival(records: Sequence[Record]) -> Sequence[Record]:
 def accepted(
     record: Record, checked: Checked, judged: Judged, route: Route, stream: Stream, ctx: IngestContext
 ) -> Derived:
-    """The event or label of a record, at its own time, behind the watermark that the record has moved."""
+    """The event or label of a record, at its own time. It takes its turn then, or if it is late at its stream's watermark."""
     event_id = judged.event_id
     trace = traceparent_of(record.headers) if record.headers else None
     cause = Cause(
@@ -119,7 +119,10 @@ def accepted(
             late=judged.late,
             raw=raw,
         )
-    return Derived(payload, cause, checked.time_us, event_id, route.name, stream.clock.watermark_us)
+    order_us = checked.time_us
+    if judged.late and stream.clock.watermark_us is not None:
+        order_us = max(order_us, stream.clock.watermark_us)
+    return Derived(payload, cause, checked.time_us, event_id, route.name, order_us)
 
 
 def rejected(record: Record, fault: Fault, route: Route, stream: Stream, ctx: IngestContext) -> Derived:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import structlog
 
 from evenkeel.contracts.declaration import StreamSpec
 from evenkeel.contracts.envelope import Event
 from evenkeel.contracts.feature import ViewUpdated
+from evenkeel.contracts.ids import view_of
+from evenkeel.contracts.runtime import ClockAdvanced
 from evenkeel.libs.features import FeaturePlan, NotComputable, SlotUpdate, read_model
 from evenkeel.libs.features.tiles import Tile
 from evenkeel.libs.service import Context
@@ -148,29 +150,36 @@ class ServingContext(Context):
             self._rows[key] = row
         return row
 
-    def put_slots(self, events: Sequence[Event[ViewUpdated]]) -> None:
-        """Keep the slots of one batch, the last of each; raises ValueError for one that cannot be."""
+    def put_slots(self, events: Sequence[Event[ViewUpdated | ClockAdvanced]]) -> None:
+        """Keep the slots of one batch, the last of each, and how far their views have come: to what a clock record says, and
+        at least to the last record in a slot, which may be read before the clock record behind it. Raises ValueError for a
+        slot that cannot be kept."""
+        updates: list[Event[Any]] = []
         slots: dict[bytes, bytes] = {}
         watermarks: dict[ViewKey, int] = {}
         positions = dict(self._progress.positions)
         key: ViewKey = ("", "")
-        number, read = 0, b""
+        number = 0
         for event in events:
             data = event.data
+            positions[event.partition] = event.offset + 1
+            if isinstance(data, ClockAdvanced):
+                for stream, time_us in data.times_us().items():
+                    view = view_of(stream)
+                    watermarks[view] = max(watermarks.get(view, 0), time_us)
+                continue
+            updates.append(event)
             slot, tile = data.slot, data.tile
             if data.view_version != key[1] or data.view != key[0]:
-                key, read = (data.view, data.view_version), b""
+                key = (data.view, data.view_version)
                 number = self._row(key).number
             shape = tuple(map(type, tile))
             if shape not in self._shapes or tile[1] < 1:  # type: ignore[operator]
                 Tile.from_state(tile)
                 self._shapes.add(shape)
             slots[slot_key(number, slot)] = slot_value(slot, tile)
-            positions[event.partition] = event.offset + 1
-            stamped = event.attributes.get("ce_watermark", b"")
-            if stamped != read or not stamped:
-                read = stamped
-                watermarks[key] = max(watermarks.get(key, 0), event.watermark_us or event.time_us)
+            if event.time_us > watermarks.get(key, 0):
+                watermarks[key] = event.time_us
         self.store.put_slots(slots)
         for key, watermark_us in watermarks.items():
             row = self._row(key)
@@ -180,12 +189,18 @@ class ServingContext(Context):
         stamp = self._progress.stamp + 1
         self._progress = Progress(stamp, positions)
         self.store.put_progress(self._progress)
-        self._staged.append(lambda: self._apply(events, watermarks, stamp))
+        self._staged.append(lambda: self._apply(updates, positions, watermarks, stamp))
 
-    def _apply(self, events: Sequence[Event[ViewUpdated]], watermarks: Mapping[ViewKey, int], stamp: int) -> None:
-        self.views.apply(events, watermarks)
+    def _apply(
+        self,
+        updates: Sequence[Event[ViewUpdated]],
+        positions: Mapping[int, int],
+        watermarks: Mapping[ViewKey, int],
+        stamp: int,
+    ) -> None:
+        self.views.apply(updates, positions, watermarks)
         self._in_memory = stamp
-        self.metrics.slots.inc(len(events))
+        self.metrics.slots.inc(len(updates))
 
     def sweep(self) -> None:
         """Forget slots that no window reads any more, some per call: expired ones, and views that nobody wants."""

@@ -13,6 +13,7 @@ from evenkeel.contracts.feature import VectorComputed, ViewUpdated
 from evenkeel.contracts.governance import SubjectErased
 from evenkeel.contracts.ids import prediction_id
 from evenkeel.contracts.registry import ChampionChanged, ModelDeclared
+from evenkeel.contracts.runtime import ClockAdvanced
 from evenkeel.contracts.serving import PredictionMade
 from evenkeel.libs.errors import Retry
 from evenkeel.libs.service import Batch, Derived, Each, Output, Stateless
@@ -57,7 +58,7 @@ def on_subject_erased(event: Event[SubjectErased], ctx: ServingContext) -> list[
     return []
 
 
-def on_views_updated(events: Sequence[Event[ViewUpdated]], ctx: ServingContext) -> list[Derived]:
+def on_views_updated(events: Sequence[Event[ViewUpdated | ClockAdvanced]], ctx: ServingContext) -> list[Derived]:
     """Keep the slots, with the position they came from."""
     ctx.put_slots(events)
     return []

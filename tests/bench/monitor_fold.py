@@ -63,7 +63,7 @@ def main(days: int, per_day: int) -> None:
                     (labels, scenes.label(number, at, float(random.normal()))),
                 ):
                     cause = Cause(made.id, at, made.id)
-                    kept.append(Derived(made.data, cause, id=made.id, stream=made.stream, watermark_us=at))
+                    kept.append(Derived(made.data, cause, id=made.id, stream=made.stream))
             end = start + HOUR_US
             vectors.append(Watermark(VectorComputed, scenes.MODEL, end))
             predictions.append(Watermark(PredictionMade, scenes.MODEL, end))

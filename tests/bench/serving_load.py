@@ -19,7 +19,7 @@ from evenkeel.apps.broker.embedded import EmbeddedKafka
 from evenkeel.contracts.declaration import ModelSpec, StreamSpec
 from evenkeel.contracts.envelope import format_us
 from evenkeel.contracts.feature import ViewUpdated
-from evenkeel.contracts.ids import label_stream
+from evenkeel.contracts.ids import label_stream, view_stream
 from evenkeel.contracts.registry import ModelDeclared
 from evenkeel.libs.bus.topics import create_map_topics
 from evenkeel.libs.clock import MINUTE_US, parse_us
@@ -129,7 +129,7 @@ async def measure(broker: str, folder: Path, seconds: float, connections: int) -
         slots = [
             (
                 ViewUpdated(view="linear", view_version=plan.view_version, slot=slot, tile=list(tile)),
-                {"time": NOON, "watermark": format_us(noon_us)},
+                {"time": NOON, "stream": view_stream("linear", plan.view_version), "watermark": format_us(noon_us)},
             )
             for slot, tile in updates
         ]

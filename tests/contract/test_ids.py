@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from evenkeel.contracts import ids
+from evenkeel.contracts.ingest import RawRecord
 from tests.record_ids import RECORD_IDS
 
 ROOT = Path(__file__).parents[2]
@@ -25,7 +26,7 @@ FOLLOWS: dict[str, Callable[[dict[str, str], dict[str, Any]], str]] = {
     "ingest.event-accepted.v1/flights": lambda h, v: ids.accepted_event_id(v["stream"], v["event_id"]),
     "ingest.event-accepted.v1/weather": lambda h, v: ids.accepted_event_id(v["stream"], v["event_id"]),
     "ingest.label-accepted.v1/first": lambda h, v: ids.accepted_label_id(v["stream"], v["label_id"]),
-    "ingest.event-rejected.v1/first": lambda h, v: ids.rejected_record_id(h["ce_causationid"]),
+    "ingest.event-rejected.v1/first": lambda h, v: ids.rejected_record_id(RawRecord(**v["raw"]).place),
     "feature.vector-computed.v1/first": lambda h, v: ids.vector_id(
         ids.accepted_event_id(v["stream"], v["event_id"]), v["model"], v["view_version"]
     ),

@@ -634,6 +634,7 @@ class Forged:
 
 ACCEPTED, MADE = "ingest.event-accepted.v1", "serving.prediction-made.v1"
 DRIFT, VECTOR, RUN = "monitor.drift-detected.v1", "feature.vector-computed.v1", "trainer.run-completed.v1"
+CLOCK = b"io.evenkeel.clock-advanced.v1"
 FORGED: Final = (
     Forged("no envelope", ACCEPTED, "ce_id is missing", {"ce_id": None}),
     Forged("no source", ACCEPTED, "ce_source is missing", {"ce_source": None}),
@@ -644,12 +645,15 @@ FORGED: Final = (
     Forged("an id of U+0000", ACCEPTED, "ce_id is", {"ce_id": b"a\x00"}),
     Forged("a time in words", ACCEPTED, "RFC 3339", {"ce_time": b"noon"}),
     Forged("a time in 9999", ACCEPTED, "after 3100", {"ce_time": b"9999-12-31T23:59:59Z"}),
-    Forged("a watermark in words", ACCEPTED, "RFC 3339", {"ce_watermark": b"noon"}),
-    Forged("a watermark in 9999", ACCEPTED, "after 3100", {"ce_watermark": b"9999-12-31T23:59:59Z"}),
+    Forged("an order in words", ACCEPTED, "RFC 3339", {"ce_ordertime": b"noon"}),
+    Forged("an order in 9999", ACCEPTED, "after 3100", {"ce_ordertime": b"9999-12-31T23:59:59Z"}),
     Forged("a stream not UTF-8", ACCEPTED, "ce_stream is", {"ce_stream": b"\xff\xfe"}),
     Forged("a correlation of 10 kB", ACCEPTED, "at most", {"ce_correlationid": b"x" * 10_000}),
     Forged("a sequence beyond 64 bits", ACCEPTED, "2^63", {"ce_sequence": b"9" * 30}),
     Forged("a negative sequence", ACCEPTED, "expected digits", {"ce_sequence": b"-5"}),
+    Forged("a clock without a value", ACCEPTED, "payload: value", {"ce_type": CLOCK}, value=None),
+    Forged("a clock in words", ACCEPTED, "payload: watermarks", {"ce_type": CLOCK}, b'{"watermarks":{"a":"noon"}}'),
+    Forged("a clock among facts", DRIFT, "this topic carries", {"ce_type": CLOCK}, b'{"watermarks":{}}'),
     Forged("no value", ACCEPTED, "payload: value", value=None),
     Forged("deep JSON", ACCEPTED, "payload: value", value=b'{"fields":' + b"[" * 50_000),
     Forged("a pickle", ACCEPTED, "payload: value", value=pickle.dumps(1)),

@@ -33,7 +33,7 @@ from evenkeel.services.governance.service import service
 from evenkeel.services.governance.settings import GovernanceSettings
 from tests.model_life import MODEL, Life
 from tests.running import Producer, Running, eventually, read_events, read_topic, running, write_token
-from tests.unit.governance.conftest import open_governance
+from tests.unit.governance.conftest import Governance
 
 pytestmark = pytest.mark.anyio
 
@@ -235,12 +235,12 @@ def test_the_same_on_postgresql(tmp_path: Path) -> None:
         server = get_server(folder)
         try:
             url = server.get_uri()
-            opened = open_governance(tmp_path, url)
+            opened = Governance(tmp_path, url)
             opened.take([*life.records, life.records[-1]])
             opened.tick(10_000_000)
             assert opened.walk("o-1", MODEL).missing == []
             assert len(opened.rows(store.facts)) == sum(record.topic in topics_with_facts() for record in life.records)
-            opened.store.close()
+            opened.close()
             report = verify_data_folder(tmp_path, database=url)
             assert (report["ok"], report["duplicates"]) == (True, 1), report["problems"]
         finally:

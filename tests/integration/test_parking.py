@@ -65,7 +65,7 @@ def on_released(released: Released, ctx: OrderContext) -> list[Output]:
             raise KeyError(event.id)
         ctx.tx.connection.execute(folded.insert(), {"event_id": event.id, "order_us": event.order_us})
         payload = vector_computed(stream="orders", event_id=event.data.event_id, view_version="5" * 64, values=[])
-        outputs.append(Derived(payload, event, watermark_us=event.order_us))
+        outputs.append(Derived(payload, event, order_us=event.order_us))
     return outputs
 
 
@@ -116,7 +116,7 @@ async def write(
     builder.add([*outputs, *marks], "orders")
     bus = KafkaBus(broker, "test-ingest")
     await bus.start()
-    await bus.publish(builder.records)
+    await bus.publish(builder.finish())
     await bus.stop()
 
 
@@ -191,7 +191,7 @@ async def test_a_key_is_parked_in_order_and_released_in_order(broker: str, tmp_p
     vectors = {v.causation_id: v for v in await read_events(broker, VectorComputed)}
     assert len(vectors) == 8
     for late in behind:  # behind the watermark that was announced when the key was released
-        assert vectors[late].attribute("watermark") == format_us(20 * SECOND_US)
+        assert vectors[late].attribute("ordertime") == format_us(20 * SECOND_US)
     async with running(service(), broker, tmp_path) as feature:
         assert (await folds(feature))[-4:] == [*behind, "label-b@21"]
 

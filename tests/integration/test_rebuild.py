@@ -22,12 +22,13 @@ from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
 from evenkeel.apps.broker.embedded import EmbeddedKafka
 from evenkeel.apps.cli.verify import verify_data_folder
-from evenkeel.contracts.envelope import Event, attributes_of, parse_us, sealed_sources
+from evenkeel.contracts.envelope import CLOCK_TYPE, SEAL_TYPE, Event, attributes_of, parse_us
 from evenkeel.contracts.feature import DatasetCommitted, VectorComputed, ViewStarted
 from evenkeel.contracts.governance import CheckpointSigned
 from evenkeel.contracts.monitor import AlertChanged, DriftDetected, PerformanceDegraded, WindowMeasured
 from evenkeel.contracts.payload import Payload
 from evenkeel.contracts.registry import ApprovalDecided, ChampionChanged, GateDecided, ModelDeclared, StreamDeclared
+from evenkeel.contracts.runtime import SourcesSealed
 from evenkeel.contracts.serving import ActivationFailed, PredictionMade, ReplicaSeen, VersionActivated
 from evenkeel.contracts.topics import published_by, topics_carrying
 from evenkeel.contracts.trainer import RetrainDecided, RunFailed, RunStarted
@@ -50,7 +51,7 @@ from tests.feature_log import DECLARATION, Feature
 from tests.integration.test_feature import Told, days, published, windows, write
 from tests.integration.test_governance import PROMPT, on_the_topics, publish
 from tests.integration.test_monitor import DAYS, Upstream, facts, feed, measured_until, stream
-from tests.integration.test_registry import T0, T1, changes, declaration, run, view_of
+from tests.integration.test_registry import T0, T1, changes, declaration, run
 from tests.kills import WALL_CLOCK
 from tests.model_life import MODEL, Life
 from tests.records import ReadRecord
@@ -104,9 +105,9 @@ async def heard(broker: str, payload: type[Payload], topic: str | None = None) -
         if (source, record.partition) in sealed or sequence <= marks.get(key, 0):
             continue
         marks[key] = sequence
-        if attributes["ce_type"] == b"io.evenkeel.seal":
-            sealed |= {(one, record.partition) for one in sealed_sources(record.value)}
-        elif attributes["ce_type"] != b"io.evenkeel.watermark":
+        if attributes["ce_type"] == SEAL_TYPE.encode():
+            sealed |= {(one, record.partition) for one in SourcesSealed.model_validate_json(record.value).sources}
+        elif attributes["ce_type"] != CLOCK_TYPE.encode():
             event_id, time_us = attributes["ce_id"].decode(), parse_us(attributes["ce_time"].decode())
             data = payload.model_validate_json(record.value)
             events.append(Event(data, event_id, time_us, name, record.partition, record.offset, attributes))
@@ -296,7 +297,7 @@ async def test_registry_comes_back_with_what_people_commanded(broker: str, tmp_p
         httpx2.AsyncClient(base_url=found.url, headers=headers) as http,
     ):
         await http.post("/v1/declarations", content=declaration("loop"))
-        view = await view_of(http, "loop")
+        view = (await http.get("/v1/models/loop")).json()["view_version"]
 
         async def ended(number: int, champion: str | None = None, lower: float = 0.01) -> None:
             completed = run("loop", refs[number], view, number, champion, lower)

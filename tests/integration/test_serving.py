@@ -24,6 +24,7 @@ from evenkeel.contracts.ids import label_stream, view_stream
 from evenkeel.contracts.payload import Payload
 from evenkeel.contracts.registry import ChampionChanged, ModelDeclared, RollbackTarget
 from evenkeel.contracts.serving import ActivationFailed, PredictionMade, ReplicaSeen, VersionActivated
+from evenkeel.contracts.topics import topic_of
 from evenkeel.libs.clock import HOUR_US, MINUTE_US, parse_us
 from evenkeel.libs.features import FeaturePlan, FeatureState, compile_plan
 from evenkeel.libs.keys import verification_keys
@@ -33,7 +34,7 @@ from evenkeel.libs.service import Cause, Derived
 from evenkeel.services.serving.service import service
 from evenkeel.services.serving.settings import ServingSettings
 from evenkeel.services.serving.store import ServingStore
-from tests.running import Running, eventually, publish_events, read_events, running, write_token
+from tests.running import Running, eventually, publish_events, read_events, read_topic, running, write_token
 from tests.tiny_packages import tiny_package
 
 pytestmark = pytest.mark.anyio
@@ -63,7 +64,9 @@ class World:
         return Scorer(read_package(self.folder / "artifacts", ref.digest, verification_keys(self.folder / "keys")))
 
     async def publish(self, source: str, *payloads: Payload, **meta: Any) -> None:
-        await publish_events(self.broker, source, [(payload, {"time": NOON} | meta) for payload in payloads])
+        """`meta` for all of them; `stream` unless it is the view's."""
+        meta = {"time": NOON, "stream": view_stream(self.model, self.plan.view_version)} | meta
+        await publish_events(self.broker, source, [(payload, meta) for payload in payloads])
 
     async def promote(self, epoch: int, ref: PackageRef, **changes: Any) -> None:
         fields: dict[str, Any] = {
@@ -128,8 +131,8 @@ class World:
     async def ends(self) -> dict[str, int]:
         """Partition → end of the view's topic."""
         ends: dict[str, int] = {}
-        for event in await read_events(self.broker, ViewUpdated):
-            ends[str(event.partition)] = event.offset + 1
+        for record in await read_topic(self.broker, topic_of(ViewUpdated, "feature").name):
+            ends[str(record.partition)] = record.offset + 1
         return ends
 
     async def view_is_read(self, up: Running) -> None:
@@ -412,7 +415,7 @@ async def test_expired_slots_leave_the_store(world: World) -> None:
 async def test_requests_are_recorded_before_they_are_answered(world: World) -> None:
     ref = world.package()
     await world.promote(1, ref)
-    trace = "00-" + "a" * 32 + "-" + "b" * 16 + "-00"
+    trace = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
     async with world.serving() as (_, client):
         await world.active(client, 1)
         one = features(world, 1.0, None, 2.5, 3)

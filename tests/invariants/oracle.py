@@ -647,9 +647,9 @@ class Oracle:
         """The smallest watermark of a stream over the partitions of a topic."""
         marks = {partition: -(2**62) for name, partition in self.topics.ends if name == topic}
         for event in self.topics.events.get(topic, ()):
-            if event.stream == stream and event.watermark_us is not None:
+            if event.is_clock and stream in event.data["watermarks"]:
                 partition = event.record.partition
-                marks[partition] = max(marks[partition], event.watermark_us)
+                marks[partition] = max(marks[partition], time_us(event.data["watermarks"][stream]))
         return min(marks.values(), default=-(2**62))
 
     # -- 12 and 13 ----------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 SERVICES: Final = ("ingest", "feature", "trainer", "registry", "serving", "monitor", "governance")
-WATERMARK: Final = "io.evenkeel.watermark"
+CLOCK: Final = "io.evenkeel.clock-advanced.v1"
 HEARTBEAT: Final = "evenkeel-heartbeat"
 VIEW: Final = "feature.view-updated.v1"
 _MAP_TOPIC: Final = re.compile(rf"({'|'.join(SERVICES)})\.[a-z-]+\.v[0-9]+")
@@ -55,7 +55,7 @@ class Record(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Event:
-    """A record of one of the system's topics that carries an envelope; `data` is None for a watermark."""
+    """A record of one of the system's topics that carries an envelope; a clock record among them."""
 
     record: Record
     id: str
@@ -65,8 +65,9 @@ class Event:
     time_us: int
     recorded: str
     stream: str
-    watermark_us: int | None
-    is_watermark: bool
+    order_us: int
+    """When it takes its turn: a late event does at its stream's watermark."""
+    is_clock: bool
     data: dict[str, Any]
 
     @property
@@ -78,11 +79,6 @@ class Event:
         return self.record.place
 
     @property
-    def order_us(self) -> int:
-        """When it takes its turn: a late event does at its stream's watermark."""
-        return self.time_us if self.watermark_us is None else max(self.time_us, self.watermark_us)
-
-    @property
     def origin(self) -> tuple[str, str, int | None]:
         """By this a repeat is known: (store, shard, sequence)."""
         return self.source, self.shard, self.sequence
@@ -92,8 +88,8 @@ def event_of(record: Record) -> Event | None:
     """None for a record that is no event of the system: somebody else wrote it."""
     try:
         found = {name: value.decode() for name, value in record.headers if value is not None}
-        kind, watermark, sequence = found["ce_type"], found.get("ce_watermark"), found.get("ce_sequence")
-        if found["ce_specversion"] != "1.0" or kind not in (WATERMARK, "io.evenkeel." + record.topic):
+        kind, sequence = found["ce_type"], found.get("ce_sequence")
+        if found["ce_specversion"] != "1.0" or kind not in (CLOCK, "io.evenkeel." + record.topic):
             return None
         return Event(
             record=record,
@@ -104,9 +100,9 @@ def event_of(record: Record) -> Event | None:
             time_us=time_us(found["ce_time"]),
             recorded=found.get("ce_recordedtime", ""),
             stream=found.get("ce_stream", ""),
-            watermark_us=None if watermark is None else time_us(watermark),
-            is_watermark=kind == WATERMARK,
-            data={} if kind == WATERMARK else json.loads(record.value or b""),
+            order_us=time_us(found.get("ce_ordertime", found["ce_time"])),
+            is_clock=kind == CLOCK,
+            data=json.loads(record.value or b""),
         )
     except (KeyError, ValueError, TypeError):
         return None
@@ -136,13 +132,13 @@ class Topics:
         for topic, events in self.events.items():
             seen: dict[str, Event] = {}
             for event in events:
-                if not event.is_watermark:
+                if not event.is_clock:
                     seen.setdefault(event.id, event)
             once[topic] = list(seen.values())
         return once
 
     def once(self, topic: str) -> list[Event]:
-        """The events of a topic without watermarks, each at its first place only."""
+        """The events of a topic without clock records, each at its first place only."""
         return self._once.get(topic, [])
 
     def data(self, topic: str) -> Iterator[dict[str, Any]]:

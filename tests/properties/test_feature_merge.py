@@ -150,7 +150,7 @@ def said(feature: Feature) -> dict[str, tuple[Any, ...]]:
     """What was published, by its id; each once."""
     events = [*feature.events(VectorComputed), *feature.events(DatasetCommitted)]
     found = {
-        e.id: (e.topic, e.partition, e.time_us, e.stream, e.watermark_us, e.causation_id, e.data.model_dump_json())
+        e.id: (e.topic, e.partition, e.time_us, e.stream, e.order_us, e.causation_id, e.data.model_dump_json())
         for e in events
     }
     assert len(found) == len(events)

@@ -23,7 +23,7 @@ from evenkeel.services.trainer.service import service as trainer
 from tests.feature_log import START_US, Feature, Log
 from tests.harness import Harness
 from tests.tiny_packages import tiny_package
-from tests.unit.governance.conftest import open_governance
+from tests.unit.governance.conftest import Governance
 from tests.unit.ingest.test_handlers import Ingest, order
 from tests.unit.monitor import scenes
 from tests.unit.registry.test_handlers import Registry
@@ -74,7 +74,7 @@ def _monitor(folder: Path) -> Callable[[], Any]:
 
 
 def _governance(folder: Path) -> Callable[[], Any]:
-    log, governance = Log(), open_governance(folder)
+    log, governance = Log(), Governance(folder)
     log.declare(log.declaration.streams, log.declaration.models)
     governance.log(log.records[:2])
     return lambda: governance.log(log.records[2:])

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from evenkeel.contracts.envelope import Headers, sealed_sources
+from evenkeel.contracts.envelope import CLOCK_TYPE, Headers
 from evenkeel.contracts.feature import VectorComputed, ViewUpdated
+from evenkeel.contracts.runtime import ClockAdvanced, SourcesSealed
 from evenkeel.contracts.topics import published_by, topic_of
 from evenkeel.libs.bus.protocol import OutgoingRecord
 from evenkeel.libs.runtime.outputs import OutputBuilder, Published
@@ -28,7 +29,7 @@ def said(
 ) -> list[OutgoingRecord]:
     builder = OutputBuilder(service, store, {}, START_US, Tracing(service, "test").batch(), published)
     builder.add(outputs, "test")
-    return builder.records
+    return builder.finish()
 
 
 def by_another(record: ReadRecord, source: str, sequence: int) -> ReadRecord:
@@ -51,7 +52,7 @@ def test_behind_a_seal_only_the_new_store_is_heard_also_after_a_restart(tmp_path
     assert {(s.topic, s.partition) for s in seals} == {
         (topic.name, partition) for topic in published_by("ingest") for partition in range(topic.partitions)
     }
-    assert all(sealed_sources(seal.value) == [OLD] for seal in seals)
+    assert all(SourcesSealed.model_validate_json(seal.value or b"").sources == [OLD] for seal in seals)
     heard = [seal for seal in seals if seal.topic in (lost.topic, "ingest.label-accepted.v1")]
     feature.consume(heard)
     feature.consume(log.write([zombie]))
@@ -96,3 +97,41 @@ def test_compacted_topics_are_silent_until_the_end() -> None:
     update = Derived(slot, Cause("c", START_US, "c"), stream="load")
     assert not said([update], "new", Found(), "feature")
     assert len(said([update], "new", None, "feature")) == 1
+
+
+def test_a_transaction_says_once_on_each_partition_how_far_its_streams_have_come() -> None:
+    """Behind everything else, whatever came between, and never less than before."""
+    marks = [
+        Watermark(VectorComputed, "load", START_US + 5),
+        Watermark(VectorComputed, "delay", START_US),
+        Watermark(VectorComputed, "load", START_US + 3),
+        Watermark(ViewUpdated, "load", START_US + 9),
+    ]
+    records = said([marks[0], vector(7), *marks[1:], vector(8)], service="feature")
+    clocks = [record for record in records if record.key == CLOCK_TYPE.encode()]
+    assert records[2:] == clocks, "all events come first"
+    told = [
+        (one.topic, one.partition, ClockAdvanced.model_validate_json(one.value or b"").times_us()) for one in clocks
+    ]
+    vectors, view = topic_of(VectorComputed, "feature"), topic_of(ViewUpdated, "feature")
+    assert told == [
+        *((vectors.name, n, {"load": START_US + 5, "delay": START_US}) for n in range(vectors.partitions)),
+        *((view.name, n, {"load": START_US + 9}) for n in range(view.partitions)),
+    ]
+    assert [int(dict(one.headers)["ce_sequence"]) for one in clocks] == [1, 2, 3, 4, 5, 6]
+    assert len({dict(one.headers)["ce_id"] for one in clocks}) == 6
+
+
+def test_a_rebuilt_store_says_only_of_the_streams_that_came_further() -> None:
+    reading = BeforeSeals(service_named("feature"), {NEWEST}, 1)
+    topics = Topics()
+    for stream in ("load", "delay"):
+        topics.say("feature", [Watermark(VectorComputed, stream, START_US + 5)], store=FORMER)
+    for record in topics.records:
+        reading.take(record)
+    marks = [Watermark(VectorComputed, "load", START_US + 5), Watermark(VectorComputed, "delay", START_US + 6)]
+    told = said(marks, "new", reading.found, "feature")
+    assert [ClockAdvanced.model_validate_json(one.value or b"").times_us() for one in told] == [
+        {"delay": START_US + 6}
+    ] * topic_of(VectorComputed, "feature").partitions
+    assert not said([Watermark(ViewUpdated, "load", START_US)], "new", reading.found, "feature"), "silent until the end"

@@ -15,7 +15,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from evenkeel.apps.demo.flights import YEAR_START_US
 from evenkeel.apps.demo.replay import Replay
 from evenkeel.apps.demo.watch import Seen, weekly_auc
-from evenkeel.contracts.envelope import WATERMARK_TYPE
+from evenkeel.contracts.envelope import IN_BAND_TYPES
 from evenkeel.contracts.topics import BY_NAME
 from evenkeel.libs.client.clients import Client
 from evenkeel.libs.client.errors import ServiceError
@@ -24,7 +24,6 @@ from evenkeel.libs.errors import EvenkeelError
 
 FIRST_SCORED_DAY: Final = 28
 LARGEST_MODULUS: Final = 2**256
-_WATERMARK: Final = WATERMARK_TYPE.encode()
 
 
 def summarise(replay: Replay, say: Callable[[str], None]) -> dict[str, Any]:
@@ -128,7 +127,7 @@ async def _ids(broker: str, topic: str) -> Counter[bytes]:
             for tp, records in (await consumer.getmany(timeout_ms=500)).items():
                 for record in records:
                     headers = dict(record.headers)
-                    if headers["ce_type"] != _WATERMARK:
+                    if headers["ce_type"] not in IN_BAND_TYPES:
                         ids[headers["ce_id"]] += 1
                 if tp in left and records[-1].offset + 1 >= left[tp]:
                     del left[tp]

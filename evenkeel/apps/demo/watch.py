@@ -19,7 +19,8 @@ import orjson
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from evenkeel.apps.demo.flights import Flights
-from evenkeel.contracts.envelope import WATERMARK_TYPE, parse_us
+from evenkeel.contracts.envelope import CLOCK_TYPE, IN_BAND_TYPES, parse_us
+from evenkeel.contracts.runtime import ClockAdvanced
 from evenkeel.contracts.topics import BY_NAME
 from evenkeel.libs.clock import DAY_US
 from evenkeel.libs.keys import verification_keys
@@ -41,7 +42,7 @@ _TOPICS: Final = (
     "monitor.performance-degraded.v1",
     "monitor.window-measured.v1",
 )
-_WATERMARK: Final = WATERMARK_TYPE.encode()
+_CLOCK: Final = CLOCK_TYPE.encode()
 
 
 @dataclass
@@ -186,8 +187,10 @@ class Watcher:
     def _vectors(self, records: list[tuple[Any, dict[str, bytes]]]) -> None:
         rows, positions = [], []
         for record, headers in records:
-            if headers["ce_type"] == _WATERMARK:
-                self.seen.feature_us = max(self.seen.feature_us, parse_us(headers["ce_watermark"].decode()))
+            if headers["ce_type"] in IN_BAND_TYPES:
+                if headers["ce_type"] == _CLOCK:
+                    times = ClockAdvanced.model_validate_json(record.value).times_us().values()
+                    self.seen.feature_us = max(self.seen.feature_us, *times)
                 continue
             self.seen.counts["vectors"] += 1
             # Order does not matter to a sum, so partitions may interleave as they like.
@@ -203,7 +206,7 @@ class Watcher:
 
     def _predictions(self, records: list[tuple[Any, dict[str, bytes]]]) -> None:
         for record, headers in records:
-            if headers["ce_type"] == _WATERMARK:
+            if headers["ce_type"] in IN_BAND_TYPES:
                 continue
             prediction = orjson.loads(record.value)
             if prediction["origin"] == "stream":

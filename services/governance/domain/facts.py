@@ -99,8 +99,8 @@ def _decode(record: Record, attributes: Attributes) -> Event[Fact]:
     decoder = _decoder(superseded.SUPERSEDED)
     if decoder.knows(record.topic):
         event = decoder.decode(record, attributes)
-        if not isinstance(event, Event):
-            raise Undecodable("a watermark or a seal is no fact")
+        if not isinstance(event.data, Fact):
+            raise Undecodable("a clock record or a seal is no fact")
         return event
     if attributes["ce_type"] != type_of(record.topic):
         raise Undecodable(f"ce_type is {attributes['ce_type']!r}, the topic carries {record.topic}")
@@ -110,7 +110,7 @@ def _decode(record: Record, attributes: Attributes) -> Event[Fact]:
 
 
 def is_in_band(record: Record) -> bool:
-    """A watermark or a seal: logged, and no fact."""
+    """A clock record or a seal: logged, and no fact."""
     return dict(record.headers).get("ce_type") in IN_BAND_TYPES
 
 

@@ -68,7 +68,9 @@ class OnlineViews:
         view = self._views.get(key)
         return 0 if view is None else view.watermark_us
 
-    def apply(self, batch: Sequence[Event[ViewUpdated]], watermarks: Mapping[ViewKey, int]) -> None:
+    def apply(
+        self, batch: Sequence[Event[ViewUpdated]], positions: Mapping[int, int], watermarks: Mapping[ViewKey, int]
+    ) -> None:
         """Take over what was committed. The watermarks go first: no tile may be later than the time it is read at."""
         with self._lock:
             moved = [(view, us) for key, us in watermarks.items() if (view := self._views.get(key)) is not None]
@@ -88,6 +90,7 @@ class OnlineViews:
                         state.apply(SlotUpdate(data.slot, data.tile))  # type: ignore[arg-type]
                     self._positions[event.partition] = event.offset + 1
         with self._lock:
+            self._positions.update(positions)
             for view, watermark_us in moved:
                 view.state.evict(watermark_us)
 

@@ -13,7 +13,7 @@ import pytest
 from evenkeel.contracts.declaration import ModelSpec, StreamSpec
 from evenkeel.contracts.envelope import format_us
 from evenkeel.contracts.feature import ViewUpdated
-from evenkeel.contracts.ids import label_stream
+from evenkeel.contracts.ids import label_stream, view_stream
 from evenkeel.contracts.payload import Payload
 from evenkeel.contracts.registry import ModelDeclared
 from evenkeel.contracts.serving import PredictionMade, ReplicaSeen, VersionActivated
@@ -111,7 +111,10 @@ async def test_killed_at_every_step(broker: str, tmp_path: Path, monkeypatch: py
         if model is not None:
             await publish_events(broker, "registry", [(one, at) for one in promotion(model, refs[model])])
         watermark_us = START_US + (number + 1) * 40 * MINUTE_US
-        slots = [(one, at | {"watermark": format_us(watermark_us)}) for one in view(live, number, watermark_us)]
+        slots = [
+            (one, at | {"stream": view_stream("m0", PLAN.view_version), "watermark": format_us(watermark_us)})
+            for one in view(live, number, watermark_us)
+        ]
         await publish_events(broker, "feature", slots)
         await publish_events(broker, "feature", [(one, at | {"stream": "m0"}) for one in vectors(number)])
         await killed.killed(failpoint, partial(ask, answered=answered) if failpoint.startswith("publish") else None)

@@ -15,6 +15,8 @@ from sqlalchemy.exc import IntegrityError
 from evenkeel.contracts.feature import VectorComputed, ViewUpdated
 from evenkeel.contracts.ids import merged_as, view_stream
 from evenkeel.contracts.ingest import EventAccepted, LabelAccepted
+from evenkeel.contracts.runtime import ClockAdvanced
+from evenkeel.contracts.topics import topic_of
 from evenkeel.libs.declaration import load_declaration
 from evenkeel.libs.errors import NotYet
 from evenkeel.libs.features import FeatureState, compile_plan
@@ -108,9 +110,40 @@ def test_the_published_view_is_the_state(log: Log, feature: Feature) -> None:
         asked = fields | {"origin": origin}
         at_us = live.watermark_us
         assert repr(copy.vector(asked, at_us)) == repr(live.state.vector(asked, at_us))
-    stamps = [event.watermark_us or 0 for event in feature.events(ViewUpdated) if event.data.view == "delay"]
+    stamps = [clock[live.stream] for clock in view_clocks(feature)]
     assert stamps == sorted(stamps)
     assert stamps[-1] == live.watermark_us
+
+
+def view_clocks(feature: Feature) -> list[dict[str, int]]:
+    """On one partition of the view's topic."""
+    view = topic_of(ViewUpdated, "feature").name
+    return [
+        clock.data.times_us() for clock in feature.events(ClockAdvanced) if (clock.topic, clock.partition) == (view, 0)
+    ]
+
+
+@pytest.mark.parametrize("feature", [{"view_flush_ms": 60_000, "snapshot_records": 10_000}], indirect=True)
+def test_a_view_at_rest_says_how_far_it_has_come_also_after_a_restart(log: Log, feature: Feature) -> None:
+    """Of all views, since a compacted topic keeps only the last; and once."""
+    flights(log, 10)
+    feature.consume(log.records)
+    log.records.clear()
+    for hours in (20, 30):
+        log.close(START_US + hours * HOUR_US)
+    slots, before = len(feature.events(ViewUpdated)), len(view_clocks(feature))
+    for record in log.records:
+        feature.consume([record])
+    assert len(view_clocks(feature)) == before, "put off"
+    feature.restart()
+    for _ in range(2):
+        feature.clock.us += 60_000_000
+        feature.command(lambda ctx: Reply(None, tuple(on_tick(ctx))), "tick")
+    (last,) = view_clocks(feature)[before:]
+    views = feature.context.views.values()
+    assert last == {view.stream: view.watermark_us for view in views}
+    assert set(last.values()) == {START_US + 30 * HOUR_US}
+    assert len(feature.events(ViewUpdated)) == slots, "no slot has changed"
 
 
 @pytest.mark.parametrize("feature", [{"view_flush_ms": 60_000, "snapshot_records": 10_000}], indirect=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,72 +13,62 @@ from evenkeel.contracts.envelope import Record
 from evenkeel.contracts.payload import Fact
 from evenkeel.libs.audit import log
 from evenkeel.libs.bus.protocol import OutgoingRecord
-from evenkeel.libs.service import Output
-from evenkeel.libs.settings import Settings
-from evenkeel.libs.store.protocol import Store
+from evenkeel.libs.service import Output, Reply
 from evenkeel.services.governance.context import GovernanceContext
 from evenkeel.services.governance.domain.facts import LoggedFact
 from evenkeel.services.governance.domain.lineage import explain_prediction
 from evenkeel.services.governance.domain.trace import Kind, find_prediction, follow
 from evenkeel.services.governance.domain.walk import Walk
-from evenkeel.services.governance.handlers import on_records, on_tick
+from evenkeel.services.governance.handlers import on_tick
 from evenkeel.services.governance.service import service
-from evenkeel.services.governance.settings import GovernanceSettings
 from evenkeel.services.governance.store import StoredGraph
+from tests.harness import Harness, ManualClock
 from tests.model_life import consumed
 
 T = TypeVar("T")
 
 
-@dataclass
-class Governance:
-    store: Store
-    ctx: GovernanceContext
-    data_dir: Path
-    offsets: dict[tuple[str, int], int] = field(default_factory=dict)
+class Governance(Harness[GovernanceContext]):
+    """The service in a data folder, at the beginning of Unix time."""
+
+    def __init__(self, data_dir: Path, database_url: str | None = None) -> None:
+        super().__init__(service, data_dir, database_url=database_url, clock=ManualClock(0))
+        self.offsets: dict[tuple[str, int], int] = {}
 
     def take(self, records: Sequence[OutgoingRecord]) -> None:
         self.log(consumed(records, self.offsets))
 
     def log(self, records: Sequence[Record]) -> None:
-        with self.store.begin() as tx:
-            self.ctx.tx = tx
-            assert not list(on_records(records, self.ctx))
-        self.ctx.committed()
+        assert not self.consume(records).records
 
     def tick(self, now_us: int) -> list[Output]:
-        with self.store.begin() as tx:
-            self.ctx.tx, self.ctx.now_us = tx, now_us
-            outputs = list(on_tick(self.ctx))
-        self.ctx.committed()
-        return outputs
+        self.clock.us = now_us
+        return list(self.reply(lambda ctx: Reply(None, tuple(on_tick(ctx))), "tick").outputs)
 
     def sign_and_crash(self) -> None:
-        with self.store.begin() as tx:
-            self.ctx.tx, self.ctx.now_us = tx, 10_000_000
-            assert len(list(on_tick(self.ctx))) == 1
+        def crash(ctx: GovernanceContext) -> Reply[None]:
+            assert len(list(on_tick(ctx))) == 1
             raise RuntimeError("crash")
 
-    def load(self) -> None:
-        with self.store.begin() as tx:
-            self.ctx.load(tx)
+        self.clock.us = 10_000_000
+        self.transactions.run(crash, "tick")
 
     def walk(self, identifier: str, model: str | None = None) -> Walk:
         """Why a prediction is as it is."""
         with self.store.reading() as connection:
-            walk = Walk(StoredGraph(connection, self.ctx.log))
+            walk = Walk(StoredGraph(connection, self.context.log))
             explain_prediction(walk, find_prediction(walk.graph, identifier, model))
             return walk
 
     def trace(self, identifier: str, model: str | None = None) -> tuple[Kind, Walk]:
         """What an id leads to."""
         with self.store.reading() as connection:
-            walk = Walk(StoredGraph(connection, self.ctx.log))
+            walk = Walk(StoredGraph(connection, self.context.log))
             return follow(walk, identifier, model), walk
 
     def history(self, subject: str) -> list[LoggedFact[Fact]]:
         with self.store.reading() as connection:
-            return StoredGraph(connection, self.ctx.log).history(subject, -1, 1000)
+            return StoredGraph(connection, self.context.log).history(subject, -1, 1000)
 
     def rows(self, table: sa.Table) -> list[Any]:
         with self.store.reading() as connection:
@@ -90,18 +79,8 @@ class Governance:
             return log.checkpoint_notes(connection)
 
 
-def open_governance(data_dir: Path, database_url: str | None = None) -> Governance:
-    settings = Settings(data_dir=data_dir, database_url=database_url)
-    store, ctx = service.open_store(settings), GovernanceContext()
-    ctx.service, ctx.settings, ctx.own, ctx.now_us = "governance", settings, GovernanceSettings(), 0
-    store.open()
-    opened = Governance(store, ctx, data_dir)
-    opened.load()
-    return opened
-
-
 @pytest.fixture
 def governance(tmp_path: Path) -> Iterator[Governance]:
-    opened = open_governance(tmp_path)
+    opened = Governance(tmp_path)
     yield opened
-    opened.store.close()
+    opened.close()

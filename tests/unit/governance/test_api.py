@@ -17,7 +17,7 @@ from evenkeel.services.governance.settings import GovernanceSettings
 from tests.model_life import MODEL, Life
 from tests.record_ids import RECORD_IDS
 from tests.running import write_token
-from tests.unit.governance.conftest import open_governance
+from tests.unit.governance.conftest import Governance
 
 pytestmark = pytest.mark.anyio
 
@@ -27,9 +27,9 @@ async def test_an_id_of_any_text_is_found_by_its_path(tmp_path: Path) -> None:
     life.declare()
     for event_id in RECORD_IDS:
         life.score(event_id, 2, 2, "2013-01-15T06:00:00Z", "2026-11-20T10:10:00Z")
-    filled = open_governance(tmp_path)
+    filled = Governance(tmp_path)
     filled.take(life.records)
-    filled.store.close()
+    filled.close()
 
     runtime = Runtime(service, Settings(data_dir=tmp_path), GovernanceSettings(), KafkaBus("127.0.0.1:9", "governance"))
     headers = {"Authorization": f"Bearer {write_token(tmp_path, 'auditor')}"}

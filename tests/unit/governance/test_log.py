@@ -14,7 +14,7 @@ from evenkeel.libs.clock import SECOND_US
 from evenkeel.libs.service import Derived
 from evenkeel.services.governance import store
 from tests.model_life import MODEL, Consumed, Life, consumed
-from tests.unit.governance.conftest import Governance, open_governance
+from tests.unit.governance.conftest import Governance
 
 TOPIC = "registry.champion-changed.v1"
 
@@ -54,8 +54,8 @@ def damaged() -> list[Consumed]:
 def test_what_cannot_be_read_is_a_leaf_all_the_same(governance: Governance) -> None:
     records = damaged()
     governance.log(records)
-    assert governance.ctx.opaque == len(records)
-    assert governance.ctx.size == len(records)
+    assert governance.context.opaque == len(records)
+    assert governance.context.size == len(records)
     assert governance.rows(store.facts) == []
     governance.tick(10 * SECOND_US)
     report = verify_data_folder(governance.data_dir)
@@ -64,7 +64,7 @@ def test_what_cannot_be_read_is_a_leaf_all_the_same(governance: Governance) -> N
 
 def test_the_data_plane_is_not_read(governance: Governance) -> None:
     governance.log([Consumed("feature.vector-computed.v1", 0, 0, 1, None, b"\xff", ())])
-    assert (governance.ctx.size, governance.ctx.opaque) == (1, 0)
+    assert (governance.context.size, governance.context.opaque) == (1, 0)
 
 
 def test_of_a_repeated_fact_the_first_counts_and_both_are_logged(governance: Governance) -> None:
@@ -76,7 +76,7 @@ def test_of_a_repeated_fact_the_first_counts_and_both_are_logged(governance: Gov
     (fact,) = governance.rows(store.facts)
     assert (fact.leaf, fact.number) == (0, 1)
     assert '"version":1' in fact.payload
-    assert (governance.ctx.size, governance.ctx.duplicates) == (2, 1)
+    assert (governance.context.size, governance.context.duplicates) == (2, 1)
 
 
 def test_a_growing_log_is_signed_at_most_so_often(governance: Governance) -> None:
@@ -92,9 +92,9 @@ def test_a_growing_log_is_signed_at_most_so_often(governance: Governance) -> Non
     assert len(governance.tick(106 * SECOND_US)) == 1
     assert governance.tick(111 * SECOND_US) == []
     assert [size for size, _ in governance.notes()] == [10, len(life.records)]
-    key = governance.ctx.key.verification_key
+    key = governance.context.key.verification_key
     for _, note in governance.notes():
-        verify_checkpoint(note, key, governance.ctx.origin)
+        verify_checkpoint(note, key, governance.context.origin)
 
 
 def test_checkpoints_are_anchored_behind_the_commit_and_caught_up_after_a_crash(governance: Governance) -> None:
@@ -102,7 +102,7 @@ def test_checkpoints_are_anchored_behind_the_commit_and_caught_up_after_a_crash(
     governance.take(life.records[:5])
     with pytest.raises(RuntimeError, match="crash"):
         governance.sign_and_crash()
-    governance.load()
+    governance.transactions.load()
     assert list(anchored_notes(governance.data_dir)) == []
     for n, records in enumerate((life.records[5:7], life.records[7:])):
         governance.take(records)
@@ -113,7 +113,7 @@ def test_checkpoints_are_anchored_behind_the_commit_and_caught_up_after_a_crash(
     whole = path.read_bytes()
     for kept in (0, 1, len(notes[0]) - 3, len(notes[0]), len(notes[0]) + 1, len(notes[0]) + 60, len(whole) - 1):
         path.write_bytes(whole[:kept])
-        governance.load()
+        governance.transactions.load()
         assert path.read_bytes() == whole, kept
     assert Anchor(path).last_size == len(life.records)
 
@@ -122,10 +122,10 @@ def test_the_log_goes_on_after_a_restart(governance: Governance) -> None:
     life = Life().tell()
     governance.take(life.records[:20])
     governance.tick(10 * SECOND_US)
-    governance.store.close()
-    again = open_governance(governance.data_dir)
+    governance.close()
+    again = Governance(governance.data_dir)
     again.offsets = governance.offsets
-    assert (again.ctx.size, again.ctx.signed_size, again.ctx.origin) == (20, 20, governance.ctx.origin)
+    assert (again.context.size, again.context.signed_size, again.context.origin) == (20, 20, governance.context.origin)
     again.take(life.records[20:])
     again.tick(20 * SECOND_US)
     report = verify_data_folder(governance.data_dir)
@@ -137,8 +137,8 @@ def test_the_log_goes_on_after_a_restart(governance: Governance) -> None:
 def test_there_must_be_something_to_verify(tmp_path: Path) -> None:
     with pytest.raises(NothingToVerify, match=r"governance\.pub does not exist"):
         verify_data_folder(tmp_path)
-    governance = open_governance(tmp_path)
-    governance.store.close()
+    governance = Governance(tmp_path)
+    governance.close()
     (tmp_path / "governance.db").unlink()
     with pytest.raises(NothingToVerify, match=r"governance\.db is not a database file"):
         verify_data_folder(tmp_path)

@@ -21,7 +21,7 @@ from evenkeel.services.governance.context import GovernanceContext
 from tests.makers import event_rejected, label_accepted
 from tests.model_life import MODEL, OTHER, Life, declaration
 from tests.record_ids import RECORD_IDS
-from tests.unit.governance.conftest import Governance, open_governance
+from tests.unit.governance.conftest import Governance
 
 EVENT = ["raw record", "stream declaration", "accepted event", "vector", "prediction", "vector", "prediction"]
 WHEN = ("2013-02-01T00:00:00Z", "2026-11-20T13:00:00Z")
@@ -190,7 +190,7 @@ def test_a_walk_goes_through_a_former_major(governance: Governance, monkeypatch:
     """A new major of a topic breaks no chain: what was said under the former one is found, and reads as today's."""
     row = Superseded(FORMER, ChampionNamed, "registry.champion-changed.v1", upcast)
     monkeypatch.setattr(superseded, "SUPERSEDED", (row,))
-    governance.ctx.topics_with_facts = GovernanceContext().topics_with_facts
+    governance.context.topics_with_facts = GovernanceContext().topics_with_facts
     life = Life().tell()
     governance.take(said_under_a_former_major(life.records))
     walk = governance.walk("o-2", MODEL)
@@ -210,7 +210,7 @@ def test_a_topic_that_is_not_known_is_shown_by_its_name(
     row = Superseded(FORMER, ChampionNamed, "registry.champion-changed.v1", upcast)
     with monkeypatch.context() as newer:
         newer.setattr(superseded, "SUPERSEDED", (row,))
-        opened = open_governance(governance.data_dir / "newer")
+        opened = Governance(governance.data_dir / "newer")
         life = Life().tell()
         opened.take(said_under_a_former_major(life.records))
     shown = [fact for fact in opened.history(MODEL) if fact.topic == FORMER]
@@ -220,4 +220,4 @@ def test_a_topic_that_is_not_known_is_shown_by_its_name(
     assert (step.what, step.data["champion"]["epoch"]) == (FORMER, 2)
     assert step.summary == "this release does not know what such a record means"
     assert "champion" in {miss["what"] for miss in opened.walk("o-1", MODEL).missing}
-    opened.store.close()
+    opened.close()

@@ -105,7 +105,7 @@ def test_a_record_becomes_the_event_that_it_always_becomes(ingest: Ingest) -> No
     assert (data.stream, data.event_id, data.fields, data.late) == ("orders", "o-1", order("o-1", "10:00"), False)
     assert data.raw.model_dump(exclude={"sha256"}) == {"topic": "shop.orders", "partition": 0, "offset": 0}
     assert (first.id, first.stream) == (accepted_event_id("orders", "o-1"), "orders")
-    assert (first.time_us, first.watermark_us) == (parse_us("2026-01-01T10:00:00Z"), parse_us("2026-01-01T09:00:00Z"))
+    assert first.time_us == first.order_us == parse_us("2026-01-01T10:00:00Z")
     assert mark == Watermark(EventAccepted, "orders", parse_us("2026-01-01T09:00:00Z"))
 
 

@@ -14,18 +14,16 @@ from evenkeel.contracts.ids import view_stream
 from evenkeel.contracts.payload import Payload
 from evenkeel.contracts.registry import ChampionChanged, ModelDeclared
 from evenkeel.contracts.trainer import RunCompleted
-from evenkeel.libs.clock import SystemClock, parse_us
+from evenkeel.libs.clock import parse_us
 from evenkeel.libs.keys import signing_key
 from evenkeel.libs.packages.manifest import DatasetRecord, FeatureSchema, GoldenRows, ManifestCore, ModelFile, Split
 from evenkeel.libs.packages.package import PackageContents, PackageRef, write_package
-from evenkeel.libs.service import Derived, Output, Released
-from evenkeel.libs.settings import Settings
+from evenkeel.libs.service import Derived, Released, Reply
 from evenkeel.libs.sketches.profile import build_profile
-from evenkeel.libs.store.sql import SqlStore
 from evenkeel.services.monitor.context import MonitorContext
-from evenkeel.services.monitor.handlers import on_champion_changed, on_model_declared, on_released, on_run_completed
-from evenkeel.services.monitor.settings import MonitorSettings
-from evenkeel.services.monitor.store import MIGRATIONS
+from evenkeel.services.monitor.handlers import on_released
+from evenkeel.services.monitor.service import service
+from tests.harness import Harness
 from tests.makers import champion_changed, label_accepted, prediction_made, run_completed, vector_computed
 
 START = "2026-01-01T00:00:00Z"
@@ -126,11 +124,11 @@ def champion(ref: PackageRef, epoch: int = 1, version: int = 1, run_id: str = "r
 
 
 def event(
-    payload: Payload, event_id: str, time_us: int, topic: str, offset: int = 0, *, stream: str = "", watermark: int = 0
+    payload: Payload, event_id: str, time_us: int, topic: str, offset: int = 0, *, stream: str = "", order: int = 0
 ) -> Event[Any]:
     attributes = {"ce_stream": stream.encode()}
-    if watermark:
-        attributes["ce_watermark"] = format_us(watermark).encode()
+    if order:
+        attributes["ce_ordertime"] = format_us(order).encode()
     return Event(payload, event_id, time_us, topic, 0, offset, attributes)
 
 
@@ -178,7 +176,7 @@ def label(number: int, time_us: int, late: float | None, **more: Any) -> Event[A
         time_us,
         "ingest.label-accepted.v1",
         stream=f"{STREAM}#label",
-        watermark=more.get("watermark", 0),
+        order=more.get("order", 0),
     )
 
 
@@ -187,41 +185,25 @@ def in_order(events: Iterable[Event[Any]]) -> list[Event[Any]]:
     return sorted(events, key=lambda e: (e.order_us, e.stream, e.id))
 
 
-class Monitor:
-    """The service's context and handlers on a real SQLite store, without a broker. `restart` forgets all memory."""
+class Monitor(Harness[MonitorContext]):
+    """The service in a data folder. `restart` forgets all memory."""
 
     def __init__(self, data_dir: Path, database_url: str | None = None) -> None:
-        self.settings = Settings(data_dir=data_dir, database_url=database_url)
-        self.store = SqlStore(self.settings.database("monitor"), "monitor", MIGRATIONS)
-        self.store.open()
-        self.restart()
+        super().__init__(service, data_dir, database_url=database_url)
 
-    def restart(self) -> None:
-        self.ctx = MonitorContext()
-        self.ctx.service, self.ctx.settings, self.ctx.own = "monitor", self.settings, MonitorSettings()
-        with self.store.begin() as tx:
-            self.ctx.load(tx)
-
-    def _handle(self, handler: Any, given: Any) -> list[Any]:
-        with self.store.begin() as tx:
-            self.ctx.tx, self.ctx.now_us = tx, SystemClock().now_us()
-            return list(handler(given, self.ctx))
-
-    def declare(self, spec: ModelDeclared | None = None, offset: int = 0) -> None:
-        self._handle(on_model_declared, event(spec or declared(), f"d{offset}", START_US, "models", offset))
+    def declare(self, spec: ModelDeclared | None = None) -> None:
+        self.hear(spec or declared(), START)
 
     def promote(self, ref: PackageRef, epoch: int = 1, *, auc: float | None = 0.85, run_id: str = "run-1") -> None:
-        self._handle(on_run_completed, event(run(ref, auc, run_id), f"r{epoch}", START_US, "runs"))
-        changed = champion(ref, epoch, epoch, run_id)
-        self._handle(on_champion_changed, event(changed, f"c{epoch}", START_US, "champions"))
+        self.hear(run(ref, auc, run_id), START)
+        self.hear(champion(ref, epoch, epoch, run_id), START)
 
     def release(self, events: Sequence[Event[Any]], watermark_us: int) -> list[Derived]:
-        (group,) = self.ctx.merge_groups()
-        outputs: list[Output] = self._handle(on_released, Released(events, watermark_us, group))
+        """What follows from what a merge has put in order."""
+        (group,) = self.context.merge_groups()
+        released = Released(events, watermark_us, group)
+        outputs = self.reply(lambda ctx: Reply(None, list(on_released(released, ctx)))).outputs
         return [output for output in outputs if isinstance(output, Derived)]
-
-    def close(self) -> None:
-        self.store.close()
 
 
 def day(number: float) -> int:

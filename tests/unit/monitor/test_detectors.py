@@ -17,7 +17,7 @@ from evenkeel.libs.metrics import metrics_of
 from evenkeel.libs.sketches.profile import build_profile
 from evenkeel.services.monitor.domain.decay import current, find_decay, measured
 from evenkeel.services.monitor.domain.drift import ErrorWatch, FeatureShift, Reference, feature_shifts, shifted
-from evenkeel.services.monitor.domain.records import Baseline, Policy
+from evenkeel.services.monitor.domain.policy import Baseline, Policy
 from evenkeel.services.monitor.domain.slots import Rows, Slot, concatenate
 
 MONITORING = MonitoringPolicy.model_validate({"windows": ["1d", "7d"], "min_samples": 100})

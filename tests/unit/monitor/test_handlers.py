@@ -8,27 +8,24 @@ from typing import Any
 
 import pytest
 
+from evenkeel.contracts.envelope import format_us
 from evenkeel.contracts.monitor import AlertChanged, DriftDetected, WindowMeasured
 from evenkeel.contracts.serving import PredictionMade
 from evenkeel.libs.errors import NotYet, Retry
-from evenkeel.libs.service import Derived, Released
+from evenkeel.libs.service import Derived, Released, Reply
 from evenkeel.services.monitor import queries
 from evenkeel.services.monitor.context import MonitorContext
 from evenkeel.services.monitor.handlers import (
-    on_champion_changed,
-    on_events_rejected,
     on_released,
-    on_run_completed,
-    on_run_failed,
 )
 from tests.makers import event_rejected, run_failed
 from tests.unit.monitor.scenes import (
     MODEL,
+    START,
     Monitor,
     champion,
     day,
     declared,
-    event,
     in_order,
     label,
     package,
@@ -71,16 +68,16 @@ def pair(number: int, at: float, epoch: int = 1) -> list[Any]:
 def test_a_prediction_of_an_epoch_not_read_yet_is_waited_for(ready: Monitor) -> None:
     with pytest.raises(NotYet, match="epoch 2"):
         ready.release(pair(1, 0.1, epoch=2), day(0.2))
-    assert ready.ctx.models[MODEL].state.epoch is None, "nothing was folded"
+    assert ready.context.models[MODEL].state.epoch is None, "nothing was folded"
 
 
 def test_a_champion_whose_run_was_not_read_yet_is_waited_for(monitor: Monitor, tmp_path: Path) -> None:
     monitor.declare()
     ref = package(tmp_path, steady_rows())
-    monitor._handle(on_champion_changed, event(champion(ref), "c1", day(0), "champions"))
+    monitor.hear(champion(ref), START)
     with pytest.raises(NotYet, match="run-1"):
         monitor.release(pair(1, 0.1), day(0.2))
-    monitor._handle(on_run_completed, event(run(ref), "r1", day(0), "runs"))
+    monitor.hear(run(ref), START)
     monitor.release(pair(1, 0.1), day(0.2))
 
 
@@ -135,7 +132,7 @@ def test_what_is_past_the_horizon_leaves_the_store(ready: Monitor) -> None:
     with ready.store.reading() as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM joins").scalar_one() <= 4
     ready.restart()
-    assert not ready.ctx.models[MODEL].joins.open
+    assert not ready.context.models[MODEL].joins.open
 
 
 def test_a_label_without_the_field_is_no_label(ready: Monitor) -> None:
@@ -144,7 +141,7 @@ def test_a_label_without_the_field_is_no_label(ready: Monitor) -> None:
 
 
 def test_a_late_label_counts_when_it_arrived(ready: Monitor) -> None:
-    late = label(1, day(0.2), 1.0, watermark=day(1.5))
+    late = label(1, day(0.2), 1.0, order=day(1.5))
     outputs = ready.release([prediction(1, day(0.1), 0.8), late], day(2))
     assert [(w.window_start, w.labelled) for w in told(outputs, WindowMeasured)] == [
         ("2026-01-01T00:00:00Z", 0),
@@ -166,12 +163,11 @@ def test_requests_and_shadows_are_kept_apart(ready: Monitor) -> None:
 
 def test_two_models_of_one_stream_share_its_labels(ready: Monitor, tmp_path: Path) -> None:
     twin = declared().model_copy(update={"name": "twin"})
-    ready.declare(twin, offset=1)
+    ready.declare(twin)
     ready.promote(package(tmp_path, steady_rows()))
     ref = package(tmp_path, steady_rows())
-    for handler, payload in ((on_run_completed, run(ref)), (on_champion_changed, champion(ref))):
-        fact = payload.model_copy(update={"model": "twin"})
-        ready._handle(handler, event(fact, f"t-{type(payload).__name__}", day(0), "facts"))
+    for payload in (run(ref), champion(ref)):
+        ready.hear(payload.model_copy(update={"model": "twin"}), START)
     one, other = prediction(1, day(0.1), 0.8), prediction(1, day(0.1), 0.3)
     assert isinstance(other.data, PredictionMade)
     other.data = other.data.model_copy(update={"model": "twin"})
@@ -201,20 +197,16 @@ def test_a_signal_names_features_and_starts_a_turn(ready: Monitor) -> None:
 
 def test_a_failed_run_is_told_once_until_one_completes(ready: Monitor, tmp_path: Path) -> None:
     failed = run_failed(model=MODEL, run_id="run-2", reason="crashed", detail="exit code 1")
-    told_ = [ready._handle(on_run_failed, event(failed, f"f{i}", day(i), "runs")) for i in range(2)]
+    told_ = [ready.hear(failed, format_us(day(i))) for i in range(2)]
     assert [[(a.alert, a.state) for a in alerts] for alerts in told_] == [[("training", "raised")], []]
     ref = package(tmp_path, steady_rows())
-    completed = [ready._handle(on_run_completed, event(run(ref), f"r{i}", day(3), "runs")) for i in range(2)]
+    completed = [ready.hear(run(ref), format_us(day(3))) for _ in range(2)]
     assert [[a.state for a in alerts] for alerts in completed] == [["cleared"], []]
 
 
 def test_rejections_are_counted_by_day_and_rule(ready: Monitor) -> None:
-    def rejected(number: int, at: float, rule: Any) -> Any:
-        payload = event_rejected(stream="visits", rule=rule)
-        return event(payload, f"x{number}", day(at), "rejected")
-
-    ready._handle(on_events_rejected, [rejected(1, 0.1, "type"), rejected(2, 0.2, "type"), rejected(3, 1.1, "range")])
-    ready._handle(on_events_rejected, [rejected(4, 0.9, "type")])
+    for at, rule in ((0.1, "type"), (0.2, "type"), (1.1, "range"), (0.9, "type")):
+        ready.hear(event_rejected(stream="visits", rule=rule), format_us(day(at)))
     counted = query(ready, queries.rejected, "visits", 10)
     assert [(one.day, one.kind, one.rule, one.count) for one in counted] == [
         ("2026-01-02", "event", "range", 1),
@@ -233,9 +225,9 @@ def test_a_failed_transaction_leaves_nothing_behind(ready: Monitor) -> None:
         first.extend(o for o in on_released(released, ctx) if isinstance(o, Derived))
         raise RuntimeError("the disk is full")
 
-    (group,) = ready.ctx.merge_groups()
+    (group,) = ready.context.merge_groups()
     with pytest.raises(RuntimeError, match="disk"):
-        ready._handle(broken, Released(events, day(1), group))
+        ready.command(lambda ctx: Reply(broken(Released(events, day(1), group), ctx)))
     ready.restart()
     again = ready.release(events, day(1))
     assert [(o.id, o.payload) for o in again] == [(o.id, o.payload) for o in first]

@@ -86,7 +86,7 @@ def on_released(released: Released, ctx: OrderContext) -> list[Output]:
         ctx.keep(event.id)
         data = event.data
         vector = vector_computed(stream=STREAM, event_id=data.event_id, view_version="5" * 64, values=[])
-        outputs.append(Derived(vector, event, stream="m", watermark_us=event.order_us))
+        outputs.append(Derived(vector, event, stream="m", order_us=event.order_us))
     return outputs
 
 

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from evenkeel.contracts.envelope import Event, attributes_of, sealed_sources
+from evenkeel.contracts.envelope import Event, attributes_of
 from evenkeel.contracts.feature import VectorComputed
 from evenkeel.contracts.ids import prediction_id
+from evenkeel.contracts.runtime import SourcesSealed
 from evenkeel.contracts.serving import PredictionMade
 from evenkeel.libs.runtime.stateless import StatelessStep
 from evenkeel.libs.service import Cause, Context, Derived, Seal, Stateless, Watermark
@@ -76,14 +77,19 @@ def test_a_watermark_stays_where_it_stood() -> None:
     behind = replace(before, offset=9)
     outgoing = step().score([before, mark, behind]).outgoing
     assert [one.partition for one in outgoing] == [before.partition] * 3
-    assert [one.value is None for one in outgoing] == [False, mark.value is None, False]
-    assert outgoing[1].headers != mark.headers, "another record, with an id of its own"
+    assert (outgoing[1].key, outgoing[1].value) == (mark.key, mark.value)
+    pairs = zip(mark.headers, outgoing[1].headers, strict=True)
+    assert {name for (name, one), (_, other) in pairs if one != other} == {"ce_id"}, (
+        "another record, otherwise the same"
+    )
 
 
 def test_a_seal_is_passed_on_for_what_the_sealed_store_became_here() -> None:
     seal = next(one for one in told(Topics(), Seal([LOST]), store="1" * 32) if one.topic == VECTORS)
     (outgoing,) = step().score([seal]).outgoing
-    assert set(sealed_sources(outgoing.value)) == {f"/evenkeel/feature/{LOST}", f"/evenkeel/serving/{LOST}"}
+    sealed = SourcesSealed.model_validate_json(outgoing.value or b"")
+    assert outgoing.key == seal.key
+    assert set(sealed.sources) == {f"/evenkeel/feature/{LOST}", f"/evenkeel/serving/{LOST}"}
 
 
 def test_what_cannot_be_used_is_named_and_the_others_go_on() -> None:
