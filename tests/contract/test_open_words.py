@@ -253,6 +253,17 @@ def test_the_door_takes_a_word_once_it_is_in_its_list(kind: str) -> None:
     assert refused_now(declaration_schema(more), declaration_schema(VOCABULARY))
 
 
+def _keeps(written: Any, given: Any) -> bool:
+    """Whether all that was given is written again; defaults of keys that are newer than it may stand beside it."""
+    if isinstance(given, dict):
+        return isinstance(written, dict) and all(
+            key in written and _keeps(written[key], one) for key, one in given.items()
+        )
+    if isinstance(given, list):
+        return len(written) == len(given) and all(map(_keeps, written, given))
+    return bool(written == given)
+
+
 @pytest.mark.parametrize(
     ("place", "value"),
     [
@@ -273,6 +284,6 @@ def test_behind_the_door_what_is_not_known_is_kept(place: tuple[str, ...], value
     part[place[-1]] = value
     fact = ModelDeclared.model_validate_json(json.dumps(message))
     assert json.loads(fact.model_dump_json()) == message | {"caller": None}
-    assert ModelSpec.model_validate(fact.spec).written() == message["spec"]
+    assert _keeps(ModelSpec.model_validate(fact.spec).written(), message["spec"])
     for name, stream in fact.streams.items():
-        assert StreamSpec.model_validate(stream).written() == message["streams"][name]
+        assert _keeps(StreamSpec.model_validate(stream).written(), message["streams"][name])
