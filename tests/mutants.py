@@ -145,6 +145,30 @@ MUTANTS: Final = (
     ),
     Mutant(
         "services/ingest/domain/stream.py",
+        'if fault.rule == "duplicate":',
+        "if False:",
+        "unit/ingest/test_handlers.py::test_a_repeat_moves_time_like_the_first_one",
+    ),
+    Mutant(
+        "services/serving/domain/dataplane.py",
+        "score >= threshold)",
+        "score > threshold)",
+        "unit/serving/test_dataplane.py::test_the_same_rows_get_the_same_answer_whatever_they_come_by",
+    ),
+    Mutant(
+        "services/trainer/store.py",
+        "where(cuts.c.cut_us <= at_us)",
+        "where(cuts.c.cut_us < at_us)",
+        "unit/trainer/test_store.py::test_what_is_asked_for_decides_like_everything_there_is",
+    ),
+    Mutant(
+        "services/trainer/migrations/0001_initial.py",
+        "sqlite_where=sa.text(\"state IN ('queued', 'running')\")",
+        "sqlite_where=sa.text(\"state IN ('queued')\")",
+        "unit/test_migrations.py::test_indexes_have_the_conditions_that_the_tables_say",
+    ),
+    Mutant(
+        "services/ingest/domain/stream.py",
         "if own_us is not None and own_us > reference_us:",
         "if False:",
         "unit/ingest/test_stream.py::test_a_partition_that_is_read_first_is_not_ahead_of_time",
