@@ -121,8 +121,9 @@ def _checked(copy: Path) -> Made:
     for name in [name for name in sys.modules if name.partition(".")[0] == "evenkeel"]:
         del sys.modules[name]
     sys.path.insert(0, str(copy))
-    from evenkeel.contracts import export, topics
+    from evenkeel.contracts import export, runtime, topics
 
+    payloads = runtime.IN_BAND | {topic.name: topic.payload for topic in topics.TOPICS}
     assert Path(export.__file__).is_relative_to(copy)
     unreadable = []
     for path in sorted((copy / "contracts" / "examples").glob("*/*.json")):
@@ -130,7 +131,7 @@ def _checked(copy: Path) -> Made:
         committed = json.loads((copy / "contracts" / "schemas" / f"{path.parent.name}.json").read_text())
         try:
             jsonschema_rs.validator_for(committed).validate(value)
-            topics.BY_NAME[path.parent.name].payload.model_validate(value)
+            payloads[path.parent.name].model_validate(value)
         except (jsonschema_rs.ValidationError, ValueError) as error:
             unreadable.append(f"{path.parent.name}/{path.stem}: {str(error).splitlines()[0]}")
     return Made(export.breaking(), unreadable)
