@@ -192,8 +192,19 @@ def trial(
 
 # -- what was told -------------------------------------------------------------------------------------------------------
 
-WALL_CLOCK: Final = frozenset({"load_seconds", "duration_seconds", "activated", "expires", "recorded", "prediction_id"})
-"""Fields that say when or how fast something happened here."""
+WALL_CLOCK: Final = frozenset(
+    {
+        "load_seconds",
+        "duration_seconds",
+        "activated",
+        "expires",
+        "expires_us",
+        "recorded",
+        "recorded_us",
+        "prediction_id",
+    }
+)
+"""Fields of answers and columns of tables that say when or how fast something happened here."""
 
 
 def without_wall_clock(value: Any, more: Iterable[str] = ()) -> Any:

@@ -145,6 +145,30 @@ MUTANTS: Final = (
     ),
     Mutant(
         "services/ingest/domain/stream.py",
+        'if fault.rule == "duplicate":',
+        "if False:",
+        "unit/ingest/test_handlers.py::test_a_repeat_moves_time_like_the_first_one",
+    ),
+    Mutant(
+        "services/serving/domain/dataplane.py",
+        "score >= threshold)",
+        "score > threshold)",
+        "unit/serving/test_dataplane.py::test_the_same_rows_get_the_same_answer_whatever_they_come_by",
+    ),
+    Mutant(
+        "services/trainer/store.py",
+        "where(cuts.c.cut_us <= at_us)",
+        "where(cuts.c.cut_us < at_us)",
+        "unit/trainer/test_store.py::test_what_is_asked_for_decides_like_everything_there_is",
+    ),
+    Mutant(
+        "services/trainer/migrations/0001_initial.py",
+        "sqlite_where=sa.text(\"state IN ('queued', 'running')\")",
+        "sqlite_where=sa.text(\"state IN ('queued')\")",
+        "unit/test_migrations.py::test_indexes_have_the_conditions_that_the_tables_say",
+    ),
+    Mutant(
+        "services/ingest/domain/stream.py",
         "if own_us is not None and own_us > reference_us:",
         "if False:",
         "unit/ingest/test_stream.py::test_a_partition_that_is_read_first_is_not_ahead_of_time",
@@ -169,16 +193,16 @@ MUTANTS: Final = (
         MONITOR + "test_detectors.py::test_a_rise_upon_a_rise_is_told_from_where_the_first_one_began",
     ),
     Mutant(
-        "services/monitor/domain/model.py",
+        "services/monitor/domain/measuring.py",
         "within = state.activated_us <= span.start_us",
         "within = True",
-        MONITOR + "test_model.py::test_drift_is_judged_on_a_window_that_is_all_the_champions",
+        MONITOR + "test_measuring.py::test_drift_is_judged_on_a_window_that_is_all_the_champions",
     ),
     Mutant(
-        "services/monitor/domain/model.py",
+        "services/monitor/domain/measuring.py",
         "in_bake = end_us <= state.activated_us + policy.bake_us",
         "in_bake = True",
-        MONITOR + "test_model.py::test_a_champion_that_gets_worse_is_signalled_and_not_again_within_the_cooldown",
+        MONITOR + "test_measuring.py::test_a_champion_that_gets_worse_is_signalled_and_not_again_within_the_cooldown",
     ),
     Mutant(
         "services/monitor/domain/joins.py",
@@ -341,6 +365,42 @@ MUTANTS: Final = (
         RUNTIME + "test_waiting.py::test_waits_double_up_to_the_longest",
     ),
     Mutant(
+        "libs/runtime/writer.py",
+        "self.positions |= committed.positions",
+        "pass",
+        RUNTIME + "test_commands.py::test_the_loop_knows_of_positions_what_is_committed",
+    ),
+    Mutant(
+        "libs/runtime/commands.py",
+        'if self.phase == "rebuilding":',
+        "if False:",
+        RUNTIME + "test_commands.py::test_there_are_no_commands_before_the_store_is_loaded_or_while_it_is_rebuilt",
+    ),
+    Mutant(
+        "libs/runtime/assignment.py",
+        "reached[tp] = max(reached[tp], record.offset + 1)",
+        "reached[tp] = record.offset + 1",
+        RUNTIME + "test_parts.py::test_facts_are_read_to_their_end_by_what_was_read_before_and_what_is_at_hand",
+    ),
+    Mutant(
+        "libs/runtime/housekeeping.py",
+        "if self._unanswered < UNANSWERED:",
+        "if self._unanswered <= UNANSWERED:",
+        RUNTIME + "test_parts.py::test_a_broker_counts_as_away_after_three_commits_without_an_answer",
+    ),
+    Mutant(
+        "libs/runtime/disk.py",
+        "if free < wanted",
+        "if free > wanted",
+        RUNTIME + "test_parts.py::test_consuming_stops_with_less_room_than_is_wanted",
+    ),
+    Mutant(
+        "libs/runtime/rebuild.py",
+        "read[topic, partition] -= before",
+        "pass",
+        RUNTIME + "test_parts.py::test_a_rebuild_goes_on_where_it_was_in_its_order",
+    ),
+    Mutant(
         "libs/runtime/published.py",
         "if store in self._stores and origin[2] >= self._first_sequence:",
         "if store in self._stores:",
@@ -360,8 +420,8 @@ MUTANTS: Final = (
     ),
     Mutant(
         "libs/runtime/stateless.py",
-        "value = seal_value([*said.sources, *(",
-        "value = seal_value([*(",
+        "sources=sorted({*theirs, *ours})",
+        "sources=sorted(ours)",
         RUNTIME + "test_stateless.py::test_a_seal_is_passed_on_for_what_the_sealed_store_became_here",
     ),
 )

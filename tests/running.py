@@ -199,6 +199,7 @@ async def running(
     settings = {"accept_new_store": True} | settings
     claim_folder(data_dir)
     shared = Settings(data_dir=data_dir, broker=broker, **settings)
+    claim_folder(data_dir)
     bus = KafkaBus(broker, group, group, FetchSettings(max_wait_ms=20))
     runtime: Runtime[Any] = Runtime(service, shared, own if own is not None else service.settings(), bus)
     await create_map_topics(broker)

@@ -170,21 +170,13 @@ class Assignment:
         data = self.partitions - self.control
         self._bus.pause(data)
         try:
-            while not self._reaches(ends, found):
+            while not reach(ends, self._writer.positions, found):
                 batch = await self.fetch(1000)
                 found += (record for partition in batch.values() for record in partition)
         finally:
             if self.has_caught_up:
                 self._bus.resume(data)
         return found, ends
-
-    def _reaches(self, ends: Mapping[TopicPartition, int], records: Sequence[Record]) -> bool:
-        reached = {tp: self._writer.positions.get(tp, 0) for tp in ends}
-        for record in records:
-            tp = (record.topic, record.partition)
-            if tp in reached:
-                reached[tp] = max(reached[tp], record.offset + 1)
-        return all(reached[tp] >= end for tp, end in ends.items())
 
     # -- what others are told -----------------------------------------------------------------------------------------
 
@@ -208,3 +200,15 @@ class Assignment:
     async def commit(self) -> bool:
         """Step 10; whether the broker has answered. Raises Retry."""
         return await self._bus.commit(self._settled)
+
+
+def reach(
+    ends: Mapping[TopicPartition, int], positions: Mapping[TopicPartition, int], records: Iterable[Record]
+) -> bool:
+    """Whether what is read already and these records go up to all of these ends."""
+    reached = {tp: positions.get(tp, 0) for tp in ends}
+    for record in records:
+        tp = (record.topic, record.partition)
+        if tp in reached:
+            reached[tp] = max(reached[tp], record.offset + 1)
+    return all(reached[tp] >= end for tp, end in ends.items())

@@ -18,6 +18,21 @@ UNANSWERED: Final = 3
 """Commits of Kafka's offsets in a row without an answer, after which the broker counts as away."""
 
 
+class BrokerWatch:
+    """Whether the broker still answers. Belongs to the event loop."""
+
+    def __init__(self, readiness: Readiness) -> None:
+        self._readiness = readiness
+        self._unanswered = 0
+
+    def note(self, *, answered: bool) -> None:
+        self._unanswered = 0 if answered else self._unanswered + 1
+        if self._unanswered < UNANSWERED:
+            self._readiness.over("commit")
+        else:
+            self._readiness.trouble("commit", "broker: it does not answer")
+
+
 class Housekeeping:
     """Belongs to the event loop."""
 
@@ -33,7 +48,7 @@ class Housekeeping:
     ) -> None:
         self._writer, self._publisher, self._assignment, self._room = writer, publisher, assignment, room
         self._metrics, self._readiness, self._stand_back = metrics, readiness, stand_back
-        self._unanswered = 0
+        self._broker = BrokerWatch(readiness)
 
     async def run(self, stop: StopSignal) -> None:
         while not await stop.within(1.0):
@@ -43,7 +58,8 @@ class Housekeeping:
             with contextlib.suppress(Retry):
                 for topic, behind in (await self._assignment.lag()).items():
                     self._metrics.lag.labels(topic).set(behind)
-                await self._tell_broker()
+                # An idle consumer does not notice that its broker is gone; this call does.
+                self._broker.note(answered=await self._assignment.commit())
 
     async def _keep_lease(self) -> None:
         try:
@@ -54,11 +70,3 @@ class Housekeeping:
             self._readiness.over("housekeeping")
         except Retry as error:
             self._readiness.trouble("housekeeping", str(error))
-
-    async def _tell_broker(self) -> None:
-        """An idle consumer does not notice that its broker is gone; this call does."""
-        self._unanswered = 0 if await self._assignment.commit() else self._unanswered + 1
-        if self._unanswered < UNANSWERED:
-            self._readiness.over("commit")
-        else:
-            self._readiness.trouble("commit", "broker: it does not answer")

@@ -185,16 +185,7 @@ class Rebuilding:
 
     def order_left(self, positions: Mapping[TopicPartition, int]) -> Iterator[tuple[str, int, int]]:
         """What is left of the order in which the service wants to read."""
-        read = dict(positions)
-        for topic, partition, count in self._order():
-            before = min(count, read.get((topic, partition), 0))
-            if before:
-                read[topic, partition] -= before
-            if count > before:
-                yield topic, partition, count - before
-
-    def _order(self) -> Order:
-        return self._how.order(self._found.events)
+        return left_of(self._how.order(self._found.events), positions)
 
     async def go_on(self, *, may_finish: bool) -> bool:
         """Say how far it is; end it, once all that was there is read, if it may end. Whether it has."""
@@ -214,3 +205,14 @@ class Rebuilding:
         await self._writer.transact(lambda transactions: (transactions.end_rebuild(handler, note), None))
         await self._publisher.publish()
         self._finished()
+
+
+def left_of(order: Order, positions: Mapping[TopicPartition, int]) -> Iterator[tuple[str, int, int]]:
+    """The runs of an order, without what was read up to these positions."""
+    read = dict(positions)
+    for topic, partition, count in order:
+        before = min(count, read.get((topic, partition), 0))
+        if before:
+            read[topic, partition] -= before
+        if count > before:
+            yield topic, partition, count - before

@@ -23,8 +23,8 @@ from evenkeel.libs.packages.package import read_package
 from evenkeel.libs.service import Context
 from evenkeel.libs.sketches.profile import Profile
 from evenkeel.libs.store.protocol import Transaction
-from evenkeel.services.monitor.domain.model import Model
-from evenkeel.services.monitor.domain.records import TASKS, Baseline, Champion, Policy
+from evenkeel.services.monitor.domain.measuring import Measuring
+from evenkeel.services.monitor.domain.policy import TASKS, Baseline, Champion, Policy
 from evenkeel.services.monitor.settings import MonitorSettings
 from evenkeel.services.monitor.store import MonitorStore
 
@@ -55,7 +55,7 @@ class MonitorContext(Context):
     own: MonitorSettings
 
     def __init__(self) -> None:
-        self.models: dict[str, Model] = {}
+        self.models: dict[str, Measuring] = {}
         self._policies: dict[str, dict[int, Policy]] = {}
         self._champions: dict[str, dict[int, Champion]] = {}
         self._members: dict[Group, tuple[str, ...]] = {}
@@ -83,7 +83,7 @@ class MonitorContext(Context):
             epoch = -1 if stored is None or stored.state.epoch is None else stored.state.epoch
             for number in store.epochs(name, epoch):
                 self._champions[name][number] = self._champion(store, name, number)
-            model = Model(name, policies, self._champions[name], None if stored is None else stored.state)
+            model = Measuring(name, policies, self._champions[name], None if stored is None else stored.state)
             if stored is not None:
                 model.restore(stored.slots, stored.parts, stored.entries)
             self.models[name] = model
@@ -106,7 +106,7 @@ class MonitorContext(Context):
         name = declared.name
         self._take(offset, declared)
         if name in self._policies and name not in self.models:
-            self.models[name] = Model(name, self._policies[name], self._champions[name])
+            self.models[name] = Measuring(name, self._policies[name], self._champions[name])
         self._regroup()
 
     # -- groups -------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from evenkeel.contracts.serving import PredictionMade
 from evenkeel.libs.clock import format_us
 from evenkeel.libs.service import Cause, Derived
 from evenkeel.services.monitor.domain.drift import FeatureShift
-from evenkeel.services.monitor.domain.model import (
+from evenkeel.services.monitor.domain.measuring import (
     AlertCleared,
     Decayed,
     ErrorsRose,
@@ -46,7 +46,7 @@ def window_measured(model: str, found: Measured) -> Derived:
     return Derived(payload, Cause(span.cause, span.end_us, measured_id), id=measured_id)
 
 
-class Raised(NamedTuple):
+class Signal(NamedTuple):
     """A signal, and the alert it raises for people."""
 
     kind: Literal["drift", "decay"]
@@ -55,7 +55,7 @@ class Raised(NamedTuple):
     raised: Derived
 
 
-def signal(model: str, found: InputsShifted | ErrorsRose | Decayed) -> Raised:
+def signal(model: str, found: InputsShifted | ErrorsRose | Decayed) -> Signal:
     """A signal may start a turn of the loop, whose events then correlate with it."""
     if isinstance(found, Decayed):
         payload: DriftDetected | PerformanceDegraded = _degraded(model, found)
@@ -67,7 +67,7 @@ def signal(model: str, found: InputsShifted | ErrorsRose | Decayed) -> Raised:
     signal_id = (decay_id if kind == "decay" else drift_id)(model, span.epoch, span.end_us)
     derived = Derived(payload, Cause(span.cause, span.end_us, signal_id), id=signal_id)
     alert = AlertChanged(model=model, alert=kind, state="raised", detail=payload.detail)
-    return Raised(kind, derived, alert, derive_alert(alert, Cause(signal_id, span.end_us, signal_id)))
+    return Signal(kind, derived, alert, derive_alert(alert, Cause(signal_id, span.end_us, signal_id)))
 
 
 def alert_cleared(model: str, found: AlertCleared) -> tuple[AlertChanged, Derived]:

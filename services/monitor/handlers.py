@@ -16,7 +16,7 @@ from evenkeel.contracts.trainer import RetrainDecided, RunCompleted, RunFailed, 
 from evenkeel.libs.clock import DAY_US
 from evenkeel.libs.service import Batch, Derived, Each, Merge, Output, Released
 from evenkeel.services.monitor.context import MonitorContext
-from evenkeel.services.monitor.domain.model import AlertCleared, Finding, Measured
+from evenkeel.services.monitor.domain.measuring import AlertCleared, Finding, Measured
 from evenkeel.services.monitor.findings import alert_cleared, profile_unusable, signal, window_measured
 
 

@@ -20,7 +20,7 @@ from evenkeel.contracts.monitor import WindowMeasured
 from evenkeel.contracts.registry import ChampionChanged
 from evenkeel.contracts.trainer import RetrainDecided
 from evenkeel.libs.errors import Refused
-from evenkeel.services.monitor.domain.model import decode_state
+from evenkeel.services.monitor.domain.measuring import decode_state
 from evenkeel.services.monitor.store import (
     alerts,
     champions,

@@ -14,7 +14,7 @@ from evenkeel.libs.store.schema import read_migrations
 from evenkeel.libs.store.sql import upsert
 from evenkeel.services.monitor import migrations
 from evenkeel.services.monitor.domain.joins import LogEntry, decode_entry, encode_entry
-from evenkeel.services.monitor.domain.model import Model, Outcome, State, decode_state, encode_state
+from evenkeel.services.monitor.domain.measuring import Measuring, Outcome, State, decode_state, encode_state
 from evenkeel.services.monitor.domain.slots import (
     Part,
     Slot,
@@ -215,7 +215,7 @@ class MonitorStore:
             [decode_entry(one) for one in self._connection.execute(log).scalars()],
         )
 
-    def keep(self, model: Model, outcome: Outcome) -> None:
+    def keep(self, model: Measuring, outcome: Outcome) -> None:
         """Store what a fold changed."""
         c, name, state = self._connection, model.name, model.state
         if outcome.slot_over:

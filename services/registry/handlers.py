@@ -21,7 +21,7 @@ from evenkeel.contracts.trainer import RunCompleted
 from evenkeel.libs.runtime.failpoints import failpoint
 from evenkeel.libs.service import Each
 from evenkeel.services.registry.context import RegistryContext
-from evenkeel.services.registry.domain.gates import Candidate, Proposal, decide_gates
+from evenkeel.services.registry.domain.gates import Proposal, decide_gates
 from evenkeel.services.registry.domain.promotion import Champion, after_gates, is_in_bake
 from evenkeel.services.registry.domain.verdict import Verdict
 from evenkeel.services.registry.store import VersionRow
@@ -40,17 +40,10 @@ def on_run_completed(event: Event[RunCompleted], ctx: RegistryContext) -> Iterab
     policy = ctx.policy(model)
     champion = store.champion(run.model)
     version, registered = _register(run, event.time_us, ctx)
-    candidate = Candidate(
-        package=run.package,
-        package_bytes=run.package_bytes,
-        view_version=run.view_version,
-        comparison=run.comparison,
-        compared_with=run.champion.digest if run.champion else None,
-        package_fault=ctx.package_fault(run.package),
-    )
     verdicts = decide_gates(
         Proposal(
-            candidate=candidate,
+            run=run,
+            package_fault=ctx.package_fault(run.package),
             champion=champion,
             policy=policy,
             view_version=model.view_version,

@@ -121,8 +121,9 @@ def _checked(copy: Path) -> Made:
     for name in [name for name in sys.modules if name.partition(".")[0] == "evenkeel"]:
         del sys.modules[name]
     sys.path.insert(0, str(copy))
-    from evenkeel.contracts import export, topics
+    from evenkeel.contracts import export, runtime, topics
 
+    payloads = runtime.IN_BAND | {topic.name: topic.payload for topic in topics.TOPICS}
     assert Path(export.__file__).is_relative_to(copy)
     unreadable = []
     for path in sorted((copy / "contracts" / "examples").glob("*/*.json")):
@@ -130,7 +131,7 @@ def _checked(copy: Path) -> Made:
         committed = json.loads((copy / "contracts" / "schemas" / f"{path.parent.name}.json").read_text())
         try:
             jsonschema_rs.validator_for(committed).validate(value)
-            topics.BY_NAME[path.parent.name].payload.model_validate(value)
+            payloads[path.parent.name].model_validate(value)
         except (jsonschema_rs.ValidationError, ValueError) as error:
             unreadable.append(f"{path.parent.name}/{path.stem}: {str(error).splitlines()[0]}")
     return Made(export.breaking(), unreadable)
@@ -253,6 +254,17 @@ def test_the_door_takes_a_word_once_it_is_in_its_list(kind: str) -> None:
     assert refused_now(declaration_schema(more), declaration_schema(VOCABULARY))
 
 
+def _keeps(written: Any, given: Any) -> bool:
+    """Whether all that was given is written again; defaults of keys that are newer than it may stand beside it."""
+    if isinstance(given, dict):
+        return isinstance(written, dict) and all(
+            key in written and _keeps(written[key], one) for key, one in given.items()
+        )
+    if isinstance(given, list):
+        return len(written) == len(given) and all(map(_keeps, written, given))
+    return bool(written == given)
+
+
 @pytest.mark.parametrize(
     ("place", "value"),
     [
@@ -273,6 +285,6 @@ def test_behind_the_door_what_is_not_known_is_kept(place: tuple[str, ...], value
     part[place[-1]] = value
     fact = ModelDeclared.model_validate_json(json.dumps(message))
     assert json.loads(fact.model_dump_json()) == message | {"caller": None}
-    assert ModelSpec.model_validate(fact.spec).written() == message["spec"]
+    assert _keeps(ModelSpec.model_validate(fact.spec).written(), message["spec"])
     for name, stream in fact.streams.items():
-        assert StreamSpec.model_validate(stream).written() == message["streams"][name]
+        assert _keeps(StreamSpec.model_validate(stream).written(), message["streams"][name])

@@ -9,11 +9,16 @@ from typing import Any
 import pytest
 
 from evenkeel.contracts.payload import Caller, Fact
+from evenkeel.contracts.runtime import IN_BAND
 from evenkeel.contracts.topics import BY_NAME
 from tests.makers import comparison
 
 ROOT = Path(__file__).parents[2]
-EXAMPLES = sorted(f"{path.parent.name}/{path.stem}" for path in (ROOT / "contracts" / "examples").glob("*/*.json"))
+EXAMPLES = sorted(
+    f"{path.parent.name}/{path.stem}"
+    for path in (ROOT / "contracts" / "examples").glob("*/*.json")
+    if path.parent.name not in IN_BAND
+)
 ADA = Caller(name="token:9f86d081884c", role="operator")
 
 

@@ -61,5 +61,5 @@ def test_postgres_and_sqlite_give_the_same(database_url: str, tmp_path: Path) ->
     said, told = run(tmp_path / "postgres", database_url, 1.7)
     assert (said, told) == run(tmp_path / "sqlite", None, 1.7)
     assert told[2], "there is a signal"
-    assert told[3][0]["count"] == 2
+    assert told[3][0].count == 2
     assert said == run(tmp_path / "whole", None, DAYS)[0]

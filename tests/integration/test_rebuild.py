@@ -51,7 +51,7 @@ from tests.feature_log import DECLARATION, Feature
 from tests.integration.test_feature import Told, days, published, windows, write
 from tests.integration.test_governance import PROMPT, on_the_topics, publish
 from tests.integration.test_monitor import DAYS, Upstream, facts, feed, measured_until, stream
-from tests.integration.test_registry import T0, T1, changes, declaration, run, view_of
+from tests.integration.test_registry import T0, T1, changes, declaration, run
 from tests.kills import WALL_CLOCK
 from tests.model_life import MODEL, Life
 from tests.records import ReadRecord
@@ -297,7 +297,7 @@ async def test_registry_comes_back_with_what_people_commanded(broker: str, tmp_p
         httpx2.AsyncClient(base_url=found.url, headers=headers) as http,
     ):
         await http.post("/v1/declarations", content=declaration("loop"))
-        view = await view_of(http, "loop")
+        view = (await http.get("/v1/models/loop")).json()["view_version"]
 
         async def ended(number: int, champion: str | None = None, lower: float = 0.01) -> None:
             completed = run("loop", refs[number], view, number, champion, lower)

@@ -12,9 +12,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import anyio.to_thread
 import httpx2
 import pytest
+from typer.testing import CliRunner
 
+from evenkeel.apps.cli.main import app
 from evenkeel.contracts.http.registry import Applied, Approval, ApprovalResult, DeclarationProblem
 from evenkeel.contracts.http.route import ROLES
 from evenkeel.contracts.registry import ApprovalDecided, ChampionChanged, GateDecided, ModelDeclared, StreamDeclared
@@ -261,3 +264,38 @@ async def test_what_the_document_shows_of_the_client_runs_as_it_stands(
         "404 No champion order-returned has no champion. Declared models: order-returned.",
         "ready 0 champions so far",
     ]
+
+
+async def test_the_command_line_applies_checks_and_says_every_fault(
+    registry: tuple[Running, AsyncClient], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    up, _ = registry
+    token = write_token(tmp_path, *ROLES)
+    monkeypatch.setenv("EVENKEEL_TOKEN", token)
+    good, bad = tmp_path / "good.yaml", tmp_path / "bad.yaml"
+    good.write_text(declaration("declared"))
+    bad.write_text(declaration("declared").replace("boolean", "bolean").replace("task: binary", "task: binry"))
+
+    async def evenkeel(*arguments: str) -> tuple[int, list[str]]:
+        command = [*arguments, "--data-dir", str(tmp_path), "--url", up.url]
+        done = await anyio.to_thread.run_sync(lambda: CliRunner().invoke(app, command))
+        return done.exit_code, done.output.splitlines()
+
+    async def known() -> bool:
+        return (await evenkeel("apply", str(good), "--dry-run"))[0] == 0
+
+    await eventually(known, "the new token to be known")
+    said = await evenkeel("apply", str(good), "--dry-run")
+    assert said == (0, [f"{good}: valid, would declare stream orders, model declared"])
+    assert await evenkeel("apply", str(good)) == (0, [f"{good}: stream orders, model declared declared"])
+    assert await evenkeel("apply", str(good)) == (0, [f"{good}: nothing has changed"])
+    code, (line,) = await evenkeel("apply", str(good), "--json")
+    assert (code, json.loads(line)) == (0, {"dry_run": False, "streams": [], "models": []})
+    code, lines = await evenkeel("apply", str(bad))
+    faults = [line.removeprefix("error: ") for line in lines]
+    assert code == 1
+    assert [re.match(r"line \d+, [\w.\[\]]+: .*; .*", fault) is not None for fault in faults] == [True, True], lines
+    parked = await evenkeel("parked", "list", "--service", "registry")
+    assert parked == (0, ["nothing is parked"])
+    code, lines = await evenkeel("parked", "release", "x", "--service", "registry")
+    assert (code, lines) == (1, ["error: nothing is parked under x"])

@@ -80,8 +80,9 @@ def test_the_token_is_private_and_its_hash_has_every_role(system: Supervisor) ->
     assert token.read_text().strip() == system.token
     assert system.token_is_new
     assert system.token not in tokens.read_text()
-    (roles,) = json.loads(tokens.read_text()).values()
-    assert roles == ["producer", "client", "scientist", "auditor", "approver", "operator"]
+    (holder,) = json.loads(tokens.read_text()).values()
+    roles = ["producer", "client", "scientist", "auditor", "approver", "operator"]
+    assert holder == {"name": "bootstrap", "roles": roles}
     assert {stat.S_IMODE(path.stat().st_mode) for path in (token, tokens)} == {0o600}
 
 

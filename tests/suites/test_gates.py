@@ -12,10 +12,12 @@ import pytest
 from evenkeel.contracts.declaration import PromotionPolicy
 from evenkeel.contracts.payload import WORD_PATTERN
 from evenkeel.contracts.registry import GateDecided
+from evenkeel.contracts.trainer import Scores
 from evenkeel.libs.clock import DAY_US
-from evenkeel.services.registry.domain.gates import GATES, Candidate, Gate, Proposal, decide_gates
+from evenkeel.libs.packages.package import PackageRef
+from evenkeel.services.registry.domain.gates import GATES, Gate, Proposal, decide_gates
 from evenkeel.services.registry.domain.promotion import Champion
-from tests.makers import comparison
+from tests.makers import comparison, run_completed
 
 OLD, NEW = "sha256:" + "0" * 64, "sha256:" + "1" * 64
 COMPARISON: Final = comparison(
@@ -28,14 +30,8 @@ COMPARISON: Final = comparison(
     improvement_upper=0.016,
 )
 GOOD: Final = Proposal(
-    candidate=Candidate(
-        package=NEW,
-        package_bytes=1000,
-        view_version="v1",
-        comparison=COMPARISON,
-        compared_with=OLD,
-        package_fault=None,
-    ),
+    run=run_completed(PackageRef(NEW, "packages/new", 1000), beats=OLD, compared=COMPARISON, view_version="v1"),
+    package_fault=None,
     champion=Champion(epoch=3, version=2, package=OLD, since_us=10 * DAY_US, previous_version=1),
     policy=PromotionPolicy.model_validate({"margin": 0.001, "confidence": 0.9, "max_bytes": 1000, "cooldown": "10d"}),
     view_version="v1",
@@ -44,8 +40,9 @@ GOOD: Final = Proposal(
 """It passes every gate, and those with a bar on the very edge."""
 
 
-def but(**candidate: Any) -> Proposal:
-    return replace(GOOD, candidate=replace(GOOD.candidate, **candidate))
+def but(**evidence: Any) -> Proposal:
+    """A run that brought something else."""
+    return replace(GOOD, run=GOOD.run.model_copy(update=evidence))
 
 
 class Shortcoming(NamedTuple):
@@ -58,7 +55,7 @@ class Shortcoming(NamedTuple):
 
 
 SHORTCOMINGS: Final[dict[str, list[Shortcoming]]] = {
-    "golden_rows": [Shortcoming(but(package_fault="SignatureInvalid: altered"), "SignatureInvalid: altered")],
+    "golden_rows": [Shortcoming(replace(GOOD, package_fault="SignatureInvalid: altered"), "SignatureInvalid: altered")],
     "package_size": [Shortcoming(but(package_bytes=1001), "1,001 bytes of at most 1,000", 1001, 1000)],
     "view_version": [
         Shortcoming(but(view_version="v0"), "trained on view v0, declared is v1"),
@@ -80,7 +77,7 @@ SHORTCOMINGS: Final[dict[str, list[Shortcoming]]] = {
             but(comparison=COMPARISON.model_copy(update={"confidence": 0.89})), "the policy wants 0.9", 0.004, 0.001
         ),
         Shortcoming(but(comparison=None), "no comparison"),
-        Shortcoming(but(compared_with=NEW), "train again"),
+        Shortcoming(but(champion=Scores(digest=NEW, metrics={})), "train again"),
     ],
 }
 every_gate: Final = pytest.mark.parametrize("gate", GATES, ids=lambda gate: gate.name)
@@ -132,4 +129,4 @@ def test_its_verdict_can_be_published(gate: Gate) -> None:
 
 @every_gate
 def test_the_first_model_passes_with_nobody_to_replace(gate: Gate) -> None:
-    assert gate.decide(replace(but(comparison=None, compared_with=None), champion=None)).passed
+    assert gate.decide(replace(but(comparison=None, champion=None), champion=None)).passed

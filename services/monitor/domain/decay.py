@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from evenkeel.libs.clusters import clustered_standard_error
 from evenkeel.libs.distributions import student_survival
 from evenkeel.libs.metrics import DEFAULT_THRESHOLD, UndefinedMetricError, evaluate, metric_named
-from evenkeel.services.monitor.domain.records import Baseline, Policy
+from evenkeel.services.monitor.domain.policy import Baseline, Policy
 from evenkeel.services.monitor.domain.slots import Rows
 
 SIGNIFICANCE: Final = 0.001

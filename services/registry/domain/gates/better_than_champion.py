@@ -11,12 +11,12 @@ def decide(proposal: Proposal) -> Verdict:
 
     It fails without a comparison, if that was with another champion, or if its bound is less sure than the policy wants.
     """
-    champion, policy, compared = proposal.champion, proposal.policy, proposal.candidate.comparison
+    champion, policy, compared = proposal.champion, proposal.policy, proposal.run.comparison
     if champion is None:
         return Verdict(True, "there is no champion to beat")
     if compared is None:
         return Verdict(False, "the run brought no comparison with the champion")
-    compared_with = proposal.candidate.compared_with
+    compared_with = proposal.run.champion.digest if proposal.run.champion else None
     if compared_with != champion.package:
         return Verdict(
             False, f"it was compared with {compared_with}, the champion is {champion.package} now: train again"

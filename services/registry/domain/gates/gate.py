@@ -6,35 +6,24 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from evenkeel.contracts.declaration import PromotionPolicy
-from evenkeel.contracts.trainer import Comparison
+from evenkeel.contracts.trainer import RunCompleted
 from evenkeel.services.registry.domain.promotion import Champion
 from evenkeel.services.registry.domain.verdict import Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
-    """What a run brought, as far as gates look at it."""
+class Proposal:
+    """A version that would answer: what its run brought, whom it would replace, and under which policy."""
 
-    package: str
-    package_bytes: int
-    view_version: str
-    comparison: Comparison | None
-    compared_with: str | None
-    """Digest of the champion that it was compared with."""
+    run: RunCompleted
     package_fault: str | None
     """Why the package cannot be used; None if it verified and answered its golden rows."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Proposal:
-    """A candidate that would answer: whom it would replace, and under which policy. `now_us` is event time."""
-
-    candidate: Candidate
     champion: Champion | None
     policy: PromotionPolicy
     view_version: str
     """Of the features as they are declared now."""
     now_us: int
+    """Event time."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,5 +8,5 @@ from evenkeel.services.registry.domain.verdict import Verdict
 
 def decide(proposal: Proposal) -> Verdict:
     """Passes if the package verified and answered its golden rows."""
-    fault = proposal.candidate.package_fault
+    fault = proposal.package_fault
     return Verdict(fault is None, fault or "the package verified and answered its golden rows")

@@ -8,5 +8,5 @@ from evenkeel.services.registry.domain.verdict import Verdict
 
 def decide(proposal: Proposal) -> Verdict:
     """Passes up to the policy's `max_bytes`. Value and bar are bytes."""
-    size, most = proposal.candidate.package_bytes, proposal.policy.max_bytes
+    size, most = proposal.run.package_bytes, proposal.policy.max_bytes
     return Verdict(size <= most, f"{size:,} bytes of at most {most:,}", size, most)

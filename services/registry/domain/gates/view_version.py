@@ -8,5 +8,5 @@ from evenkeel.services.registry.domain.verdict import Verdict
 
 def decide(proposal: Proposal) -> Verdict:
     """Passes if both are one view version."""
-    trained, declared = proposal.candidate.view_version, proposal.view_version
+    trained, declared = proposal.run.view_version, proposal.view_version
     return Verdict(trained == declared, f"trained on view {trained}, declared is {declared}")

@@ -17,16 +17,16 @@ from evenkeel.libs.clock import DAY_US
 from evenkeel.libs.features import parse_label
 from evenkeel.libs.metrics import metric_named
 from evenkeel.libs.sketches.profile import build_profile
-from evenkeel.services.monitor.domain.model import (
+from evenkeel.services.monitor.domain.measuring import (
     AlertCleared,
     Decayed,
     ErrorsRose,
     Finding,
     InputsShifted,
     Measured,
-    Model,
+    Measuring,
 )
-from evenkeel.services.monitor.domain.records import Baseline, Champion, Policy
+from evenkeel.services.monitor.domain.policy import Baseline, Champion, Policy
 from tests.makers import label_accepted, prediction_made, vector_computed
 
 MONITORING = MonitoringPolicy.model_validate({"windows": ["24h", "7d"], "min_samples": 100, "cooldown": "14d"})
@@ -53,8 +53,8 @@ def champion(epoch: int, baseline: float | None = 0.85, **more: object) -> Champ
     return replace(Champion(epoch, epoch + 10, "view", PROFILE, evidence), **more)  # type: ignore[arg-type]
 
 
-def model(*champions: Champion, policy: Policy = POLICY) -> Model:
-    return Model("m", {0: policy}, {one.epoch: one for one in champions})
+def model(*champions: Champion, policy: Policy = POLICY) -> Measuring:
+    return Measuring("m", {0: policy}, {one.epoch: one for one in champions})
 
 
 def event(cause: str, at: int, payload: Any) -> Event[Any]:
@@ -85,7 +85,7 @@ def one_day(number: int, epoch: int | None = 1, *, x: float = 0.0, skill: float 
     return records
 
 
-def run(measuring: Model, records: list[Event[Any]], until_day: int) -> list[Finding]:
+def run(measuring: Measuring, records: list[Event[Any]], until_day: int) -> list[Finding]:
     """Release what lies before midnight of day `until_day`; what lies behind it is lost."""
     released = [record for record in records if record.order_us < until_day * DAY_US]
     released.sort(key=lambda record: (record.order_us, record.id))
@@ -235,7 +235,7 @@ def test_a_policy_may_choose_another_statistic() -> None:
 def test_a_detector_that_a_new_policy_keeps_goes_on_and_a_changed_one_begins_anew() -> None:
     for detectors, kept in (({"adwin": {}}, True), ({"adwin": {"delta": 0.01}}, False), ({}, False)):
         other = policy(decay_tolerance=0.5, detectors=detectors)
-        measuring = Model("m", {0: POLICY, 5: other}, {1: champion(1)})
+        measuring = Measuring("m", {0: POLICY, 5: other}, {1: champion(1)})
         named = [changed(r, declaration=5) if isinstance(r.data, VectorComputed) else r for r in days(3, 6)]
         run(measuring, days(0, 3) + named, 6)
         widths = [watch.detector.width for watch in measuring._errors.values()]
@@ -324,7 +324,7 @@ def test_decay_holds_back_a_drift_signal_that_comes_after_it() -> None:
 
 def test_a_new_declaration_counts_from_the_next_slot() -> None:
     strict = policy(statistics={"psi": {"threshold": 100.0}})
-    measuring = Model("m", {0: POLICY, 5: strict}, {1: champion(1)})
+    measuring = Measuring("m", {0: POLICY, 5: strict}, {1: champion(1)})
     named = [changed(r, declaration=5) if isinstance(r.data, VectorComputed) else r for r in days(10, 30, x=1.0)]
     assert signals(run(measuring, days(0, 10, x=1.0) + named, 30)) == []
     assert measuring.policy is strict
@@ -332,7 +332,7 @@ def test_a_new_declaration_counts_from_the_next_slot() -> None:
 
 def test_other_windows_start_from_nothing() -> None:
     hourly = policy(windows_us=(DAY_US // 2,))
-    measuring = Model("m", {0: POLICY, 5: hourly}, {1: champion(1)})
+    measuring = Measuring("m", {0: POLICY, 5: hourly}, {1: champion(1)})
     named = [changed(r, declaration=5) if isinstance(r.data, VectorComputed) else r for r in days(3, 5)]
     found = [one for one in run(measuring, days(0, 3) + named, 5) if isinstance(one, Measured)]
     assert [one.span.end_us / DAY_US for one in found] == [1, 2, 3, 4, 4.5, 5]

@@ -28,7 +28,7 @@ from evenkeel.services.monitor.domain.drift import (
     shifted,
 )
 from evenkeel.services.monitor.domain.joins import Joins, LogEntry, Open
-from evenkeel.services.monitor.domain.records import Baseline, Champion, Policy
+from evenkeel.services.monitor.domain.policy import Baseline, Champion, Policy
 from evenkeel.services.monitor.domain.slots import OpenSlot, Part, Rows, Slot, concatenate
 
 NO_DECISION: Final = -1
@@ -133,7 +133,7 @@ class Outcome:
     state_changed: bool = False
 
 
-class Model:
+class Measuring:
     """One model. `policies` by declaration and `champions` by epoch are facts that the caller keeps filling in."""
 
     def __init__(
