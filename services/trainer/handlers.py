@@ -26,7 +26,7 @@ from evenkeel.libs.metrics import metrics_of
 from evenkeel.libs.service import Cause, Each
 from evenkeel.services.trainer.context import TrainerContext
 from evenkeel.services.trainer.domain import decision
-from evenkeel.services.trainer.domain.decision import Answer, Cut, TriggerEvent
+from evenkeel.services.trainer.domain.decision import Answer, Cut, Trigger, TriggerEvent
 from evenkeel.services.trainer.domain.job import (
     Candidate,
     DatasetClaim,
@@ -102,7 +102,11 @@ def on_champion_changed(event: Event[ChampionChanged], ctx: TrainerContext) -> I
 
 
 def _signal(
-    trigger: Any, model: str, epoch: int, event: Event[DriftDetected] | Event[PerformanceDegraded], ctx: TrainerContext
+    trigger: Trigger,
+    model: str,
+    epoch: int,
+    event: Event[DriftDetected] | Event[PerformanceDegraded],
+    ctx: TrainerContext,
 ) -> Iterable[Payload]:
     row = _declared(model, ctx)
     ctx.store.saw(model, event.time_us)
