@@ -21,12 +21,13 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Final
 
-import httpx2
 import orjson
 
 from evenkeel.contracts.envelope import IN_BAND_TYPES, attributes_of, origin_of
 from evenkeel.contracts.http.route import ROLES
 from evenkeel.contracts.topics import SERVICES, published_by
+from evenkeel.libs.client.clients import AsyncClient
+from evenkeel.libs.client.errors import ServiceError
 from evenkeel.libs.process.ports import LOOPBACK, free_port
 from evenkeel.libs.service import Service, Stateless
 from evenkeel.libs.settings import PREFIX
@@ -75,7 +76,7 @@ def _serve(name: str, variables: dict[str, str], log: Path) -> None:
     main()
 
 
-Call = Callable[[httpx2.AsyncClient], Awaitable[Any]]
+Call = Callable[[AsyncClient], Awaitable[Any]]
 
 
 @dataclass
@@ -121,16 +122,17 @@ class Copy:
     async def _call(self, url: str, call: Call | None, process: BaseProcess) -> None:
         async with self.client(url) as client:
             while call is not None and process.is_alive():
-                with contextlib.suppress(httpx2.TransportError):
-                    if (await client.get("/health/ready")).status_code == 200:
+                with contextlib.suppress(ServiceError):  # not yet, or no more
+                    if (await client.service(self.service.name).ready()).reason is None:
                         await call(client)
                 await asyncio.sleep(0.02)
 
-    def client(self, url: str) -> httpx2.AsyncClient:
-        return httpx2.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {self.token}"}, timeout=20)
+    def client(self, url: str) -> AsyncClient:
+        """Each call is sent once: whoever is killed over it is asked anew by whoever asked."""
+        return AsyncClient({self.service.name: url}, token=self.token, timeout_seconds=20, attempts=1)
 
     @contextlib.asynccontextmanager
-    async def undisturbed(self) -> AsyncIterator[tuple[Running, httpx2.AsyncClient]]:
+    async def undisturbed(self) -> AsyncIterator[tuple[Running, AsyncClient]]:
         """The service in this process, once it has consumed everything that is on its topics."""
         settings = {} if self.database_url is None else {"database_url": self.database_url}
         # One that was killed goes on in the group that its processes were in, where that says what is done (scoring).

@@ -249,6 +249,10 @@ async def rebuilt(service: Service[Any], broker: str, data_dir: Path, own: Any =
     return runtime.publisher.count
 
 
+HOLDER: Final = "tester"
+"""Whom facts name that were commanded with a token of a test."""
+
+
 def write_token(data_dir: Path, *roles: str) -> str:
     """A token with these roles, in the data folder's tokens file."""
     import hashlib
@@ -258,6 +262,6 @@ def write_token(data_dir: Path, *roles: str) -> str:
     token, path = secrets.token_urlsafe(24), data_dir / "keys" / "tokens.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     known = json.loads(path.read_text()) if path.exists() else {}
-    known[hashlib.sha256(token.encode()).hexdigest()] = list(roles)
+    known[hashlib.sha256(token.encode()).hexdigest()] = {"name": HOLDER, "roles": list(roles)}
     path.write_text(json.dumps(known))
     return token

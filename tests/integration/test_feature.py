@@ -14,7 +14,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
 from deltalake import DeltaTable
 
@@ -22,6 +21,8 @@ from evenkeel.contracts.envelope import Event, format_us
 from evenkeel.contracts.feature import DatasetCommitted, VectorComputed, ViewUpdated
 from evenkeel.libs.bus.kafka import KafkaBus
 from evenkeel.libs.bus.protocol import OutgoingRecord
+from evenkeel.libs.client.clients import AsyncClient
+from evenkeel.libs.client.errors import CallRefused
 from evenkeel.libs.features import FeatureState, SlotUpdate
 from evenkeel.services.feature.domain.view import View
 from evenkeel.services.feature.service import service
@@ -193,21 +194,24 @@ def kept_rows(commits: Sequence[tuple[int, Sequence[Any]]]) -> list[Any]:
     return [row for cut, commit in commits if cut > last_tidied - DAY_US for row in commit]
 
 
-async def check_api(client: httpx2.AsyncClient, expected: dict[str, dict[str, Any]], rows: dict[str, Any]) -> None:
-    nobody = await client.get("/v1/views/delay", headers={"Authorization": "Bearer nobody"})
-    assert nobody.status_code == 401
-    view = (await client.get("/v1/views/delay")).json()
-    assert view["names"][0] == "load"
-    assert view["vectors"] == len(expected["delay"])
-    assert view["labelled"] == sum(len(commit) for _, commit in rows["delay"])
-    found = (await client.get("/v1/datasets/delay")).json()
-    assert found["uri"] == "tables/delay"
-    assert [one["added"] for one in reversed(found["versions"])] == [len(commit) for _, commit in rows["delay"]]
-    assert len((await client.get("/v1/datasets/delay?limit=1")).json()["versions"]) == 1
+async def check_api(client: AsyncClient, expected: dict[str, dict[str, Any]], rows: dict[str, Any]) -> None:
+    async with AsyncClient(client.urls, token="nobody") as nobody:
+        with pytest.raises(CallRefused) as stranger:
+            await nobody.feature.view("delay")
+    assert stranger.value.status == 401
+    view = await client.feature.view("delay")
+    assert view.names[0] == "load"
+    assert view.vectors == len(expected["delay"])
+    assert view.labelled == sum(len(commit) for _, commit in rows["delay"])
+    found = await client.feature.datasets("delay")
+    assert found.uri == "tables/delay"
+    assert [one.added for one in reversed(found.versions)] == [len(commit) for _, commit in rows["delay"]]
+    assert len((await client.feature.datasets("delay", limit=1)).versions) == 1
     assert re.search(
         r'^evenkeel_training_table_bytes{model="delay",service="feature"} [1-9]',
-        (await client.get("/metrics")).text,
+        await client.feature.metrics(),
         re.MULTILINE,
     )
-    missing = await client.get("/v1/views/unknown")
-    assert (missing.status_code, missing.json()["field"]) == (404, "model")
+    with pytest.raises(CallRefused) as missing:
+        await client.feature.view("unknown")
+    assert (missing.value.status, missing.value.field) == (404, "model")

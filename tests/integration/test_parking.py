@@ -10,7 +10,6 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
 import sqlalchemy as sa
 import structlog
@@ -24,6 +23,8 @@ from evenkeel.contracts.ingest import EventAccepted, LabelAccepted
 from evenkeel.contracts.payload import Payload
 from evenkeel.contracts.runtime import RecordDeadLettered
 from evenkeel.libs.bus.kafka import KafkaBus
+from evenkeel.libs.client.clients import AsyncClient
+from evenkeel.libs.client.errors import CallRefused
 from evenkeel.libs.clock import SECOND_US
 from evenkeel.libs.runtime.outputs import OutputBuilder
 from evenkeel.libs.service import Cause, Context, Derived, Merge, Output, Released, Service, Watermark
@@ -133,9 +134,9 @@ async def until_folded(running_service: Running, *ids: str) -> None:
     await eventually(are, f"{ids} to be folded")
 
 
-async def parked(http: httpx2.AsyncClient) -> list[tuple[str, list[str]]]:
-    shown = (await http.get("/v1/parked")).json()["parked"]
-    return [(queue["key"], [record["event_id"] for record in queue["records"]]) for queue in shown]
+async def parked(client: AsyncClient) -> list[tuple[str, list[str]]]:
+    shown = (await client.feature.parked()).parked
+    return [(queue.key, [record.event_id for record in queue.records]) for queue in shown]
 
 
 async def evenkeel(running_service: Running, data_dir: Path, *command: str) -> list[dict[str, Any]]:
@@ -148,39 +149,39 @@ async def evenkeel(running_service: Running, data_dir: Path, *command: str) -> l
 async def test_a_key_is_parked_in_order_and_released_in_order(broker: str, tmp_path: Path) -> None:
     token = write_token(tmp_path, "operator")
     (tmp_path / "keys" / "token").write_text(token)
-    headers = {"Authorization": f"Bearer {token}"}
     OrderContext.broken = frozenset({"b@2"})
     try:
         async with (
             running(service(), broker, tmp_path, http=True) as feature,
-            httpx2.AsyncClient(base_url=feature.url, headers=headers) as http,
+            feature.client(token) as client,
         ):
             await write(broker, [event("a", 1), event("b", 2), event("c", 3), label("b", 4), event("a", 5)], 10)
             await until_folded(feature, "a@1", "c@3", "a@5")
-            assert await parked(http) == [("b", ["b@2", "label-b@4"])]
-            (queue,) = (await http.get("/v1/parked")).json()["parked"]
-            assert queue["reason"] == "KeyError: 'b@2'"
+            assert await parked(client) == [("b", ["b@2", "label-b@4"])]
+            (queue,) = (await client.feature.parked()).parked
+            assert queue.reason == "KeyError: 'b@2'"
             await write(broker, [label("b", 11), event("d", 12)], 20)
             await until_folded(feature, "a@1", "c@3", "a@5", "d@12")
         async with (
             running(service(), broker, tmp_path, http=True) as feature,
-            httpx2.AsyncClient(base_url=feature.url, headers=headers) as http,
+            feature.client(token) as client,
         ):
             everything = [("b", ["b@2", "label-b@4", "label-b@11"])]
-            assert await parked(http) == everything
-            refused = await http.post("/v1/parked/release", json={"key": "b"})
-            assert refused.status_code == 409
-            assert "KeyError: 'b@2'" in refused.json()["detail"]
-            assert await parked(http) == everything
-            unknown = await http.post("/v1/parked/release", json={"key": "x"})
-            assert unknown.json()["fix"] == "Parked keys: b."
+            assert await parked(client) == everything
+            with pytest.raises(CallRefused, match="KeyError: 'b@2'") as refused:
+                await client.feature.release("b")
+            assert refused.value.status == 409
+            assert await parked(client) == everything
+            with pytest.raises(CallRefused) as unknown:
+                await client.feature.release("x")
+            assert (unknown.value.status, unknown.value.fix) == (404, "Parked keys: b.")
             OrderContext.broken = frozenset()
             (listed,) = await evenkeel(feature, tmp_path, "list")
             assert (listed["service"], listed["key"], len(listed["records"])) == ("feature", "b", 3)
             assert await evenkeel(feature, tmp_path, "release", "b") == [
                 {"service": "feature", "key": "b", "released": 3}
             ]
-            assert await parked(http) == []
+            assert await parked(client) == []
             assert "nothing is parked under b" in (await evenkeel(feature, tmp_path, "release", "b"))[0]["error"]
             await write(broker, [label("b", 21)], 30)
             behind = ("b@2", "label-b@4", "label-b@11")

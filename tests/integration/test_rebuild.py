@@ -15,7 +15,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-import httpx2
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
@@ -25,6 +24,7 @@ from evenkeel.apps.cli.verify import verify_data_folder
 from evenkeel.contracts.envelope import CLOCK_TYPE, SEAL_TYPE, Event, attributes_of, parse_us
 from evenkeel.contracts.feature import DatasetCommitted, VectorComputed, ViewStarted
 from evenkeel.contracts.governance import CheckpointSigned
+from evenkeel.contracts.http.registry import DeclaredModels
 from evenkeel.contracts.monitor import AlertChanged, DriftDetected, PerformanceDegraded, WindowMeasured
 from evenkeel.contracts.payload import Payload
 from evenkeel.contracts.registry import ApprovalDecided, ChampionChanged, GateDecided, ModelDeclared, StreamDeclared
@@ -35,6 +35,7 @@ from evenkeel.contracts.trainer import RetrainDecided, RunFailed, RunStarted
 from evenkeel.libs.audit import merkle
 from evenkeel.libs.audit.log import SqlTiles, duplicate_leaves, head
 from evenkeel.libs.bus.topics import create_map_topics
+from evenkeel.libs.client.clients import AsyncClient
 from evenkeel.libs.clock import DAY_US
 from evenkeel.libs.declaration import load_declaration
 from evenkeel.libs.errors import Stop
@@ -259,21 +260,21 @@ async def all_announced(found: Any) -> bool:
 
 
 async def test_a_damaged_store_is_rebuilt_while_nothing_runs(tmp_path: Path) -> None:
-    headers = {"Authorization": f"Bearer {write_token(tmp_path, 'scientist')}"}
+    token = write_token(tmp_path, "scientist")
 
-    async def models(declared: str | None = None) -> Any:
+    async def models(declared: str | None = None) -> DeclaredModels:
         async with (
             running(registry, kafka.address, tmp_path, http=True, accept_new_store=False) as found,
-            httpx2.AsyncClient(base_url=found.url, headers=headers) as http,
+            found.client(token) as client,
         ):
             if declared is not None:
-                assert (await http.post("/v1/declarations", content=declared)).status_code == 200
-            return (await http.get("/v1/models")).json()["models"]
+                await client.registry.apply(declared)
+            return await client.registry.models()
 
     kafka = EmbeddedKafka(tmp_path, free_port())
     with kafka:
         before = await models(declaration("loop"))
-    assert [model["model"] for model in before] == ["loop"]
+    assert [model.model for model in before.models] == ["loop"]
     damage(tmp_path, "registry.db*")
     with kafka, pytest.raises(Stop, match="is damaged .*run `evenkeel rebuild registry`"):
         await models()
@@ -288,16 +289,16 @@ REGISTRY_TABLES: Final = ("streams", "models", "versions", "gates", "champions",
 
 
 async def test_registry_comes_back_with_what_people_commanded(broker: str, tmp_path: Path) -> None:
-    headers = {"Authorization": f"Bearer {write_token(tmp_path, 'scientist', 'approver', 'client')}"}
+    token = write_token(tmp_path, "scientist", "approver", "client")
     refs = [tiny_package(tmp_path / "artifacts", tmp_path / "keys", seed=n) for n in range(6)]
     careful = declaration("loop", "    promotion: {risk: approval}\n")
     path = tmp_path / "registry.db"
     async with (
         running(registry, broker, tmp_path, http=True) as found,
-        httpx2.AsyncClient(base_url=found.url, headers=headers) as http,
+        found.client(token) as client,
     ):
-        await http.post("/v1/declarations", content=declaration("loop"))
-        view = (await http.get("/v1/models/loop")).json()["view_version"]
+        await client.registry.apply(declaration("loop"))
+        view = (await client.registry.model("loop")).view_version
 
         async def ended(number: int, champion: str | None = None, lower: float = 0.01) -> None:
             completed = run("loop", refs[number], view, number, champion, lower)
@@ -315,12 +316,11 @@ async def test_registry_comes_back_with_what_people_commanded(broker: str, tmp_p
             model="loop", version=second.version, epoch=2, package=second.package, replica="r1", load_seconds=0.1
         )
         await publish_events(broker, "serving", [(seen, {"time": T1})])
-        await http.post("/v1/models/loop/rollback", json={"epoch": 2, "reason": "a person saw it"})
-        await http.post("/v1/declarations", content=careful)
+        await client.registry.rollback("loop", epoch=2, reason="a person saw it")
+        await client.registry.apply(careful)
         await trained(3, refs[0].digest)
-        (asked,) = (await http.get("/v1/models/loop/approvals")).json()["approvals"]
-        answer = {"nonce": asked["nonce"], "package": refs[3].digest, "approved": True, "approver": "Ada"}
-        assert (await http.post("/v1/models/loop/approvals", json=answer)).json()["promoted"]
+        (asked,) = (await client.registry.approvals("loop")).approvals
+        assert await approved(client, asked.nonce, refs[3].digest)
         await trained(4, refs[3].digest)
         await all_read(found)
     before = dump(path, REGISTRY_TABLES)
@@ -340,11 +340,10 @@ async def test_registry_comes_back_with_what_people_commanded(broker: str, tmp_p
     again = dump(path, REGISTRY_TABLES, WALL_CLOCK)
     async with (
         running(registry, broker, tmp_path, http=True, accept_new_store=False) as found,
-        httpx2.AsyncClient(base_url=found.url, headers=headers) as http,
+        found.client(token) as client,
     ):
-        (_, asked, _) = (await http.get("/v1/models/loop/approvals")).json()["approvals"]
-        answer = {"nonce": asked["nonce"], "package": refs[4].digest, "approved": True, "approver": "Ada"}
-        assert (await http.post("/v1/models/loop/approvals", json=answer)).json()["promoted"]
+        (_, asked, _) = (await client.registry.approvals("loop")).approvals
+        assert await approved(client, asked.nonce, refs[4].digest)
     assert [e.data.epoch for e in await heard(broker, ChampionChanged)] == [1, 2, 3, 4, 5]
     for payload in (StreamDeclared, ModelDeclared, GateDecided, ApprovalDecided, ChampionChanged):
         ids = [event.id for event in await heard(broker, payload)]
@@ -352,6 +351,11 @@ async def test_registry_comes_back_with_what_people_commanded(broker: str, tmp_p
     async with running(registry, broker, never_lost) as found:
         await all_read(found)
     assert dump(never_lost / "registry.db", REGISTRY_TABLES, WALL_CLOCK) == again
+
+
+async def approved(client: AsyncClient, nonce: str, package: str) -> bool:
+    answer = await client.registry.approve("loop", nonce=nonce, package=package, approved=True, approver="Ada")
+    return answer.promoted
 
 
 SEALS_OF_REGISTRY: Final = sum(topic.partitions for topic in published_by("registry"))

@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 from evenkeel.apps.cli.main import app
 from evenkeel.contracts.http.registry import Applied, Approval, ApprovalResult, DeclarationProblem
 from evenkeel.contracts.http.route import ROLES
+from evenkeel.contracts.payload import Caller
 from evenkeel.contracts.registry import ApprovalDecided, ChampionChanged, GateDecided, ModelDeclared, StreamDeclared
 from evenkeel.contracts.trainer import RunCompleted
 from evenkeel.libs.client.clients import AsyncClient
@@ -28,7 +29,7 @@ from evenkeel.libs.packages.package import PackageRef
 from evenkeel.libs.process.lock import FolderLock
 from evenkeel.services.registry.service import service
 from tests.makers import comparison, performance_degraded, run_completed
-from tests.running import Running, eventually, publish_events, read_events, running, write_token
+from tests.running import HOLDER, Running, eventually, publish_events, read_events, running, write_token
 from tests.tiny_packages import tiny_package
 
 pytestmark = pytest.mark.anyio
@@ -98,8 +99,7 @@ async def test_a_declaration_is_said_once_and_a_bad_one_names_line_and_fix(
     (stream,) = [e.data for e in await read_events(broker, StreamDeclared)]
     (model,) = [e.data for e in await read_events(broker, ModelDeclared)]
     assert (stream.name, model.name) == ("orders", "declared")
-    assert stream.caller == model.caller
-    assert stream.caller is not None and stream.caller.role == "scientist"
+    assert stream.caller == model.caller == Caller(name=HOLDER, role="scientist")
     assert (await client.registry.streams()).streams.keys() == {"orders"}
     assert [found.model for found in (await client.registry.models()).models] == ["declared"]
     assert (await client.registry.declaration_schema()).title == "Declaration"
@@ -220,8 +220,7 @@ async def test_an_approval_is_used_once_for_the_package_it_was_asked_for(
     assert champion.cause == "approval"
     (decided,) = [e.data for e in await read_events(broker, ApprovalDecided) if e.data.model == "careful"]
     assert (decided.approver, decided.package, decided.epoch) == ("risk-board", ref.digest, 0)
-    assert decided.caller is not None
-    assert (decided.caller.role, decided.caller) == ("approver", champion.caller)
+    assert decided.caller == champion.caller == Caller(name=HOLDER, role="approver")
 
 
 async def test_without_the_role_nothing_changes(

@@ -9,6 +9,7 @@ import pytest
 
 from evenkeel.contracts.feature import DatasetCommitted
 from evenkeel.contracts.monitor import DriftDetected
+from evenkeel.contracts.payload import Caller
 from evenkeel.contracts.registry import ModelDeclared, StreamDeclared
 from evenkeel.contracts.trainer import LoopChanged, RetrainDecided
 from evenkeel.libs.client.errors import CallRefused
@@ -16,7 +17,7 @@ from evenkeel.services.trainer.service import service
 from evenkeel.services.trainer.settings import TrainerSettings
 from tests.makers import drift_detected
 from tests.model_life import MODEL, VIEW, declaration
-from tests.running import eventually, publish_events, read_events, running, write_token
+from tests.running import HOLDER, eventually, publish_events, read_events, running, write_token
 
 pytestmark = pytest.mark.anyio
 
@@ -96,5 +97,5 @@ async def test_a_pause_answers_every_trigger_until_it_is_resumed(broker: str, tm
     changed = [e.data for e in await read_events(broker, LoopChanged)]
     changes = [(one.state, one.by, one.reason) for one in changed]
     assert changes == [("paused", "Ada", PAUSE["reason"]), ("running", "Bob", "it is mended")]
-    assert [one.caller and one.caller.role for one in changed] == ["operator", "operator"]
+    assert [one.caller for one in changed] == [Caller(name=HOLDER, role="operator")] * 2
     assert await read_events(broker, DatasetCommitted) == []

@@ -6,13 +6,14 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
 
 from evenkeel.apps.cli.verify import verify_data_folder
 from evenkeel.contracts.governance import CheckpointSigned
 from evenkeel.libs.audit.anchor import anchored_notes
 from evenkeel.libs.audit.log import Leaves
+from evenkeel.libs.client.clients import AsyncClient
+from evenkeel.libs.client.errors import CallRefused
 from evenkeel.services.governance.service import service
 from tests.integration.test_governance import on_the_topics, publish
 from tests.integration.test_runtime import drifts
@@ -58,7 +59,7 @@ async def test_killed_at_every_step(
         assert list(anchored_notes(copy.data_dir)) in announced
 
 
-Ask = Callable[[Any, httpx2.AsyncClient], Awaitable[Any]]
+Ask = Callable[[Any, AsyncClient], Awaitable[Any]]
 
 
 async def signed(governance: Trial, broker: str, ask: Ask) -> list[Any]:
@@ -69,8 +70,10 @@ async def signed(governance: Trial, broker: str, ask: Ask) -> list[Any]:
         async with copy.undisturbed() as (up, client):
 
             async def is_signed() -> bool:
-                answer = await client.get("/v1/log/checkpoint")
-                return answer.status_code == 200 and answer.json()["size"] == wanted
+                try:
+                    return (await client.governance.checkpoint()).size == wanted
+                except CallRefused:  # nothing is signed yet
+                    return False
 
             await eventually(is_signed, f"a checkpoint over {wanted} records")
             return await ask(up, client)
@@ -78,19 +81,19 @@ async def signed(governance: Trial, broker: str, ask: Ask) -> list[Any]:
     return [await one(copy) for copy in governance.copies]
 
 
-async def root(up: Any, client: httpx2.AsyncClient) -> tuple[int, str]:
-    checkpoint = (await client.get("/v1/log/checkpoint")).json()
-    return checkpoint["size"], checkpoint["root"]
+async def root(up: Any, client: AsyncClient) -> tuple[int, str]:
+    checkpoint = await client.governance.checkpoint()
+    return checkpoint.size, checkpoint.root
 
 
-async def told(up: Any, client: httpx2.AsyncClient) -> Any:
+async def told(up: Any, client: AsyncClient) -> Any:
     size, _ = await root(up, client)
 
     def leaves(connection: Any) -> list[bytes]:
         found = Leaves(connection)
         return sorted(found.leaf(number) for number in range(size))
 
-    history = (await client.get(f"/v1/models/{MODEL}/history?limit=1000")).raise_for_status().json()["steps"]
+    history = (await client.governance.history(MODEL, limit=1000)).model_dump(mode="json")["steps"]
     steps = sorted(without_wall_clock(history, ["leaf"]), key=str)
     return {"leaves": await up.runtime.query(leaves), "history": steps}
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import orjson
 import pytest
 
 from evenkeel.contracts.envelope import HEARTBEAT_HEADER, format_us
 from evenkeel.libs.bus.kafka import KafkaBus
 from evenkeel.libs.bus.protocol import OutgoingRecord
+from evenkeel.libs.client.clients import AsyncClient
 from evenkeel.libs.clock import HOUR_US, MINUTE_US, parse_us
 from evenkeel.services.ingest.service import service
 from tests.integration.test_ingest import declare, order
@@ -88,9 +88,10 @@ async def test_killed_at_every_step(
     assert len(told[0]) == sent, "one outcome for each record"
 
 
-async def answers(client: httpx2.AsyncClient) -> Any:
-    found = (await client.get(f"/v1/streams/{STREAM}")).raise_for_status().json()
-    assert found["events"]["watermark"] == format_us(START_US + 2 * HOUR_US * (len(KILLS) + 1))
-    assert found["events"]["rejected"]["duplicate"]
-    assert found["events"]["rejected"]["id_conflict"]
+async def answers(client: AsyncClient) -> Any:
+    found = await client.ingest.stream(STREAM)
+    assert found.events is not None
+    assert found.events.watermark == format_us(START_US + 2 * HOUR_US * (len(KILLS) + 1))
+    assert found.events.rejected["duplicate"]
+    assert found.events.rejected["id_conflict"]
     return found

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
 
 from evenkeel.contracts.monitor import AlertChanged, DriftDetected, PerformanceDegraded, WindowMeasured
 from evenkeel.contracts.serving import ReplicaSeen
 from evenkeel.contracts.topics import topic_of
+from evenkeel.libs.client.clients import AsyncClient
 from evenkeel.services.monitor.service import service
 from tests.integration.test_monitor import Upstream, facts, feed
 from tests.kills import same, stories, trial
@@ -70,11 +70,14 @@ async def test_killed_at_every_step(
     }
 
 
-async def answers(client: httpx2.AsyncClient) -> Any:
-    found = {}
-    for path in ("windows", "performance", "drift"):
-        found[path] = (await client.get(f"/v1/models/{MODEL}/{path}?limit=10000")).raise_for_status().json()
-    found["models"] = (await client.get("/v1/models")).raise_for_status().json()
-    found["rejections"] = (await client.get(f"/v1/streams/{STREAM}/rejections")).raise_for_status().json()
-    assert found["rejections"]["rejections"][0]["count"] == 5 * len(KILLS)
-    return found
+async def answers(client: AsyncClient) -> Any:
+    monitor = client.monitor
+    rejections = await monitor.rejections(STREAM)
+    assert rejections.rejections[0].count == 5 * len(KILLS)
+    return [
+        await monitor.windows(MODEL, limit=10_000),
+        await monitor.performance(MODEL, limit=10_000),
+        await monitor.drift(MODEL, limit=10_000),
+        await monitor.models(),
+        rejections,
+    ]

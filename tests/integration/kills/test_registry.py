@@ -5,14 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
+from pydantic import BaseModel
 
+from evenkeel.contracts.http.registry import Applied, RollbackResult
 from evenkeel.contracts.monitor import PerformanceDegraded
 from evenkeel.contracts.payload import Payload
 from evenkeel.contracts.registry import ChampionChanged
 from evenkeel.contracts.serving import VersionActivated
 from evenkeel.contracts.topics import topic_of
+from evenkeel.libs.client.clients import AsyncClient
 from evenkeel.libs.declaration import load_declaration
 from evenkeel.libs.features import compile_plan
 from evenkeel.libs.packages.package import PackageRef
@@ -83,11 +85,11 @@ async def test_killed_at_every_step(
     refs = [tiny_package(seed / "artifacts", seed / "keys", seed=number) for number in range(8)]
     registry = trial(service, broker, tmp_path, postgres, seed)
     # Not committed, then committed but not answered: whoever asked asks again.
-    await registry.kill("loop.outbox@1", lambda client: client.post("/v1/declarations", content=FIRST))
-    await registry.kill("publish.sent@1", lambda client: client.post("/v1/declarations", content=FIRST))
+    await registry.kill("loop.outbox@1", lambda client: client.registry.apply(FIRST))
+    await registry.kill("publish.sent@1", lambda client: client.registry.apply(FIRST))
     first = [answer[0] for answer in await registry.settle(declare)]
-    assert first == [{"streams": [], "models": []}] * len(registry.killed) + [
-        {"streams": ["orders"], "models": [MODEL]}
+    assert first == [Applied(dry_run=False, streams=[], models=[])] * len(registry.killed) + [
+        Applied(dry_run=False, streams=["orders"], models=[MODEL])
     ]
     for failpoint, source, payload in parts(refs):
         await publish_events(broker, source, [(payload, {"time": T0})])
@@ -120,19 +122,19 @@ async def test_killed_at_every_step(
     ]
 
 
-async def declare(client: httpx2.AsyncClient) -> list[Any]:
-    return [(await client.post("/v1/declarations", content=text)).raise_for_status().json() for text in (FIRST, SECOND)]
+async def declare(client: AsyncClient) -> list[Applied]:
+    return [await client.registry.apply(text) for text in (FIRST, SECOND)]
 
 
-async def roll_back(client: httpx2.AsyncClient) -> Any:
+async def roll_back(client: AsyncClient) -> RollbackResult:
     """By hand, and again if it was killed before it answered: the epoch that is named is taken out once."""
-    return (await client.post(f"/v1/models/{MODEL}/rollback", json={"epoch": 7})).raise_for_status().json()
+    return await client.registry.rollback(MODEL, epoch=7)
 
 
-async def answers(client: httpx2.AsyncClient) -> Any:
+async def answers(client: AsyncClient) -> Any:
     await roll_back(client)
-    paths = ["/v1/streams", "/v1/models"]
-    paths += [
-        f"/v1/models/{model}{end}" for model in (MODEL, CAREFUL) for end in ("/versions", "/champion", "/approvals")
-    ]
-    return without_wall_clock({path: (await client.get(path)).raise_for_status().json() for path in paths})
+    registry = client.registry
+    found: list[BaseModel] = [await registry.streams(), await registry.models()]
+    for model in (MODEL, CAREFUL):
+        found += [await registry.versions(model), await registry.champion(model), await registry.approvals(model)]
+    return without_wall_clock([answer.model_dump(mode="json") for answer in found])

@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
 
 from evenkeel.contracts.declaration import ModelSpec, StreamSpec
@@ -18,6 +17,7 @@ from evenkeel.contracts.payload import Payload
 from evenkeel.contracts.registry import ModelDeclared
 from evenkeel.contracts.serving import PredictionMade, ReplicaSeen, VersionActivated
 from evenkeel.contracts.topics import topic_of
+from evenkeel.libs.client.clients import AsyncClient
 from evenkeel.libs.clock import MINUTE_US, parse_us
 from evenkeel.libs.features import FeatureState, compile_plan
 from evenkeel.libs.packages.package import PackageRef
@@ -144,10 +144,9 @@ def view(live: FeatureState, number: int, watermark_us: int) -> list[Payload]:
     ]
 
 
-async def ask(client: httpx2.AsyncClient, answered: list[str]) -> None:
-    answer = await client.post("/v1/models/m0/predict", json={"event": {"carrier": "UA", "distance": 1.0}})
-    if answer.status_code == 200:
-        answered.append(answer.json()["prediction_id"])
+async def ask(client: AsyncClient, answered: list[str]) -> None:
+    answer = await client.serving.predict("m0", event={"carrier": "UA", "distance": 1.0})
+    answered.append(answer.prediction_id)
 
 
 async def told_by(broker: str, copy: Copy, wanted: set[str], times: int) -> Any:
@@ -167,7 +166,7 @@ async def told_by(broker: str, copy: Copy, wanted: set[str], times: int) -> Any:
             eventually(scored, f"{copy.data_dir.name} to score", 60),
             eventually(receipted, f"{copy.data_dir.name} to tell its swaps", 60),
         )
-        found = {"models": (await client.get("/v1/models")).raise_for_status().json()}
+        found = {"models": (await client.serving.models()).model_dump(mode="json")}
         for carrier in CARRIERS:
             for at_us in (END_US, END_US + 20 * MINUTE_US):
                 event = {
@@ -176,8 +175,8 @@ async def told_by(broker: str, copy: Copy, wanted: set[str], times: int) -> Any:
                     "distance": 1.5,
                     "scheduled": format_us(at_us),
                 }
-                answer = await client.post("/v1/models/m0/predict", json={"event": event})
-                found[f"{carrier} {at_us}"] = answer.raise_for_status().json()
+                answer = await client.serving.predict("m0", event=event)
+                found[f"{carrier} {at_us}"] = answer.model_dump(mode="json")
         return without_wall_clock(found)
 
 

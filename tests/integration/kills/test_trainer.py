@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import numpy as np
 import pytest
 from deltalake import write_deltalake
@@ -17,6 +16,7 @@ from evenkeel.contracts.monitor import DriftDetected
 from evenkeel.contracts.registry import ChampionChanged, ModelDeclared
 from evenkeel.contracts.topics import topic_of
 from evenkeel.contracts.trainer import RetrainDecided, RunCompleted, RunStarted
+from evenkeel.libs.client.clients import AsyncClient
 from evenkeel.libs.clock import DAY_US
 from evenkeel.libs.features import compile_plan
 from evenkeel.services.trainer.service import service
@@ -157,11 +157,11 @@ def store_of(event: Any) -> str:
     return str(event.attributes["ce_source"].decode().rsplit("/", 1)[1])
 
 
-async def answers(client: httpx2.AsyncClient) -> Any:
-    paths = [f"/v1/models/{model}/{end}" for model in (MODEL, IDLE) for end in ("runs", "datasets")]
-    found = {path: (await client.get(path)).raise_for_status().json() for path in paths}
-    assert [run["state"] for run in found[f"/v1/models/{MODEL}/runs"]["runs"]] == ["completed"]
-    return without_wall_clock(found, ["attempt"])
+async def answers(client: AsyncClient) -> Any:
+    runs = [await client.trainer.runs(model) for model in (MODEL, IDLE)]
+    cuts = [await client.trainer.cuts(model) for model in (MODEL, IDLE)]
+    assert [run.state for run in runs[0].runs] == ["completed"]
+    return without_wall_clock([answer.model_dump(mode="json") for answer in (*runs, *cuts)], ["attempt"])
 
 
 async def check_runs(broker: str, copies: int) -> None:
