@@ -18,7 +18,7 @@ Answers: TypeAlias = NDArray[np.float64]
 
 
 class UnusableParameters(ValueError):
-    """An estimator cannot be fitted with these parameters; the message names the one, and what there is."""
+    """An estimator cannot be fitted for this task or with these parameters; the message says what there is."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +78,10 @@ class Estimator:
 
     def fit(self, task: str, given: Mapping[str, Parameter], rows: Rows, label: Labels, seed: int) -> Fitted:
         """Train with the defaults and what was given; raises `UnusableParameters`. See `Implementation.fit`."""
+        if task not in self.tasks:
+            raise UnusableParameters(
+                f"{self.name} is no estimator of {task} models: it is one of {', '.join(self.tasks)}"
+            )
         parameters = self.parameters(given)
         try:
             return self.load().fit(task, parameters, rows, label, seed)

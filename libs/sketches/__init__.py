@@ -1,1 +1,1 @@
-"""Small summaries of many rows: reference profiles of training sets, and how far other rows are from them."""
+"""Small summaries of many rows: reference profiles of training sets."""

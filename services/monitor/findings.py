@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple, assert_never
 
 from evenkeel.contracts.declaration import format_duration
 from evenkeel.contracts.envelope import Event
@@ -57,12 +57,17 @@ class Signal(NamedTuple):
 
 def signal(model: str, found: InputsShifted | ErrorsRose | Decayed) -> Signal:
     """A signal may start a turn of the loop, whose events then correlate with it."""
-    if isinstance(found, Decayed):
-        payload: DriftDetected | PerformanceDegraded = _degraded(model, found)
-        kind: Literal["drift", "decay"] = "decay"
-    else:
-        payload = _shifted(model, found) if isinstance(found, InputsShifted) else _risen(model, found)
-        kind = "drift"
+    payload: DriftDetected | PerformanceDegraded
+    kind: Literal["drift", "decay"]
+    match found:
+        case Decayed():
+            payload, kind = _degraded(model, found), "decay"
+        case InputsShifted():
+            payload, kind = _shifted(model, found), "drift"
+        case ErrorsRose():
+            payload, kind = _risen(model, found), "drift"
+        case _:
+            assert_never(found)
     span = found.span
     signal_id = (decay_id if kind == "decay" else drift_id)(model, span.epoch, span.end_us)
     derived = Derived(payload, Cause(span.cause, span.end_us, signal_id), id=signal_id)

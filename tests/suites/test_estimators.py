@@ -128,6 +128,8 @@ def test_every_parameter_is_taken_and_recorded(row: Estimator, task: Task) -> No
 def test_it_refuses_nonsense_and_names_it(row: Estimator) -> None:
     table = tiny_table(300, task="binary" if "binary" in row.tasks else "regression")
     task: Task = "binary" if "binary" in row.tasks else "regression"
+    with pytest.raises(UnusableParameters, match=f"{row.name} is no estimator of cooking models"):
+        row.fit("cooking", {}, table.rows, table.label, 1)
     (name,) = NONSENSE[row.name]
     for parameters, words in ((NONSENSE[row.name], name), ({"depht": 3}, f"{row.name} has no parameter depht")):
         with pytest.raises(UnusableParameters, match=words):

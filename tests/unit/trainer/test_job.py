@@ -16,8 +16,8 @@ from evenkeel.libs.clock import DAY_US, format_us
 from evenkeel.libs.keys import verification_keys
 from evenkeel.libs.packages.package import read_package
 from evenkeel.libs.packages.scorer import Scorer
-from evenkeel.services.trainer.domain.job import DatasetClaim, JobRequest, JobResult, Refused
-from evenkeel.services.trainer.training_run import run
+from evenkeel.services.trainer.domain.job import Candidate, DatasetClaim, JobRequest, JobResult, Refused
+from evenkeel.services.trainer.training_run import run, versions
 from evenkeel.services.trainer.training_table import read_table
 from tests.tiny_packages import FEATURES, START_US, TrainingTable, table_of, tiny_request, tiny_table
 
@@ -207,3 +207,10 @@ def test_dataset_claim_is_recorded(home: Path) -> None:
     package = read_package(home / "artifacts", str(result.package), verification_keys(home / "keys"))
     claim = DatasetClaim(**package.manifest.dataset.model_dump(include={"uri", "version", "label_cut", "offsets"}))
     assert claim == _request(home).training.dataset
+
+
+def test_the_libraries_of_the_estimators_that_were_tried_are_recorded() -> None:
+    always = {"python", "onnxruntime", "deltalake", "pyarrow"}
+    linear, trees = Candidate(estimator="logistic"), Candidate(estimator="hist_gradient_boosting")
+    assert set(versions([linear])) == always | {"numpy", "scipy", "scikit-learn", "onnx"}
+    assert set(versions([linear, trees])) - set(versions([linear])) == {"skl2onnx"}
