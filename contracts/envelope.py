@@ -20,10 +20,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Final, Generic, Protocol, TypeVar
+
+import msgspec
 
 TYPE_PREFIX: Final = "io.evenkeel."
 CLOCK_TYPE: Final = TYPE_PREFIX + "clock-advanced.v1"
@@ -35,6 +36,8 @@ HEARTBEAT_HEADER: Final = "evenkeel-heartbeat"
 """A raw record with this header (RFC 3339) and no value says: nothing earlier will come on this partition."""
 
 Headers = Sequence[tuple[str, bytes]]
+Origin = tuple[bytes, bytes, int]
+"""(producer store, shard, sequence)."""
 
 
 class Caused(Protocol):
@@ -86,17 +89,36 @@ def parse_us(text: str) -> int:
     """
     if type(text) is not str:
         raise TypeError(f"{type(text).__name__} is no text")
-    # Our own form with a fraction: events differ in their microseconds, and share their seconds with many.
-    if len(text) == 27 and text[19] == "." and text[26] == "Z" and text.isascii() and text[20:26].isdigit():
-        return _parse_us(text[:19] + "Z") + int(text[20:26])
+    # Our own form is a day, which many events share, a minute and a second, and perhaps microseconds.
+    size = len(text)
+    if (size == 20 or size == 27) and text[-1] == "Z":
+        day_us, minute_us, second_us = _DAYS.get(text[:11]), _MINUTES.get(text[11:17]), _SECONDS.get(text[17:19])
+        if day_us is not None and minute_us is not None and second_us is not None:
+            if size == 20:
+                return day_us + minute_us + second_us
+            fraction = text[20:26]
+            if text[19] == "." and fraction.isdigit() and fraction.isascii():
+                return day_us + minute_us + second_us + int(fraction)
     return _parse_us(text)
 
 
-@lru_cache(maxsize=65536)
+_MINUTE_TEXTS: Final = tuple(f"{hour:02d}:{minute:02d}:" for hour in range(24) for minute in range(60))
+_SECOND_TEXTS: Final = tuple(f"{second:02d}" for second in range(60))
+_MINUTES: Final = {text: minute * 60_000_000 for minute, text in enumerate(_MINUTE_TEXTS)}
+_SECONDS: Final = {text: second * 1_000_000 for second, text in enumerate(_SECOND_TEXTS)}
+_DAYS: Final[dict[str, int]] = {}
+"""Microseconds of the days that were parsed, by their text with its T. Any thread may write; a second time it is the same."""
+_MAX_DAYS: Final = 65_536
+
+
 def _parse_us(text: str) -> int:
     if not _RFC3339.fullmatch(text):
         raise ValueError(f"{text!r} is not an RFC 3339 time with a zone, such as 2013-01-01T05:15:00Z")
     delta = datetime.fromisoformat(text) - _EPOCH
+    if text[10] == "T" and text[-1] == "Z":
+        if len(_DAYS) >= _MAX_DAYS:
+            _DAYS.clear()
+        _DAYS[text[:11]] = delta.days * 86_400_000_000
     return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
 
 
@@ -111,18 +133,34 @@ def format_us(time_us: int) -> str:
     >>> format_us(1000000)
     '1970-01-01T00:00:01Z'
     """
-    second, fraction = divmod(time_us, 1_000_000)
-    return f"{_format_second(second)}.{fraction:06d}Z" if fraction else _format_second(second) + "Z"
+    minute, of_minute = divmod(time_us, 60_000_000)
+    day, of_day = divmod(minute, 1_440)
+    second, fraction = divmod(of_minute, 1_000_000)
+    until_second = f"{_format_day(day)}{_MINUTE_TEXTS[of_day]}{_SECOND_TEXTS[second]}"
+    return f"{until_second}.{fraction:06d}Z" if fraction else until_second + "Z"
 
 
-@lru_cache(maxsize=65536)
-def _format_second(second: int) -> str:
-    return (_EPOCH + timedelta(seconds=second)).replace(tzinfo=None).isoformat()
+@lru_cache(maxsize=65_536)
+def _format_day(day: int) -> str:
+    return (_EPOCH + timedelta(days=day)).date().isoformat() + "T"
 
 
-@dataclass(slots=True, eq=False)
-class Event(Generic[P_co]):
-    """A decoded record: a payload with what its envelope says. `time_us` is event time."""
+class Envelope(msgspec.Struct, frozen=True, gc=False):
+    """A record's headers, checked: what is read from them before its payload is."""
+
+    attributes: dict[str, bytes]
+    time_us: int
+    order_us: int
+    origin: Origin | None
+    """By which a repeat of a derived event is known; None for one from outside."""
+
+
+_UNSAID: Final = -(2**63)
+
+
+class Event(msgspec.Struct, Generic[P_co], eq=False, gc=False):
+    """A decoded record: a payload with what its envelope says. `time_us` is event time. A struct, for there is one per
+    record: a dataclass costs three times as much."""
 
     data: P_co
     id: str
@@ -131,16 +169,17 @@ class Event(Generic[P_co]):
     partition: int
     offset: int
     attributes: dict[str, bytes]
-    stream: str = field(init=False)
-    order_us: int = field(init=False)
+    stream: str = ""
+    order_us: int = _UNSAID
     """When the event takes its turn in an event-time merge, fixed once by ingest: its own time, or for one that came late
     its stream's watermark of that moment."""
 
     def __post_init__(self) -> None:
-        # Each is read several times an event on the data plane.
-        self.stream = self.attribute("stream") or ""
-        order = self.attribute("ordertime")
-        self.order_us = self.time_us if order is None else max(self.time_us, parse_us(order))
+        # Each is read several times an event on the data plane; the decoder knows them.
+        if self.order_us == _UNSAID:
+            self.stream = self.attribute("stream") or ""
+            order = self.attribute("ordertime")
+            self.order_us = self.time_us if order is None else max(self.time_us, parse_us(order))
 
     def attribute(self, name: str) -> str | None:
         value = self.attributes.get("ce_" + name)
@@ -223,22 +262,43 @@ def _of_the_batch(source: bytes, type: bytes, recorded: bytes, shard: bytes) -> 
 
 def attributes_of(headers: Headers) -> dict[str, bytes]:
     """The headers as a mapping; checks what every event must carry (EnvelopeError)."""
+    return opened(headers).attributes
+
+
+def opened(headers: Headers) -> Envelope:
+    """The envelope of one record, checked in one pass. Raises EnvelopeError, and ValueError for what is no time."""
     attributes = dict(headers)
-    if None in attributes.values():  # Kafka allows a header without a value
-        raise EnvelopeError("a header has no value: leave it out instead")
-    for name in ("ce_id", "ce_source", "ce_specversion", "ce_type", "ce_time"):
-        if name not in attributes:
-            raise EnvelopeError(f"header {name} is missing: records of this topic are CloudEvents 1.0 in binary mode")
-    if attributes["ce_specversion"] != b"1.0":
-        raise EnvelopeError(f"ce_specversion is {attributes['ce_specversion'][:80]!r}, expected 1.0")
-    together = b"".join(attributes.values())
+    try:
+        together = b"".join(attributes.values())
+    except TypeError:  # Kafka allows a header without a value
+        raise EnvelopeError("a header has no value: leave it out instead") from None
+    try:
+        _, _, version, _, time = (
+            attributes["ce_id"],
+            attributes["ce_source"],
+            attributes["ce_specversion"],
+            attributes["ce_type"],
+            attributes["ce_time"],
+        )
+    except KeyError as error:
+        raise EnvelopeError(
+            f"header {error.args[0]} is missing: records of this topic are CloudEvents 1.0 in binary mode"
+        ) from None
+    if version != b"1.0":
+        raise EnvelopeError(f"ce_specversion is {version[:80]!r}, expected 1.0")
     if len(together) > MAX_ATTRIBUTE_BYTES or b"\0" in together or not together.isascii():
         _check_texts(attributes)
-    for name in ("ce_time", "ce_ordertime"):
-        value = attributes.get(name)
-        if value is not None and not FIRST_US <= parse_us(value.decode()) <= LAST_US:
-            raise EnvelopeError(f"{name} is {value.decode()}, before 1800 or after 3100: nobody can calculate with it")
-    return attributes
+    time_us = order_us = _time_of("ce_time", time)
+    if "ce_ordertime" in attributes:
+        order_us = max(time_us, _time_of("ce_ordertime", attributes["ce_ordertime"]))
+    return Envelope(attributes, time_us, order_us, origin_of(attributes))
+
+
+def _time_of(name: str, value: bytes) -> int:
+    time_us = parse_us(value.decode())
+    if not FIRST_US <= time_us <= LAST_US:
+        raise EnvelopeError(f"{name} is {value.decode()}, before 1800 or after 3100: nobody can calculate with it")
+    return time_us
 
 
 def _check_texts(attributes: dict[str, bytes]) -> None:
@@ -258,14 +318,15 @@ def _is_text(value: bytes) -> bool:
     return True
 
 
-def origin_of(attributes: dict[str, bytes]) -> tuple[bytes, bytes, int] | None:
+def origin_of(attributes: dict[str, bytes]) -> Origin | None:
     """(producer store, shard, sequence) of a derived event, by which a repeat of it is known; None for one from outside."""
-    sequence = attributes.get("ce_sequence")
-    if sequence is None:
+    digits = attributes.get("ce_sequence")
+    if digits is None:
         return None
-    if not sequence.isdigit() or len(sequence) > 20 or int(sequence) >= 2**63:
-        raise EnvelopeError(f"ce_sequence is {sequence[:80]!r}, expected digits of a number below 2^63")
-    return attributes["ce_source"], attributes.get("ce_shard", b""), int(sequence)
+    sequence = int(digits) if digits.isdigit() and len(digits) <= 20 else 2**63
+    if sequence >= 2**63:
+        raise EnvelopeError(f"ce_sequence is {digits[:80]!r}, expected digits of a number below 2^63")
+    return attributes["ce_source"], attributes.get("ce_shard", b""), sequence
 
 
 def type_of(topic: str) -> bytes:

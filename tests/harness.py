@@ -201,4 +201,4 @@ class Harness(Generic[C]):
 
     def _decoded(self, record: OutgoingRecord) -> Event[Any]:
         read = ReadRecord(record.topic, record.partition, 0, record.key, record.value, record.headers)
-        return self._decoder.decode(read, open_envelope(read)[0])
+        return self._decoder.decode(read, open_envelope(read))

@@ -11,25 +11,21 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from evenkeel.contracts.envelope import EnvelopeError, Event, Record, attributes_of, origin_of, parse_us, type_of
+from evenkeel.contracts.envelope import Envelope, EnvelopeError, Event, Record, opened, type_of
 from evenkeel.contracts.payload import Payload
 from evenkeel.contracts.runtime import IN_BAND, SourcesSealed
 from evenkeel.contracts.superseded import Superseded
 from evenkeel.contracts.topics import Topic
 from evenkeel.libs.errors import Undecodable
 
-Attributes = dict[str, bytes]
-Origin = tuple[bytes, bytes, int]
-"""(producer store, shard, sequence)."""
 _NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000").search
 Validator = Callable[[bytes], Payload]
 
 
-def open_envelope(record: Record) -> tuple[Attributes, Origin | None]:
-    """The record's headers, checked, and by what a repeat of it is known. Raises Undecodable."""
+def open_envelope(record: Record) -> Envelope:
+    """The record's headers, checked. Raises Undecodable."""
     try:
-        attributes = attributes_of(record.headers)
-        return attributes, origin_of(attributes)
+        return opened(record.headers)
     except ValueError as error:  # EnvelopeError is one
         raise Undecodable(f"envelope: {error}") from None
 
@@ -57,10 +53,10 @@ class Decoder:
     def knows(self, topic: str) -> bool:
         return topic in self._types
 
-    def decode(self, record: Record, attributes: Attributes) -> Event[Any]:
+    def decode(self, record: Record, envelope: Envelope) -> Event[Any]:
         """What a record says whose envelope is open: the topic's payload, or what travels in band beside it. Raises
         Undecodable."""
-        topic, value = record.topic, record.value or b""
+        topic, value, attributes = record.topic, record.value or b"", envelope.attributes
         validate = self._validators.get((topic, attributes["ce_type"]))
         if validate is None:
             raise Undecodable(f"ce_type is {attributes['ce_type']!r}, this topic carries {self._types[topic]!r}")
@@ -68,9 +64,16 @@ class Decoder:
             if b"\\u0000" in value and _NUL(value):  # not every store can keep it
                 raise Undecodable("envelope: a text of the payload holds the character U+0000")
             data = validate(value)
-            time_us = parse_us(attributes["ce_time"].decode())
             return Event(
-                data, attributes["ce_id"].decode(), time_us, topic, record.partition, record.offset, attributes
+                data,
+                attributes["ce_id"].decode(),
+                envelope.time_us,
+                topic,
+                record.partition,
+                record.offset,
+                attributes,
+                attributes.get("ce_stream", b"").decode(),
+                envelope.order_us,
             )
         except ValidationError as error:
             raise Undecodable(payload_fault(error)) from None

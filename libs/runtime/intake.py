@@ -83,11 +83,12 @@ class Intake:
 
     def _take(self, record: Record, batch: ReadBatch) -> None:
         topic = record.topic
-        attributes, origin = open_envelope(record)
+        envelope = open_envelope(record)
+        origin = envelope.origin
         if origin is not None and self._repeats.is_known(origin, topic, record.partition, batch.marks):
             batch.repeated[topic] += 1
             return
-        event = self._decoder.decode(record, attributes)
+        event = self._decoder.decode(record, envelope)
         if isinstance(event.data, SourcesSealed):
             self._repeats.seal(event.data.sources, topic, record.partition, batch.marks)
         elif isinstance(event.data, ClockAdvanced) and topic in self._routes.merged:

@@ -10,13 +10,13 @@ from typing import Any, Final
 
 import structlog
 
-from evenkeel.contracts.envelope import IN_BAND_TYPES, Event, Record, parse_us
+from evenkeel.contracts.envelope import IN_BAND_TYPES, Envelope, Event, Origin, Record
 from evenkeel.contracts.ids import record_place
 from evenkeel.contracts.runtime import ClockAdvanced, SourcesSealed
 from evenkeel.contracts.topics import BY_NAME, Plane, Topic, consumed_by, published_by, topic_of
 from evenkeel.libs.bus.protocol import Bus, TopicPartition
 from evenkeel.libs.errors import Stop, Undecodable
-from evenkeel.libs.runtime.decoding import Attributes, Decoder, Origin, open_envelope
+from evenkeel.libs.runtime.decoding import Decoder, open_envelope
 from evenkeel.libs.runtime.outputs import source_of
 from evenkeel.libs.service import Service, Stateless
 
@@ -49,12 +49,12 @@ class Found:
     def has_watermark(self, topic: str, partition: int, stream: str, time_us: int) -> bool:
         return time_us <= self._watermarks.get((topic, partition, stream), -(2**63))
 
-    def add(self, record: Record, attributes: Attributes) -> None:
+    def add(self, record: Record, envelope: Envelope) -> None:
         """Take one event of a store that is not sealed."""
         self.count += 1
+        attributes = envelope.attributes
         place = (record.topic, record.partition, attributes.get("ce_stream", b"").decode())
-        order = attributes.get("ce_ordertime", attributes["ce_time"]).decode()
-        self._orders[place][attributes["ce_id"].decode()] = parse_us(order)
+        self._orders[place][attributes["ce_id"].decode()] = envelope.order_us
 
     def add_clock(self, clock: Event[ClockAdvanced]) -> None:
         for stream, time_us in clock.data.times_us().items():
@@ -102,7 +102,8 @@ class BeforeSeals:
     def take(self, record: Record) -> None:
         """Raises Undecodable for what no service has said."""
         topic, tp = record.topic, (record.topic, record.partition)
-        attributes, origin = open_envelope(record)
+        envelope = open_envelope(record)
+        origin = envelope.origin
         if origin is None:
             return
         source, store = _said_by(origin, self._service)
@@ -111,7 +112,7 @@ class BeforeSeals:
         own_store = None if topic in self._passed_on else store
         if own_store is not None:
             self.found.stores.add(own_store)
-        said = self._decode(record, attributes, is_own=own_store is not None)
+        said = self._decode(record, envelope, is_own=own_store is not None)
         if said is not None and isinstance(said.data, SourcesSealed):
             self._sealed |= {(one, *tp) for one in said.data.sources}
             if store in self._stores and origin[2] >= self._first_sequence:
@@ -121,14 +122,15 @@ class BeforeSeals:
         elif said is not None and isinstance(said.data, ClockAdvanced):
             self.found.add_clock(said)
         else:
-            self.found.add(record, attributes)
+            self.found.add(record, envelope)
             if said is not None:
                 self.found.events.append(said)
 
-    def _decode(self, record: Record, attributes: Attributes, *, is_own: bool) -> Event[Any] | None:
+    def _decode(self, record: Record, envelope: Envelope, *, is_own: bool) -> Event[Any] | None:
         """None for an event of which only the id is wanted: there may be many."""
         is_fact = is_own and BY_NAME[record.topic].plane is Plane.CONTROL
-        return self._decoder.decode(record, attributes) if is_fact or attributes["ce_type"] in IN_BAND_TYPES else None
+        in_band = envelope.attributes["ce_type"] in IN_BAND_TYPES
+        return self._decoder.decode(record, envelope) if is_fact or in_band else None
 
 
 class OwnTopics:
@@ -164,7 +166,7 @@ class OwnTopics:
         topics = [t for t in published_by(service.name) if t.name not in stateless_outputs(service)]
         async for record in self._records(topics, TAIL_RECORDS):
             try:
-                _, origin = open_envelope(record)
+                origin = open_envelope(record).origin
             except Undecodable:
                 continue
             if origin is None:

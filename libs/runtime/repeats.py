@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from evenkeel.libs.runtime.decoding import Origin
+from evenkeel.contracts.envelope import Origin
 from evenkeel.libs.store.protocol import MarkKey
 
 _SEALED: Final = b"\0sealed"

@@ -86,8 +86,7 @@ class StatelessStep(Generic[C]):
     def _decode(self, record: Record, dead: list[tuple[Record, str]]) -> Event[Any] | OutgoingRecord | None:
         """None for what is added to `dead`."""
         try:
-            attributes, _ = open_envelope(record)
-            found = self._decoder.decode(record, attributes)
+            found = self._decoder.decode(record, open_envelope(record))
         except Undecodable as error:
             dead.append((record, str(error)))
             return None

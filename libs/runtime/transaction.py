@@ -135,7 +135,7 @@ class Transactions(Generic[C]):
             self.load()
 
     def _stored_event(self, record: Record) -> Event[Any]:
-        return self._decoder.decode(record, open_envelope(record)[0])
+        return self._decoder.decode(record, open_envelope(record))
 
     def _enter(self, tx: Transaction) -> None:
         self.context.tx = tx

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -85,6 +86,28 @@ def test_a_time_is_the_same_in_every_zone(time_us: int, minutes_east: int) -> No
 @given(time_us=MICROSECONDS)
 def test_time_survives_its_text(time_us: int) -> None:
     assert parse_us(format_us(time_us)) == time_us
+
+
+@given(
+    st.from_regex(
+        r"(2013|2012|1969|0000|9999)-(0[0-3]|1[0-3])-(0[0-2]|[23][0-9])[Tt ]"
+        r"(0[0-9]|2[2-5]):(0[0-9]|5[89]|60):(0[0-9]|5[89]|60|6.)([.,][0-9²]{6})?([Zz]|\+00:00)",
+        fullmatch=True,
+    )
+)
+def test_a_time_is_what_the_standard_library_reads(text: str) -> None:
+    """Also where day, minute and second were each read before; nothing that is no time passes by the tables."""
+    parse_us("2013-01-01T00:00:00Z")
+    parse_us("2012-02-29T00:00:00Z")
+    try:
+        assert re.fullmatch(r"[0-9T :.Zt+z-]+", text, re.ASCII)
+        assert "," not in text
+        wanted = datetime.fromisoformat(text) - datetime(1970, 1, 1, tzinfo=UTC)
+    except (ValueError, AssertionError):
+        with pytest.raises(ValueError):
+            parse_us(text)
+    else:
+        assert parse_us(text) == parse_us(text) == wanted // timedelta(microseconds=1)
 
 
 @pytest.mark.parametrize("text", ["2013-01-01", "2013-01-01T05:15:00", "yesterday", "", "2013-13-01T00:00:00Z"])

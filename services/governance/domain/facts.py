@@ -12,13 +12,13 @@ from typing import Any, Final, Generic, TypeVar
 from pydantic import ConfigDict
 
 from evenkeel.contracts import superseded
-from evenkeel.contracts.envelope import IN_BAND_TYPES, Event, Record, parse_us, type_of
+from evenkeel.contracts.envelope import IN_BAND_TYPES, Envelope, Event, Record, parse_us, type_of
 from evenkeel.contracts.ids import record_place
 from evenkeel.contracts.payload import Fact
 from evenkeel.contracts.superseded import Superseded, former_majors, read_as_today
 from evenkeel.contracts.topics import Plane, consumed_by, topics_carrying
 from evenkeel.libs.errors import Undecodable
-from evenkeel.libs.runtime.decoding import Attributes, Decoder, open_envelope
+from evenkeel.libs.runtime.decoding import Decoder, open_envelope
 
 _TOPICS: Final = consumed_by("governance")
 F_co = TypeVar("F_co", bound=Fact, covariant=True)
@@ -74,8 +74,7 @@ def read_payload(topic: str, value: bytes) -> Fact:
 def read_fact(record: Record, leaf: int) -> LoggedFact[Fact]:
     """The event in a record. Raises Opaque."""
     try:
-        attributes, _ = open_envelope(record)
-        event = _decode(record, attributes)
+        event = _decode(record, open_envelope(record))
         recorded = event.attribute("recordedtime")
         return LoggedFact(
             leaf,
@@ -95,18 +94,19 @@ def _decoder(former: tuple[Superseded, ...]) -> Decoder:
     return Decoder(_TOPICS, former)
 
 
-def _decode(record: Record, attributes: Attributes) -> Event[Fact]:
+def _decode(record: Record, envelope: Envelope) -> Event[Fact]:
     decoder = _decoder(superseded.SUPERSEDED)
     if decoder.knows(record.topic):
-        event = decoder.decode(record, attributes)
+        event = decoder.decode(record, envelope)
         if not isinstance(event.data, Fact):
             raise Undecodable("a clock record or a seal is no fact")
         return event
+    attributes = envelope.attributes
     if attributes["ce_type"] != type_of(record.topic):
         raise Undecodable(f"ce_type is {attributes['ce_type']!r}, the topic carries {record.topic}")
-    data, time_us = UnknownFact.model_validate_json(record.value or b""), parse_us(attributes["ce_time"].decode())
+    data = UnknownFact.model_validate_json(record.value or b"")
     place = record.topic, record.partition, record.offset
-    return Event(data, attributes["ce_id"].decode(), time_us, *place, attributes)
+    return Event(data, attributes["ce_id"].decode(), envelope.time_us, *place, attributes)
 
 
 def is_in_band(record: Record) -> bool:
