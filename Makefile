@@ -44,7 +44,7 @@ lint: $(READY) ## Lint and formatting
 types: $(READY) ## Static types
 	@$(BIN)/mypy
 
-contracts: $(READY) ## Write the schemas and AsyncAPI documents from contracts/*.py; refuses a breaking edit
+contracts: $(READY) ## Write schemas, AsyncAPI and OpenAPI documents from contracts/; refuses a breaking edit
 	@$(BIN)/python -m evenkeel.contracts.export
 
 migration: $(READY) ## Write the next migration of a service's tables (SERVICE=registry NAME=add_seconds_of_receipts)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from functools import wraps
+from types import MethodType
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
 
 from evenkeel.libs.client.exchange import Call
 
 P = ParamSpec("P")
 A = TypeVar("A")
-G = TypeVar("G", bound="Group[Any]")
 C_co = TypeVar("C_co", covariant=True)
 
 
@@ -51,8 +51,10 @@ class operation(Generic[P, A]):  # noqa: N801 - a decorator
         if group is None:
             return self
 
-        @wraps(self.build)
+        build = MethodType(self.build, group)
+
+        @wraps(build)
         def made(*arguments: P.args, **named: P.kwargs) -> Any:
-            return group.client.call(self.build(group, *arguments, **named))
+            return group.client.call(build(*arguments, **named))
 
         return made

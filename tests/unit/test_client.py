@@ -91,6 +91,9 @@ def test_every_method_says_what_it_does(service: str) -> None:
         type(getattr(Client(), service)), lambda member: isinstance(member, operation)
     ):
         assert method.__doc__ and method.__doc__.endswith("."), name
+        shown = getattr(getattr(Client(), service), name)
+        assert shown.__doc__ == method.__doc__
+        assert "self" not in inspect.signature(shown).parameters
 
 
 @pytest.mark.parametrize(

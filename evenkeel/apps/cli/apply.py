@@ -18,7 +18,7 @@ def apply(
     file: Annotated[Path, typer.Argument(help="A declaration: streams and models, in YAML.")],
     data_dir: DataDir = Path(".evenkeel"),
     url: Annotated[str | None, typer.Option(help="Registry's address, if it is not this machine's.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check only.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only check, and say what would change.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Declare streams and models. What is as it was is not said again."""
