@@ -122,7 +122,7 @@ def _parameter(name: str, where: str, parameter: Parameter) -> Json:
         "in": where,
         "required": where == "path",
         "description": parameter.description,
-        "schema": {"type": parameter.type},
+        "schema": {"type": parameter.type} | ({} if parameter.pattern is None else {"pattern": parameter.pattern}),
         "example": example,
     }
 

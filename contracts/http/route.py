@@ -9,6 +9,7 @@ from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar
 from pydantic import BaseModel
 
 from evenkeel.contracts.http.messages import Problem, Query, Request
+from evenkeel.contracts.payload import IDENTIFIER_PATTERN
 
 Role = Literal["producer", "client", "scientist", "auditor", "approver", "operator"]
 ROLES: Final[tuple[Role, ...]] = ("producer", "client", "scientist", "auditor", "approver", "operator")
@@ -34,11 +35,13 @@ class Parameter(NamedTuple):
     type: Literal["string", "integer"] = "string"
     has_slashes: bool = False
     """Whether it may hold any text; `/` is sent as `%2F` or as it is."""
+    pattern: str | None = None
+    """What it must look like to be the name of anything."""
 
 
 PATH_PARAMETERS: Final[Mapping[str, Parameter]] = {
-    "model": Parameter("A declared model's name.", "flight-delay"),
-    "stream": Parameter("A declared stream's name.", "flights"),
+    "model": Parameter("A declared model's name.", "flight-delay", pattern=IDENTIFIER_PATTERN),
+    "stream": Parameter("A declared stream's name.", "flights", pattern=IDENTIFIER_PATTERN),
     "version": Parameter("The version that must answer; others are refused.", "3"),
     "id": Parameter("Any id that is known here.", "5f0c2d1e-7a4b-5c3d-9e8f-0a1b2c3d4e5f", has_slashes=True),
     "leaf": Parameter("A number in the audit log, from 0.", "4711", "integer"),

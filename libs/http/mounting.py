@@ -70,6 +70,11 @@ async def _check_arguments(request: Request) -> None:
         if "\x00" in str(value) or len(str(value)) > MAX_ARGUMENT_CHARACTERS:
             detail = f"{name} holds U+0000 or is longer than {MAX_ARGUMENT_CHARACTERS} characters."
             raise Refused(422, "Invalid request", detail, field=name, fix="Send it as it was declared or answered.")
+    for name, value in request.path_params.items():
+        pattern = PATH_PARAMETERS[name].pattern
+        if pattern is not None and not re.fullmatch(pattern, str(value)):
+            detail = f"There is no {name} {str(value)!a}: no {name} can be called that."
+            raise Refused(404, f"Unknown {name}", detail, field=name, fix=f"Names of {name}s look like {pattern}.")
     if request.scope["route"].body_field is not None:
         body = await request.body()
         if b"\\u0000" in body and _NUL(body):

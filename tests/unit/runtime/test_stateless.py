@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from evenkeel.contracts.envelope import Event, attributes_of, opened
+from evenkeel.contracts.envelope import Event, attributes_of
 from evenkeel.contracts.feature import VectorComputed
 from evenkeel.contracts.ids import prediction_id
 from evenkeel.contracts.runtime import SourcesSealed
@@ -60,13 +60,6 @@ def test_an_output_has_its_inputs_identity_and_partition() -> None:
     assert len({one.partition for one in records}) > 1
     again = step().score(records)
     assert [one.value for one in again.outgoing] == [one.value for one in scored.outgoing]
-
-
-def test_an_output_takes_its_turn_where_its_input_did() -> None:
-    late = Derived(vector_computed(event_id="e1", values=[1.0]), Cause("c1", 1, "c"), id="v1", stream="m", order_us=7)
-    (outgoing,) = step().score(told(Topics(), late)).outgoing
-    envelope = opened(outgoing.headers)
-    assert (envelope.time_us, envelope.order_us) == (1, 7)
 
 
 def test_what_is_not_answered_leaves_nothing_and_moves_nobody_else() -> None:
