@@ -335,7 +335,8 @@ async def _real(system: System, topic: str) -> tuple[dict[str, Any], dict[str, b
         payload: dict[str, Any] = {"model": MODEL, "detector": "psi", "epoch": 1, "version": 1, "window_start": AT}
         payload |= {"window_end": AT, "effect": 1.0, "significance": 0.1, "n": 1, "features": [], "detail": ""}
         return payload, _headers(topic)
-    records = [r for r in await read_topic(system.broker, topic) if r.value]
+    kind = f"io.evenkeel.{topic}".encode()
+    records = [r for r in await read_topic(system.broker, topic) if dict(r.headers).get("ce_type") == kind]
     payload = orjson.loads(records[-1].value)
     given = dict(records[-1].headers)
     return payload, _headers(topic) | {name: given[name] for name in ("ce_stream", "ce_time") if name in given}

@@ -246,7 +246,7 @@ class Watcher:
                 turn.trained_us = at_us
                 self._packages[data["run_id"]] = data["package"]
                 comparison = data.get("comparison")
-                turn.gain = None if comparison is None else round(comparison["difference"], 5)
+                turn.gain = None if comparison is None else round(comparison["improvement"], 5)
                 seen.say(
                     f"{day}  trained {data['estimator']} on {data['training_rows']:,} rows in {data['duration_seconds']:.1f} s"
                 )
