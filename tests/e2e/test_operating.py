@@ -140,6 +140,7 @@ def test_status_shows_everything_on_one_screen(system: SmallLoop) -> None:
     (model,) = found["models"]
     assert model["champion"]["epoch"] >= 2
     assert model["last_decision"]["model"] == MODEL
+    assert model["last_window"]["vectors"] > model["last_window"]["unscored"] >= 0
     assert "governance" in in_words(system, "status")
 
 

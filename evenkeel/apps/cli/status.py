@@ -99,12 +99,22 @@ def _model(
     champion = None if declared is None else declared.champion
     decision = None if measured is None else measured.last_decision
     job = None if loop is None else loop.job
+    window = None if measured is None else measured.last_window
     return {
         "model": name,
         "champion": None if champion is None else champion.model_dump(),
         "event_time": None if declared is None else declared.event_time,
         "loop": {key: getattr(loop, key, None) for key in ("state", "by", "since", "reason")},
         "job": None if job is None else job.model_dump(),
+        "last_window": None
+        if window is None
+        else {
+            "window_start": window.window_start,
+            "window_end": window.window_end,
+            "vectors": window.vectors,
+            # For want of a champion, of its view, or of a finite score: serving's metrics say which.
+            "unscored": max(0, window.vectors - window.predictions),
+        },
         "alerts": [
             alert.model_dump() for alert in (() if measured is None else measured.alerts) if alert.state == "raised"
         ],
@@ -129,6 +139,12 @@ def _show(found: dict[str, Any]) -> None:
             console.print(f"  loop paused by {loop['by']} since {loop['since']}: {loop['reason']}", markup=False)
         if job is not None:
             console.print(f"  job {job['run_id']} {job['state']}, attempt {job['attempt']}, asked by {job['trigger']}")
+        window = model["last_window"]
+        if window is not None and window["unscored"]:
+            console.print(
+                f"  {window['unscored']:,} of {window['vectors']:,} vectors from {window['window_start']} to "
+                f"{window['window_end']} were scored by nobody: see evenkeel_vectors_unscored_total of serving"
+            )
         for alert in model["alerts"]:
             console.print(f"  alert {alert['alert']} since {alert['time']}: {alert['detail']}", markup=False)
         if decision is not None:
