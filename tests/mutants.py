@@ -317,7 +317,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "libs/runtime/decoding.py",
-        'if b"\\\\u0000" in value and _NUL(value):',
+        "if holds_nul(value):",
         "if False:",
         TRANSACTION + "test_a_record_that_cannot_be_used_is_a_dead_letter_with_its_bytes_and_the_reason",
     ),

@@ -14,10 +14,10 @@ from pydantic import BaseModel
 from evenkeel.contracts.http.route import JSON, PATH_PARAMETERS, Route
 from evenkeel.libs.errors import Refused
 from evenkeel.libs.http.caller import asks_for
+from evenkeel.libs.json_text import holds_nul
 from evenkeel.libs.routes import Other, Routes, Written
 
 MAX_ARGUMENT_CHARACTERS: Final = 2_048
-_NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000").search
 
 
 def mount(app: FastAPI, routes: Routes) -> None:
@@ -77,5 +77,5 @@ async def _check_arguments(request: Request) -> None:
             raise Refused(404, f"Unknown {name}", detail, field=name, fix=f"Names of {name}s look like {pattern}.")
     if request.scope["route"].body_field is not None:
         body = await request.body()
-        if b"\\u0000" in body and _NUL(body):
+        if holds_nul(body):
             raise Refused(422, "Invalid request", "A text of the body holds U+0000.", field="body", fix="Leave it out.")

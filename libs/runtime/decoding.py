@@ -5,9 +5,8 @@ Two calls, because most readers look at the envelope first and decode only what 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -17,8 +16,8 @@ from evenkeel.contracts.runtime import IN_BAND, SourcesSealed
 from evenkeel.contracts.superseded import Superseded
 from evenkeel.contracts.topics import Topic
 from evenkeel.libs.errors import Undecodable
+from evenkeel.libs.json_text import holds_nul
 
-_NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000").search
 Validator = Callable[[bytes], Payload]
 
 
@@ -61,7 +60,7 @@ class Decoder:
         if validate is None:
             raise Undecodable(f"ce_type is {attributes['ce_type']!r}, this topic carries {self._types[topic]!r}")
         try:
-            if b"\\u0000" in value and _NUL(value):  # not every store can keep it
+            if holds_nul(value):  # not every store can keep it
                 raise Undecodable("envelope: a text of the payload holds the character U+0000")
             data = validate(value)
             return Event(

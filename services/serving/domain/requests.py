@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, Final
@@ -24,11 +23,11 @@ from evenkeel.libs.fields import (
     is_record_id,
     shown,
 )
+from evenkeel.libs.json_text import holds_nul
 
 LARGEST: Final = 3.4028235677973366e38
 """From here on a number is infinite as a float32: its largest, and half a step more."""
 _MAX_REMEMBERED: Final = 1_000
-_NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 Row = list[float | None]
 """A row of features in the order of a schema; None for missing."""
@@ -48,7 +47,7 @@ def json_object(body: bytes) -> dict[str, Any]:
         ) from None
     if type(found) is not dict:
         raise refused(400, f"The body is {shown(found)}.", "Send one JSON object.")
-    if b"\\u0000" in body and _NUL.search(body):
+    if holds_nul(body):
         raise refused(400, "The body holds the character U+0000.", "Leave it out.")
     return found
 
